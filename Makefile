@@ -1,0 +1,115 @@
+# Everything from a fresh Debian 12 to tests and demo. Each step leaves a stamp in .make/, so that it runs once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build test demo lint format fuzz sanitize clean
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+FUZZ_SECONDS ?= 60
+PYTEST_ARGS ?=
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+SYSTEM_PACKAGES := g++ cmake ninja-build pkg-config python3-dev python3-venv \
+    libtorrent-rasterbar-dev libboost-dev libssl-dev liblz4-dev librust-blake3-dev
+LINT_PACKAGES := clang-format
+NATIVE := $(shell find native bootstrap -type f 2>/dev/null)
+CXX_FILES := $(shell find native -name '*.h' -o -name '*.cpp' -o -name '*.c')
+
+# One build at a time: several terminals share the environment.
+LOCKED := flock .make/lock
+
+help:
+	@echo "make build              set everything up and build the native module into $(VENV)"
+	@echo "make test               build, then the test suite (PYTEST_ARGS='-k name')"
+	@echo "make demo               build, then examples/two_machines.py"
+	@echo "make lint | format      ruff, mypy, clang-format: check | repair"
+	@echo "make fuzz               libFuzzer on the xorb decoder for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make sanitize           the native tests with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make clean              remove everything that was built, also $(VENV)"
+
+.make/lock:
+	@mkdir -p .make
+	@touch $@
+
+.make/system: Makefile .ci/system-packages | .make/lock
+	$(LOCKED) .ci/system-packages $(SYSTEM_PACKAGES)
+	@touch $@
+
+.make/venv: | .make/system
+	[ -x $(PY) ] || $(LOCKED) $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Dependencies and the first build.
+.make/python: pyproject.toml | .make/venv
+	$(LOCKED) $(PY) -m pip install -q 'scikit-build-core>=0.10' 'cffi>=1.16'
+	$(LOCKED) $(PY) -m pip install -q --no-build-isolation -e '.[hub,test]'
+	@touch $@
+
+# Later builds: the native module alone, incrementally.
+.make/native: .make/python $(NATIVE)
+	$(LOCKED) $(PY) -m pip install -q --no-build-isolation --no-deps -e .
+	@touch $@
+
+build: .make/native
+
+test: build
+	$(PY) -m pytest -q tests $(PYTEST_ARGS)
+
+.make/demo: .ci/demo-packages | build
+	.ci/demo-packages $(PY)
+	@touch $@
+
+demo: build .make/demo
+	$(PY) examples/two_machines.py
+
+.make/lint: Makefile | .make/lock
+	$(LOCKED) .ci/system-packages $(LINT_PACKAGES)
+	@touch $@
+
+lint: build .make/lint
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	clang-format --dry-run -Werror $(CXX_FILES)
+
+format: build .make/lint
+	$(PY) -m ruff check --fix .
+	clang-format -i $(CXX_FILES)
+
+# The sanitizers' runtime is a package of its own, numbered like the compiler.
+.make/fuzz: Makefile | .make/lock
+	$(LOCKED) .ci/system-packages clang
+	$(LOCKED) .ci/system-packages libclang-rt-$$(clang -dumpversion | cut -d. -f1)-dev
+	@touch $@
+
+fuzz: .make/system .make/fuzz
+	cmake -S native -B build/fuzz -G Ninja -DZEST_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	cmake --build build/fuzz
+	mkdir -p build/fuzz/corpus
+	build/fuzz/fuzz/fuzz_xorb -max_total_time=$(FUZZ_SECONDS) -max_len=300000 -rss_limit_mb=1024 \
+	    -print_final_stats=1 build/fuzz/corpus native/fuzz/corpus
+
+# The module with sanitizers is kept apart from the environment's: -S ignores the editable installation, and the
+# copy of the package in the working directory comes first.
+SANITIZED := build/sanitize/site
+sanitize: build
+	cmake -S native -B build/sanitize -G Ninja -DZEST_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DPython_EXECUTABLE=$(abspath $(PY))
+	cmake --build build/sanitize
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r zest_hf $(SANITIZED)/
+	cp build/sanitize/_zest.abi3.so $(SANITIZED)/zest_hf/_native/
+	site=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
+	    libraries="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"; \
+	    cd $(SANITIZED); \
+	    env LD_PRELOAD="$$libraries" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH="$$site" $(abspath $(PY)) -S \
+	    -m pytest -q -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests/native $(PYTEST_ARGS)
+
+clean:
+	rm -rf build dist .make $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
