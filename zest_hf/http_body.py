@@ -1,0 +1,172 @@
+"""Bodies of HTTP answers: a range as it comes, or a small document read at once, both bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+import requests
+import urllib3
+
+from zest_hf.errors import CasError, CasUnavailable
+from zest_hf.transport import failure, place
+
+MAX_STEP_BYTES: Final = 256 * 1024
+"""At most so many bytes per read of a body.
+
+urllib3's public `readinto` receives into a fresh bytes object and copies that into the caller's buffer.
+Measured over loopback against http.client's direct readinto: 0.119 s of CPU a gigabyte against 0.116 in
+steps of 256 KiB, where the copy stays within the cache, but 0.176 against 0.099 at 1 MiB and 0.232 against
+0.101 at 4 MiB. `read1` returns what one receive brought, which made 3.4 times as many calls of it (0.149).
+"""
+
+MIN_STEP_BYTES: Final = 16 * 1024
+"""The step on a slow line. A read returns when its step is full, and a caller wants to see progress."""
+
+_FAST_STEP_S: Final = 0.05
+_SLOW_STEP_S: Final = 0.25
+
+_JSON_STEP_BYTES: Final = 64 * 1024
+
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.IGNORECASE)
+_DIGITS: Final = re.compile(r"[0-9]{1,19}")
+
+
+class RangeBody:
+    """The bytes of one range, as they come. A context manager; used by one thread, except for `abort`."""
+
+    def __init__(
+        self,
+        response: requests.Response,
+        size_bytes: int,
+        where: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.size_bytes = size_bytes
+        """How many bytes the whole range has."""
+        self.received_bytes = 0
+        """How many of them `readinto` has handed out."""
+        self._response = response
+        self._raw: urllib3.HTTPResponse = response.raw
+        self._where = where
+        self._clock = clock
+        self._step = 4 * MIN_STEP_BYTES
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Put the next bytes into `buffer` and return their number, at most MAX_STEP_BYTES; 0 at the end.
+
+        Raises CasUnavailable (retryable) when the body ends early, stalls, or the connection breaks.
+        """
+        wanted = min(len(buffer), self.size_bytes - self.received_bytes, self._step)
+        if wanted == 0:
+            return 0
+        began = self._clock()
+        try:
+            count = self._raw.readinto(buffer[:wanted])
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: closed meanwhile
+            raise self._broken(type(error).__name__) from error
+        if count == 0:
+            raise self._broken("end of body")
+        self.received_bytes += count
+        took_s = self._clock() - began
+        if took_s < _FAST_STEP_S:
+            self._step = min(self._step * 2, MAX_STEP_BYTES)
+        elif took_s > _SLOW_STEP_S:
+            self._step = max(self._step // 2, MIN_STEP_BYTES)
+        return count
+
+    def abort(self) -> None:
+        """Make a readinto that waits in another thread fail now. Any thread; harmless afterwards."""
+        shutdown = getattr(self._raw, "shutdown", None)  # urllib3 >= 2.3; before, the read timeout has to do
+        if shutdown is not None:
+            with contextlib.suppress(ValueError, RuntimeError, OSError):
+                shutdown()
+
+    def close(self) -> None:
+        """End the request. The connection is in the pool already if the body was read to its end."""
+        self._response.close()
+
+    def __enter__(self) -> RangeBody:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _broken(self, why: str) -> CasUnavailable:
+        got = f"{self.received_bytes} of {self.size_bytes} bytes"
+        return CasUnavailable(f"{self._where}: {got} received, then {why}", retryable=True)
+
+
+def ranged_body(response: requests.Response, byte_start: int, byte_end: int) -> RangeBody:
+    """Check that a 200 or 206 carries the bytes byte_start..byte_end (half-open) and wrap its body.
+
+    Raises CasUnavailable when it carries something else; asking again would not help, so it is not retryable.
+    """
+    size = byte_end - byte_start
+    where = place(response.url)
+    headers = response.headers
+    length_text = headers.get("Content-Length", "")
+    length = int(length_text) if _DIGITS.fullmatch(length_text) else None
+    problem = None
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        problem = "it is encoded, although identity was asked for"
+    elif headers.get("Content-Type", "").lower().startswith("multipart/"):
+        problem = "it has several parts, although one range was asked for"
+    elif response.status_code == 206:
+        content_range = headers.get("Content-Range")
+        match = _CONTENT_RANGE.fullmatch(content_range.strip()) if content_range is not None else None
+        if content_range is not None and (
+            match is None or (int(match[1]), int(match[2]) + 1) != (byte_start, byte_end)
+        ):
+            problem = f"Content-Range is {content_range[:80]!r}"
+        elif length is not None and length != size:
+            problem = f"Content-Length is {length}"
+    elif byte_start != 0:
+        problem = "the server ignores Range"
+    elif length is not None and length < size:
+        problem = f"Content-Length is {length}"
+    if problem is not None:
+        response.close()
+        raise CasUnavailable(
+            f"{where}: wrong answer to a request for bytes {byte_start}..{byte_end}: {problem}",
+            status=response.status_code,
+        )
+    return RangeBody(response, size, where)
+
+
+def read_limited(
+    response: requests.Response, limit_bytes: int, *, until_s: float, clock: Callable[[], float]
+) -> bytes:
+    """The decoded body, at most `limit_bytes` of it, read until `clock()` says `until_s` at the latest.
+
+    Raises CasError when there is more, CasUnavailable (retryable) when it ends early or takes too long.
+    """
+    where = place(response.url)
+    announced = response.headers.get("Content-Length", "")
+    size = int(announced) if _DIGITS.fullmatch(announced) else None
+    # read1 returns after one receive: a body that trickles in cannot hold us beyond the time.
+    read: Callable[..., bytes] = getattr(response.raw, "read1", response.raw.read)
+    parts: list[bytes] = []
+    total = 0
+    with response:
+        if size is not None and size > limit_bytes:
+            raise CasError(f"{where}: answer of {size} bytes, at most {limit_bytes} are accepted")
+        try:
+            while part := read(_JSON_STEP_BYTES, decode_content=True):
+                parts.append(part)
+                total += len(part)
+                if total > limit_bytes:
+                    raise CasError(f"{where}: answer of more than {limit_bytes} bytes")
+                if clock() > until_s:
+                    raise CasUnavailable(f"{where}: the answer takes too long", retryable=True)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise failure(where, error) from error
+    if size is not None and total < size and "Content-Encoding" not in response.headers:
+        raise CasUnavailable(f"{where}: {total} of {size} bytes received", retryable=True)
+    return b"".join(parts)

@@ -1,0 +1,309 @@
+"""The index: which chunk of which xorb lies at which offset of which file on this machine.
+
+A file's manifest gives its chunks and their offsets, its terms give the xorbs they come from. Both belong
+to the content and are stored once; where it lies, and for which repository, belongs to a copy. 36 bytes a
+chunk and 48 a term: less than 0.1 % of the model.
+
+The index says what was true when it was written. Whoever opens a file by it checks size and mtime first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from zest_hf.core.ids import XetHash
+from zest_hf.core.manifest import Manifest
+from zest_hf.core.reconstruction import Term
+from zest_hf.database import Database
+from zest_hf.errors import ProtocolError, StorageError
+
+log = logging.getLogger("zest_hf.index")
+
+SCHEMA_VERSION: Final = 1
+
+_SCHEMA: Final = (
+    """CREATE TABLE contents (
+        id INTEGER PRIMARY KEY, file_hash BLOB NOT NULL UNIQUE,
+        manifest BLOB NOT NULL, terms BLOB NOT NULL)""",
+    """CREATE TABLE copies (
+        id INTEGER PRIMARY KEY, content INTEGER NOT NULL, path BLOB NOT NULL, mtime_ns INTEGER NOT NULL,
+        endpoint TEXT NOT NULL, repo_type TEXT NOT NULL, repo_id TEXT NOT NULL, public INTEGER NOT NULL,
+        UNIQUE (path, endpoint, repo_type, repo_id))""",
+    "CREATE INDEX copies_of_content ON copies (content)",
+    """CREATE TABLE xorbs (
+        xorb BLOB NOT NULL, content INTEGER NOT NULL, PRIMARY KEY (xorb, content)) WITHOUT ROWID""",
+    "CREATE INDEX xorbs_of_content ON xorbs (content)",
+    """CREATE TABLE visibility (
+        endpoint TEXT NOT NULL, repo_type TEXT NOT NULL, repo_id TEXT NOT NULL, public INTEGER NOT NULL,
+        checked_at_s REAL NOT NULL, PRIMARY KEY (endpoint, repo_type, repo_id)) WITHOUT ROWID""",
+    "CREATE TABLE state (generation INTEGER NOT NULL)",
+    # Begins at the time of making, in microseconds: so it also grows when a damaged index is made anew.
+    """INSERT INTO state VALUES (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER))""",
+)
+
+_TERM: Final = struct.Struct(">32sIIQ")
+_PAGE: Final = 4
+_COLUMNS: Final = """
+    SELECT copies.id, contents.id, file_hash, path, mtime_ns, repo_id, repo_type, endpoint, public,
+    manifest, terms FROM copies JOIN contents ON contents.id = copies.content"""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """A complete, proved file on this disk. `terms` may be empty: then its xorbs are not known.
+
+    `size_bytes` is the manifest's; `path` and `mtime_ns` are those of the file when it was proved. One
+    path can belong to several repositories, each with its own entry.
+    """
+
+    file_hash: XetHash
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    repo_id: str
+    repo_type: str
+    endpoint: str
+    public: bool
+    manifest: Manifest
+    terms: tuple[Term, ...]
+
+
+class Visibility(NamedTuple):
+    """What the Hub said about a repository `age_s` seconds ago to someone without a token."""
+
+    public: bool
+    age_s: float
+
+
+class Index:
+    """The index at `path`, made when it is first needed. For any number of threads and processes, across
+    forks.
+
+    Every method raises StorageError, with one line for the user, when the disk or the file fails.
+    """
+
+    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(Path(path), _SCHEMA, SCHEMA_VERSION)
+        self._wall_clock = wall_clock
+
+    def add(self, file: IndexedFile) -> None:
+        """Put in a file, or what is new about it. What else was thought to lie at its path is forgotten."""
+        if file.size_bytes != file.manifest.size_bytes or (
+            file.terms and sum(term.size_bytes for term in file.terms) != file.size_bytes
+        ):
+            raise StorageError(f"cannot index {file.path}: size, manifest and terms contradict each other")
+        path = os.fsencode(file.path)
+        manifest, terms = file.manifest.to_bytes(), _pack_terms(file.terms)
+        repo = (file.endpoint, file.repo_type, file.repo_id)
+        state = (file.mtime_ns, int(file.public))
+
+        def work(db: sqlite3.Connection) -> None:
+            content, known_terms = db.execute(
+                "SELECT id, terms FROM contents WHERE file_hash = ?", (file.file_hash,)
+            ).fetchone() or (None, None)
+            changed = content is None or (terms != known_terms and bool(terms))
+            if content is None:
+                content = db.execute(
+                    "INSERT INTO contents (file_hash, manifest, terms) VALUES (?, ?, ?)",
+                    (file.file_hash, manifest, terms),
+                ).lastrowid
+            elif changed:
+                db.execute("UPDATE contents SET terms = ? WHERE id = ?", (terms, content))
+                db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
+            if changed:
+                rows = [(xorb, content) for xorb in {term.xorb for term in file.terms}]
+                db.executemany("INSERT INTO xorbs VALUES (?, ?)", rows)
+            gone = db.execute("DELETE FROM copies WHERE path = ? AND content <> ?", (path, content)).rowcount
+            known = db.execute(
+                """SELECT mtime_ns, public FROM copies
+                WHERE path = ? AND endpoint = ? AND repo_type = ? AND repo_id = ?""",
+                (path, *repo),
+            ).fetchone()
+            if known != state:
+                db.execute(
+                    """INSERT OR REPLACE INTO copies
+                    (content, path, mtime_ns, endpoint, repo_type, repo_id, public)
+                    VALUES (?, ?, ?, ?, ?, ?, ?)""",
+                    (content, path, state[0], *repo, state[1]),
+                )
+                changed = True
+            if gone:
+                _prune(db)
+            if changed or gone:
+                _count(db)
+
+        self._database.write(work)
+
+    def get(self, file_hash: XetHash) -> list[IndexedFile]:
+        """All copies of a file; none if it is unknown."""
+        return self._select("WHERE file_hash = ? ORDER BY copies.id", (file_hash,))
+
+    def find_xorb(self, xorb: XetHash) -> list[IndexedFile]:
+        """All copies of files that have chunks of `xorb`, as far as their terms are known."""
+        return self._select(
+            "WHERE contents.id IN (SELECT content FROM xorbs WHERE xorb = ?) ORDER BY copies.id", (xorb,)
+        )
+
+    def entries(self) -> Iterator[IndexedFile]:
+        """Every entry, a few in memory at a time. Changes made meanwhile may show or not."""
+        last = 0
+        while page := self._rows("WHERE copies.id > ? ORDER BY copies.id LIMIT ?", (last, _PAGE)):
+            last = page[-1][0]
+            yield from self._decoded(page)
+
+    def file_hashes(self) -> list[XetHash]:
+        """The hash of every file of the index, without loading their manifests."""
+        return self._database.read(
+            lambda db: [XetHash(row[0]) for row in db.execute("SELECT file_hash FROM contents ORDER BY id")]
+        )
+
+    def remove(self, file_hash: XetHash, path: Path) -> bool:
+        """Forget the copy of a file at `path` for all repositories; False if there was none."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            gone = db.execute(
+                """DELETE FROM copies
+                WHERE path = ? AND content = (SELECT id FROM contents WHERE file_hash = ?)""",
+                (os.fsencode(path), file_hash),
+            ).rowcount
+            if gone:
+                _prune(db)
+                _count(db)
+            return gone > 0
+
+        return self._database.write(work)
+
+    def generation(self) -> int:
+        """A number that grows with every change by any process; equal numbers mean that nothing has
+        changed.
+        """
+        return self._database.read(lambda db: int(db.execute("SELECT generation FROM state").fetchone()[0]))
+
+    def set_public(self, endpoint: str, repo_type: str, repo_id: str, public: bool) -> None:
+        """Remember what the Hub said just now, and mark the repository's files accordingly."""
+        repo = (endpoint, repo_type, repo_id)
+
+        def work(db: sqlite3.Connection) -> None:
+            same = "endpoint = ? AND repo_type = ? AND repo_id = ?"
+            before = db.execute(f"SELECT public FROM visibility WHERE {same}", repo).fetchone()
+            db.execute(
+                "INSERT OR REPLACE INTO visibility VALUES (?, ?, ?, ?, ?)",
+                (*repo, int(public), self._wall_clock()),
+            )
+            changed = db.execute(
+                f"UPDATE copies SET public = ? WHERE {same} AND public <> ?",
+                (int(public), *repo, int(public)),
+            ).rowcount
+            if changed or before != (int(public),):
+                _count(db)
+
+        self._database.write(work)
+
+    def visibility(self, endpoint: str, repo_type: str, repo_id: str) -> Visibility | None:
+        """What is remembered about a repository, None for nothing."""
+        row = self._database.read(
+            lambda db: db.execute(
+                """SELECT public, checked_at_s FROM visibility
+                WHERE endpoint = ? AND repo_type = ? AND repo_id = ?""",
+                (endpoint, repo_type, repo_id),
+            ).fetchone()
+        )
+        return None if row is None else Visibility(bool(row[0]), max(0.0, self._wall_clock() - row[1]))
+
+    def is_public(
+        self, endpoint: str, repo_type: str, repo_id: str, *, max_age_s: float | None = None
+    ) -> bool | None:
+        """The remembered visibility; None if it is unknown or older than `max_age_s`."""
+        known = self.visibility(endpoint, repo_type, repo_id)
+        if known is None or (max_age_s is not None and known.age_s > max_age_s):
+            return None
+        return known.public
+
+    def close(self) -> None:
+        """Close the file; every later use is a StorageError. Idempotent."""
+        self._database.close()
+
+    def _select(self, where: str, parameters: Sequence[object]) -> list[IndexedFile]:
+        return list(self._decoded(self._rows(where, parameters)))
+
+    def _rows(self, where: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        return self._database.read(lambda db: db.execute(f"{_COLUMNS} {where}", parameters).fetchall())
+
+    def _decoded(self, rows: list[tuple[Any, ...]]) -> Iterator[IndexedFile]:
+        """The entries of `rows`. One that makes no sense is forgotten: its file can be indexed again."""
+        # Copies of one content share its manifest, which may be megabytes.
+        contents: dict[int, tuple[Manifest, tuple[Term, ...]] | None] = {}
+        for (
+            _,
+            content,
+            file_hash,
+            path,
+            mtime_ns,
+            repo_id,
+            repo_type,
+            endpoint,
+            public,
+            manifest,
+            terms,
+        ) in rows:
+            if content not in contents:
+                contents[content] = self._content(content, manifest, terms)
+            known = contents[content]
+            if known is None:
+                continue
+            yield IndexedFile(
+                file_hash=XetHash(file_hash),
+                path=Path(os.fsdecode(path)),
+                size_bytes=known[0].size_bytes,
+                mtime_ns=mtime_ns,
+                repo_id=repo_id,
+                repo_type=repo_type,
+                endpoint=endpoint,
+                public=bool(public),
+                manifest=known[0],
+                terms=known[1],
+            )
+
+    def _content(
+        self, content: int, manifest: bytes, terms: bytes
+    ) -> tuple[Manifest, tuple[Term, ...]] | None:
+        try:
+            return Manifest.from_bytes(manifest), _unpack_terms(terms)
+        except ProtocolError as error:
+            log.warning("the index %s: forgetting a damaged entry (%s)", self._database.path, error)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM copies WHERE content = ?", (content,))
+            _prune(db)
+            _count(db)
+
+        self._database.write(work)
+        return None
+
+
+def _pack_terms(terms: Sequence[Term]) -> bytes:
+    return b"".join(_TERM.pack(term.xorb, term.start, term.end, term.size_bytes) for term in terms)
+
+
+def _unpack_terms(data: bytes) -> tuple[Term, ...]:
+    if len(data) % _TERM.size:
+        raise ProtocolError(f"terms of {len(data)} bytes are no multiple of {_TERM.size}")
+    return tuple(Term(XetHash(xorb), start, end, size) for xorb, start, end, size in _TERM.iter_unpack(data))
+
+
+def _prune(db: sqlite3.Connection) -> None:
+    """Contents without a copy go, and what is known about their xorbs."""
+    db.execute("DELETE FROM contents WHERE id NOT IN (SELECT content FROM copies)")
+    db.execute("DELETE FROM xorbs WHERE content NOT IN (SELECT id FROM contents)")
+
+
+def _count(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE state SET generation = generation + 1")

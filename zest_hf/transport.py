@@ -1,0 +1,191 @@
+"""HTTP GET for the CAS and the CDN: one pooled session, typed errors, credentials only where they belong.
+
+Requests are sent through the session's adapter one hop at a time rather than with `Session.request`, because
+that one follows redirects on its own terms: it keeps an Authorization header on some of them, reads netrc
+for others, and reads the body of a redirect without any limit.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import ssl
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+
+from zest_hf.errors import CasError, CasUnavailable
+
+MAX_REDIRECTS: Final = 5
+MAX_LOCATION_BYTES: Final = 16384
+
+
+class _Credentials(AuthBase):
+    """Sets our Authorization header, or none at all.
+
+    An auth object must be given even for none: without one requests takes a login from netrc or from the url.
+    """
+
+    def __init__(self, bearer: str | None) -> None:
+        self._bearer = bearer
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.pop("Authorization", None)
+        if self._bearer is not None:
+            request.headers["Authorization"] = f"Bearer {self._bearer}"
+        return request
+
+
+class Transport:
+    """A session with a connection pool; proxies and CA bundles of the environment are honoured. Thread-safe.
+
+    `ca_bundle` takes the place of the built-in certificates. Both timeouts count for every single request:
+    no connection within `connect_timeout_s`, or no byte for `read_timeout_s`, ends in CasUnavailable.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+        pool_size: int,
+        ca_bundle: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._timeout = (connect_timeout_s, read_timeout_s)
+        self._verify: bool | str = True if ca_bundle is None else os.fspath(ca_bundle)
+        self._session = requests.Session()
+        self._session.headers = requests.structures.CaseInsensitiveDict(
+            {"User-Agent": user_agent, "Accept": "*/*"}
+        )
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(pool_connections=pool_size, pool_maxsize=pool_size, max_retries=0)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def get(self, url: str, headers: Mapping[str, str], *, bearer: str | None = None) -> requests.Response:
+        """The answer to a GET, its body still unread; the caller closes it. Raises CasUnavailable, CasError.
+
+        Redirects are followed; with a `bearer` only within its origin (scheme, host and port).
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._hop(url, headers, bearer)
+            location = response.headers.get("Location", "")
+            if response.status_code not in {301, 302, 303, 307, 308} or not location:
+                return response
+            response.close()
+            url = _redirected(url, location, bearer is not None)
+        raise CasError(f"{place(url)}: more than {MAX_REDIRECTS} redirects")
+
+    def close(self) -> None:
+        """Close the idle connections. Bodies in use end by themselves."""
+        self._session.close()
+
+    def _hop(self, url: str, headers: Mapping[str, str], bearer: str | None) -> requests.Response:
+        session = self._session
+        try:
+            request = requests.Request("GET", url, dict(headers), auth=_Credentials(bearer))
+            prepared = session.prepare_request(request)
+            # Signatures may cover the exact text of the query: undo requests' normalisation.
+            prepared.url = url
+            options = session.merge_environment_settings(url, {}, True, self._verify, None)
+            return session.get_adapter(url).send(
+                prepared,
+                stream=True,
+                timeout=self._timeout,
+                verify=options["verify"] or True,
+                cert=options["cert"],
+                proxies=options["proxies"],
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise failure(place(url), error) from error
+
+
+def retry_after_s(response: requests.Response, now_s: float) -> float | None:
+    """Retry-After (RFC 9110, section 10.2.3) in seconds from `now_s` (Unix time); None if there is none."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now_s)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def place(url: str) -> str:
+    """Scheme and host of an url: enough for a message, and without its signature."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    except ValueError:
+        return "malformed url"
+
+
+def failure(where: str, error: Exception) -> CasError:
+    """The typed form of an exception of requests, urllib3 or the socket below."""
+    if isinstance(_innermost(error), ssl.SSLCertVerificationError):
+        hint = "set REQUESTS_CA_BUNDLE if your network has its own certificates"
+        return CasUnavailable(f"{where}: TLS failed ({hint}): {_reason(error)}")
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+        kind = "connect" if isinstance(error, requests.ConnectTimeout) else "answer"
+        return CasUnavailable(f"{where}: did not {kind} in time", retryable=True)
+    transient = (
+        requests.ConnectionError,
+        requests.exceptions.ChunkedEncodingError,
+        urllib3.exceptions.ProtocolError,
+        urllib3.exceptions.SSLError,
+        ConnectionError,
+    )
+    if isinstance(error, transient):
+        return CasUnavailable(f"{where}: {_reason(error)}", retryable=True)
+    return CasError(f"{where}: {_reason(error)}")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The cause at the bottom, which is the one that says something."""
+    for _ in range(8):
+        inner = getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((one for one in error.args if isinstance(one, BaseException)), None)
+        if inner is None:
+            break
+        error = inner
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """For a message; the outer layers would repeat the url with its signature."""
+    inner = _innermost(error)
+    return f"{type(inner).__name__}: {getattr(inner, 'strerror', None) or inner}"[:300]
+
+
+def _redirected(url: str, location: str, credentials: bool) -> str:
+    if len(location) > MAX_LOCATION_BYTES:
+        raise CasError(f"{place(url)}: redirect to an url of {len(location)} characters")
+    try:
+        target = urljoin(url, location)
+        parts, origin = urlsplit(target), urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        same_origin = (parts.scheme, parts.hostname, parts.port) == (
+            origin.scheme,
+            origin.hostname,
+            origin.port,
+        )
+    except ValueError:
+        usable = same_origin = False
+        target = location
+    if not usable:
+        raise CasError(f"{place(url)}: redirect to something that is no http(s) url")
+    if credentials and not same_origin:
+        raise CasError(f"{place(url)}: redirects a request with credentials to {place(target)}; refused")
+    return target
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
