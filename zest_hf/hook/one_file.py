@@ -1,0 +1,236 @@
+"""One call of `xet_get`, through the engine if possible and by the Hub's own means otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zest_hf.errors import ConfigError, NativeUnavailable, ProtocolError, ZestError
+
+from . import switch
+from .connection import Connection, Route, parse_route
+from .fallback import download_normally
+from .progress import HubBars
+from .staging import InPlace, Place, Staged, empty
+
+if TYPE_CHECKING:
+    from zest_hf.config import Settings
+
+_log = logging.getLogger("zest_hf")
+
+# Reasons that would be the same for the next file, and the one after it.
+_FOR_THE_WHOLE_PROCESS = (ConfigError, NativeUnavailable, ImportError)
+
+
+@dataclass
+class Move:
+    """A `_download_to_tmp_and_move` under way: its arguments by name, and what to do with the final path."""
+
+    arguments: Mapping[str, Any]
+    record: Callable[[Path], None] | None = None
+
+
+current_move: ContextVar[Move | None] = ContextVar("zest_hf_current_move", default=None)
+# True inside a fallback: whatever the Hub calls there must reach the Hub.
+hub_is_alone: ContextVar[bool] = ContextVar("zest_hf_hub_is_alone", default=False)
+
+_engine_pid: int | None = None
+
+
+def engine_status() -> dict[str, Any]:
+    """The engine's status; nothing if this process has not used it."""
+    if _engine_pid != os.getpid():
+        return {}
+    from zest_hf.engine import get_engine
+
+    return dict(get_engine().status())
+
+
+def is_strict() -> bool:
+    """Whether our errors are to be raised instead of hidden by the Hub's own download."""
+    from zest_hf.config import load_settings
+
+    def strict(environ: Mapping[str, str] | None) -> bool | None:
+        try:
+            settings: Settings = load_settings(environ)
+        except ConfigError:
+            return None
+        return settings.strict
+
+    answer = strict(None)
+    if answer is None:
+        # Some other setting is wrong; this one counts all the same. (No config.toml can be in os.devnull.)
+        answer = strict({"ZEST_HOME": os.devnull, "ZEST_STRICT": os.environ.get("ZEST_STRICT", "")})
+    return answer is True
+
+
+class OneFile:
+    """``original`` is the Hub's `xet_get`, ``arguments`` are the call's, ``move`` is the call around it."""
+
+    def __init__(self, original: Callable[..., None], arguments: dict[str, Any], move: Move | None) -> None:
+        self._original, self._arguments, self._move = original, arguments, move
+        self._hub = sys.modules["huggingface_hub.file_download"]
+        self._expected = Path(arguments["incomplete_path"])
+        self._size_bytes: int | None = arguments.get("expected_size")
+        self._name = str(arguments.get("displayed_filename") or self._expected.name)
+
+    def download(self) -> None:
+        """Leave the complete file at the expected path, or raise.
+
+        Raises what the Hub's own download raises, OSError when the disk is full, WrongContent (an OSError)
+        when the Hub's own download delivered something else, and any other ZestError under ZEST_STRICT only.
+        """
+        record: Callable[[Path], None] | None = None
+        with contextlib.ExitStack() as stack:
+            bars = stack.enter_context(
+                HubBars(
+                    self._hub,
+                    name=self._name,
+                    total_bytes=self._size_bytes,
+                    tqdm_class=self._arguments.get("tqdm_class"),
+                    bar=self._arguments.get("_tqdm_bar"),
+                )
+            )
+            place: Place = InPlace(self._expected)
+            failure: Exception | None = None
+            try:
+                place = stack.enter_context(self._place())
+                record = self._through_the_engine(place.path, bars)
+            except Exception as error:
+                failure = error
+            # Outside of `except`: what the Hub raises has nothing to do with our failure.
+            if failure is not None:
+                # Not a file under its final name: if there is one, it is the user's last version of it.
+                if self._move is not None or place.path != self._expected:
+                    empty(place.path)
+                bar = bars.roll_back()
+                self._raise_or_warn(failure, place.path)
+                self._by_the_hub(place.path, bar)
+            place.commit()
+        if record is not None and self._move is not None:
+            self._move.record = record
+        elif record is not None:
+            record(self._expected)
+
+    def _place(self) -> Place:
+        if self._move is None:
+            return Staged(self._expected)  # the final path itself
+        if self._expected == Path(self._move.arguments["incomplete_path"]):
+            return Staged(self._expected)  # a fixed name, from which a later call would resume
+        return InPlace(self._expected)
+
+    def _through_the_engine(self, path: Path, bars: HubBars) -> Callable[[Path], None]:
+        """Returns what remains to be done when the file has its final path."""
+        global _engine_pid
+        from zest_hf.core.ids import hash_from_text
+        from zest_hf.download import FileRequest, RepoRef
+        from zest_hf.engine import get_engine
+
+        data = self._arguments["xet_file_data"]
+        route = _route_of(data.refresh_route)
+        repo = RepoRef(route.endpoint, route.repo_type, route.repo_id)
+        engine = get_engine()
+        _engine_pid = os.getpid()
+        connection = Connection(
+            data.refresh_route,
+            route,
+            self._arguments["headers"],
+            remembered=lambda: engine.remembered_visibility(repo),
+            remember=lambda public: engine.remember_visibility(repo, public),
+        )
+        result = engine.download(
+            FileRequest(
+                file_hash=hash_from_text(data.file_hash),
+                size_bytes=self._size_bytes,
+                path=path,
+                repo=repo,
+                token_provider=connection.token,
+                user_agent=_user_agent(self._arguments["headers"]),
+                is_public=connection.is_public,
+                display_name=self._name,
+            ),
+            bars,
+        )
+        written_bytes = path.stat().st_size
+        if written_bytes != result.size_bytes:
+            raise ProtocolError(f"{written_bytes} bytes were written of a file of {result.size_bytes}")
+        bars.finish(result.size_bytes)
+
+        def record(final_path: Path) -> None:
+            try:
+                engine.record(result, Path(os.path.realpath(final_path)), repo, connection.is_public())
+            except Exception as error:  # the user has the file; only others miss it
+                switch.warn_once(
+                    "record", "zest_hf: downloaded files cannot be offered to others (%s)", _reason(error)
+                )
+
+        return record
+
+    def _raise_or_warn(self, error: Exception, path: Path) -> None:
+        if _disk_is_full(error, path.parent, self._size_bytes):
+            raise error  # the Hub's own download would find the same disk
+        if is_strict():
+            if isinstance(error, (ZestError, OSError)) and not isinstance(error, ValueError):
+                raise error
+            raise ZestError(f"unexpected error: {_reason(error)}") from error
+        concerned = self._name
+        if isinstance(error, _FOR_THE_WHOLE_PROCESS):
+            if not switch.mark_unusable():
+                return
+            concerned += " and everything after it"
+        _log.warning("zest_hf: %s; using the normal download for %s", _reason(error), concerned)
+        _log.debug("the reason in full", exc_info=error)
+
+    def _by_the_hub(self, path: Path, bar: Any) -> None:
+        arguments = {**self._arguments, "incomplete_path": path, "displayed_filename": self._name}
+        if bar is not None:
+            arguments["_tqdm_bar"] = bar
+        move = self._move.arguments if self._move is not None else None
+        reset = hub_is_alone.set(True)
+        try:
+            download_normally(self._hub, self._original, arguments, move, name=self._name)
+        finally:
+            hub_is_alone.reset(reset)
+
+
+def _route_of(url: str) -> Route:
+    route = parse_route(url)
+    if route is None:
+        raise ProtocolError("the Hub named a token route of an unknown form")
+    return route
+
+
+def _user_agent(headers: Mapping[str, str]) -> str:
+    from zest_hf import __version__
+
+    theirs = next((value for key, value in headers.items() if key.lower() == "user-agent"), "")
+    return f"{theirs}; zest_hf/{__version__}" if theirs else f"zest_hf/{__version__}"
+
+
+def _reason(error: BaseException) -> str:
+    """One line for a user."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join(str(error).split())
+    if isinstance(error, (ZestError, OSError)) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _disk_is_full(error: Exception, directory: Path, size_bytes: int | None) -> bool:
+    """Whether the disk of the download is full, and not merely some other one, say that of ZEST_HOME."""
+    if not any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in (error, error.__cause__)):
+        return False
+    try:
+        return size_bytes is None or shutil.disk_usage(directory).free < size_bytes
+    except OSError:
+        return True
