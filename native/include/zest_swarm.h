@@ -1,0 +1,173 @@
+/* The swarm: a libtorrent session that carries BEP XET, as a C interface.
+ *
+ * Every function may be called from any thread. None of them calls back: what happens is put in a
+ * queue (zest_session_next) that an eventfd announces (zest_session_event_fd). No function waits for
+ * the network, except zest_session_open (until the port is bound) and zest_session_close.
+ *
+ * Hashes are 32 raw bytes, chunk ranges are half-open, times are milliseconds, sizes are bytes.
+ * native/PROTOCOL.md describes the messages.
+ */
+#ifndef ZEST_SWARM_H
+#define ZEST_SWARM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct zest_session zest_session;
+typedef struct zest_transfer zest_transfer;
+
+/* What a hash names. */
+enum zest_object_kind {
+  ZEST_OBJECT_FILE = 1,
+  ZEST_OBJECT_XORB = 2
+};
+
+enum zest_event_type {
+  ZEST_EVENT_PEER_CONNECTED = 1, /* an outgoing TCP connection stands; token: the dial's */
+  ZEST_EVENT_PEER_READY = 2,     /* handshakes are done; status: ZEST_SPEAKS_* bits */
+  ZEST_EVENT_PEER_GONE = 3,      /* the connection ended or was never made; payload: why */
+  ZEST_EVENT_PEER_BANNED = 4,    /* the peer sent bytes that are provably wrong; payload: what */
+  ZEST_EVENT_HAVE = 5,           /* count: chunks of the object; payload: pairs of u32 (start, end), host order */
+  ZEST_EVENT_MANIFEST = 6,       /* count: chunks of the object; first: first chunk here;
+                                    payload: n x 32 hash bytes, then n x u32 length, host order */
+  ZEST_EVENT_PIECE = 7,          /* count: chunks written from the start of the piece; bytes: their sum */
+  ZEST_EVENT_SHARE_LOST = 8      /* a shared file changed or vanished; payload: its path */
+};
+
+enum zest_outcome {
+  ZEST_OUTCOME_OK = 0,
+  ZEST_OUTCOME_NOT_FOUND = 1,   /* the peer does not hold it */
+  ZEST_OUTCOME_TIMEOUT = 2,     /* nothing arrived in the time allowed */
+  ZEST_OUTCOME_GONE = 3,        /* the connection ended */
+  ZEST_OUTCOME_WRONG = 4,       /* provably wrong bytes; the peer is banned */
+  ZEST_OUTCOME_BUSY = 5,        /* the peer has too much queued */
+  ZEST_OUTCOME_IO = 6,          /* writing failed here; bytes: errno */
+  ZEST_OUTCOME_CANCELLED = 7,
+  ZEST_OUTCOME_UNSUPPORTED = 8  /* the peer cannot be asked this */
+};
+
+/* What a peer speaks (status of ZEST_EVENT_PEER_READY). */
+enum zest_speaks {
+  ZEST_SPEAKS_XET = 1,  /* BEP XET v1: single chunks by hash */
+  ZEST_SPEAKS_ZEST = 2  /* the zest_hf1 extension: manifests, haves, ranges */
+};
+
+typedef struct zest_event {
+  uint32_t type;
+  uint32_t peer;    /* number of the connection, never reused */
+  uint64_t token;   /* as given to the request or the dial; 0 for incoming connections */
+  uint32_t status;
+  uint32_t first;
+  uint32_t count;
+  uint32_t payload_size;
+  uint64_t bytes;
+} zest_event;
+
+typedef struct zest_session_config {
+  const char *listen_host;       /* numeric address, "" = every IPv4 address */
+  uint16_t listen_port;          /* 0 = any */
+  uint16_t port_retries;         /* how many following ports to try when it is taken */
+  uint32_t connect_timeout_ms;   /* TCP connect and BitTorrent handshake */
+  uint64_t max_up_bytes_s;       /* 0 = no cap */
+  uint64_t max_down_bytes_s;     /* 0 = no cap */
+  uint8_t node_id[20];           /* who we are, on every connection */
+} zest_session_config;
+
+typedef struct zest_term {
+  uint8_t xorb[32];
+  uint32_t start;
+  uint32_t end;
+} zest_term;
+
+typedef struct zest_peer_info {
+  uint32_t peer;
+  uint32_t speaks;
+  uint64_t token;
+  uint64_t bytes_down;    /* proved payload received */
+  uint64_t bytes_up;      /* payload handed to the socket */
+  uint32_t requests_out;  /* ours, waiting for an answer */
+  uint32_t requests_in;   /* theirs, waiting for us */
+  uint8_t outgoing;
+  uint8_t ready;
+  uint8_t node_id[20];    /* zeros when the peer gave none */
+  char address[64];       /* "1.2.3.4:5", "[::1]:5" */
+  char client[48];
+} zest_peer_info;
+
+typedef struct zest_ban_info {
+  uint8_t node_id[20];
+  char address[64];
+  char reason[128];
+} zest_ban_info;
+
+typedef struct zest_session_stats {
+  uint64_t bytes_up;
+  uint64_t bytes_down;
+  uint64_t chunks_wrong;
+  uint32_t peers_ready;
+  uint32_t files_shared;
+  uint32_t xorbs_shared;
+  uint32_t bans;
+} zest_session_stats;
+
+/* Open a session and bind its port. NULL on failure, with one line in error. */
+zest_session *zest_session_open(const zest_session_config *config, char *error, size_t error_size);
+/* Stop everything and free the session; waits for its threads (at most about a second). Transfers may outlive it. */
+void zest_session_close(zest_session *session);
+uint16_t zest_session_port(zest_session *session);
+/* A descriptor that is readable while events wait. Owned by the session. */
+int zest_session_event_fd(zest_session *session);
+/* Take the next event. 1: *event and its payload are filled; 0: none waits; -1: capacity is less than
+ * event->payload_size, the event stays. */
+int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload, size_t capacity);
+
+/* Connect to host:port (a numeric address). With info_hash NULL the rendezvous for peers given by hand is
+ * used, else that swarm. 0, or -1 when the address cannot be read. */
+int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash,
+                      uint64_t token);
+/* Disconnect a peer and never talk to it again in this session. */
+void zest_session_ban(zest_session *session, uint32_t peer, const char *reason);
+
+/* Ask which chunks of an object a peer holds. Answered by ZEST_EVENT_HAVE. */
+void zest_session_ask_have(zest_session *session, uint64_t token, uint32_t peer, int kind, const uint8_t *hash,
+                           uint32_t timeout_ms);
+/* Ask for chunks [first, first + count) of an object's manifest, count <= 16384. Answered by ZEST_EVENT_MANIFEST. */
+void zest_session_ask_manifest(zest_session *session, uint64_t token, uint32_t peer, int kind, const uint8_t *hash,
+                               uint32_t first, uint32_t count, uint32_t timeout_ms);
+
+/* A file that is being written: its descriptor (duplicated) and its proved manifest. NULL with errno set when
+ * the descriptor cannot be duplicated, a length is not 1..131072, or memory is short. */
+zest_transfer *zest_transfer_open(int fd, uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths);
+/* When this returns nothing is written to the file any more; pieces still asked for end as cancelled. */
+void zest_transfer_close(zest_transfer *transfer);
+
+/* Ask a peer for count chunks of an object from object_first; they become chunks of the file from file_first.
+ * Each is hashed, compared with the transfer's manifest and written in place. Answered by ZEST_EVENT_PIECE.
+ * timeout_ms is the longest silence of the peer that is borne. */
+void zest_session_ask_piece(zest_session *session, uint64_t token, uint32_t peer, zest_transfer *transfer, int kind,
+                            const uint8_t *hash, uint32_t object_first, uint32_t file_first, uint32_t count,
+                            uint32_t timeout_ms);
+void zest_session_cancel_piece(zest_session *session, uint32_t peer, uint64_t token);
+
+/* Offer a file: chunks of it, and chunks of the xorbs that its terms name, are served from path as long as
+ * its size and modification time stay as given. The terms' chunk counts must add up to chunks (or there are
+ * none). 0; -1 when the terms do not fit or a length is not 1..131072. */
+int zest_session_share(zest_session *session, const char *path, uint64_t size, int64_t mtime_ns, const uint8_t *file_hash,
+                       uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths, uint32_t terms,
+                       const zest_term *term);
+void zest_session_unshare(zest_session *session, const char *path, const uint8_t *file_hash);
+
+/* Fill at most capacity entries; the number there are is returned. */
+size_t zest_session_peers(zest_session *session, zest_peer_info *out, size_t capacity);
+size_t zest_session_bans(zest_session *session, zest_ban_info *out, size_t capacity);
+void zest_session_get_stats(zest_session *session, zest_session_stats *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,64 @@
+// Reads what is offered, off the network thread: a page that is not in memory must not stall the others.
+#pragma once
+
+#include "store.hpp"
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+namespace zest {
+
+// Open files of what is offered, by path. A descriptor is kept for a short while only, and its file is
+// compared with its record at each use: bytes of a file that changed are never served.
+class OpenFiles {
+public:
+  struct Handle {
+    explicit Handle(int descriptor) : fd(descriptor) {}
+    ~Handle();
+    Handle(Handle const &) = delete;
+    Handle &operator=(Handle const &) = delete;
+    int fd;
+  };
+  // Nothing when the file vanished, cannot be read, or is not what it was.
+  std::shared_ptr<Handle> open(SharedFile const &file);
+  void close_idle();
+
+private:
+  struct Entry {
+    std::string path;
+    std::shared_ptr<Handle> handle;
+    std::int64_t used_ns;
+  };
+  std::mutex mutex_;
+  std::list<Entry> entries_; // the latest used first
+};
+
+// A few threads that run what they are given, in order.
+class ReaderPool {
+public:
+  ReaderPool() = default;
+  ~ReaderPool();
+  void start(unsigned threads);
+  void submit(std::function<void()> job);
+  void stop();
+
+  OpenFiles files;
+
+private:
+  void run();
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> jobs_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+} // namespace zest

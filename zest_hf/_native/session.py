@@ -1,0 +1,464 @@
+"""The swarm session: peers, questions to them, pieces of files, and what this node offers.
+
+Typed over ``native/include/zest_swarm.h``. Nothing here waits for the network but ``Session()`` (until its port is bound)
+and ``close()``; what happens comes out of ``events()`` in order. Any method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import select
+import threading
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zest_hf._native.lib import ffi, lib
+from zest_hf.core.ids import XetHash
+from zest_hf.core.manifest import Manifest
+from zest_hf.core.reconstruction import Term
+from zest_hf.errors import StorageError, SwarmError
+
+MAX_MANIFEST_ENTRIES = 16384
+MAX_PIECE_CHUNKS = 8192
+# The largest payload of an event is a manifest part.
+_PAYLOAD_BYTES = 36 * MAX_MANIFEST_ENTRIES
+
+
+class Kind(enum.IntEnum):
+    """What a hash names."""
+
+    FILE = 1
+    XORB = 2
+
+
+class Outcome(enum.IntEnum):
+    """How a question or a piece ended."""
+
+    OK = 0
+    NOT_FOUND = 1
+    TIMEOUT = 2
+    GONE = 3
+    WRONG = 4
+    BUSY = 5
+    IO = 6
+    CANCELLED = 7
+    UNSUPPORTED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """An outgoing TCP connection stands; the handshakes follow."""
+
+    peer: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReady:
+    """A peer can be asked. ``ranges``: it speaks zest_hf1 (manifests, haves, ranges); else only BEP XET v1 chunks."""
+
+    peer: int
+    token: int
+    address: str
+    ranges: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """A connection ended, or a dial failed."""
+
+    peer: int
+    token: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBanned:
+    """A peer sent provably wrong bytes; PeerGone follows."""
+
+    peer: int
+    token: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HaveAnswer:
+    """Which chunks of the object the peer holds: half-open ranges in order; ``chunks`` of the object, 0 if unknown to it."""
+
+    peer: int
+    token: int
+    outcome: Outcome
+    chunks: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestAnswer:
+    """Chunks [first, first + len(part)) of an object of ``chunks`` chunks, as the peer says: not proved yet."""
+
+    peer: int
+    token: int
+    outcome: Outcome
+    chunks: int
+    first: int
+    part: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PieceEnd:
+    """A piece ended with its first ``chunks_written`` chunks proved and written. ``error_number``: errno for Outcome.IO."""
+
+    peer: int
+    token: int
+    outcome: Outcome
+    chunks_written: int
+    error_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShareLost:
+    """An offered file changed or vanished; it is not offered any more."""
+
+    path: str
+
+
+Event = PeerConnected | PeerReady | PeerGone | PeerBanned | HaveAnswer | ManifestAnswer | PieceEnd | ShareLost
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A connection as it is now."""
+
+    peer: int
+    address: str
+    client: str
+    node_id: str
+    outgoing: bool
+    ready: bool
+    ranges: bool
+    bytes_down: int
+    bytes_up: int
+    requests_out: int
+    requests_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class BanInfo:
+    """A peer that is not talked to any more in this session."""
+
+    address: str
+    node_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """Totals of the session; bytes are payload (chunk bytes)."""
+
+    bytes_up: int
+    bytes_down: int
+    chunks_wrong: int
+    peers_ready: int
+    files_shared: int
+    xorbs_shared: int
+    bans: int
+
+
+class WritableFile:
+    """A file that peers' chunks are written to, with its proved manifest. Close it before anyone else uses the file."""
+
+    def __init__(self, fd: int, manifest: Manifest) -> None:
+        """``fd`` is duplicated. Raises StorageError when that fails."""
+        self._handle: Any = lib.zest_transfer_open(
+            fd, len(manifest), ffi.from_buffer("uint8_t[]", manifest.hashes), _u32_list(manifest.lengths)
+        )
+        if self._handle == ffi.NULL:
+            raise StorageError(f"cannot prepare the file for writing: {os.strerror(ffi.errno)}")
+
+    @property
+    def handle(self) -> Any:
+        if self._handle is None:
+            raise SwarmError("the file is closed already")
+        return self._handle
+
+    def close(self) -> None:
+        """When this returns nothing is written any more."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            lib.zest_transfer_close(handle)
+
+
+class Session:
+    """A libtorrent session of our own that carries BEP XET."""
+
+    def __init__(
+        self,
+        *,
+        node_id: bytes,
+        listen_host: str = "",
+        listen_port: int = 0,
+        port_retries: int = 0,
+        connect_timeout_s: float = 5.0,
+        max_up_bytes_s: int | None = None,
+        max_down_bytes_s: int | None = None,
+    ) -> None:
+        """``node_id``: 20 bytes. Raises SwarmError when the port cannot be bound."""
+        if len(node_id) != 20:
+            raise SwarmError("a node id has 20 bytes")
+        host = ffi.new("char[]", listen_host.encode())
+        config = ffi.new("zest_session_config *")
+        config.listen_host = host
+        config.listen_port = listen_port
+        config.port_retries = port_retries
+        config.connect_timeout_ms = int(connect_timeout_s * 1000)
+        config.max_up_bytes_s = max_up_bytes_s or 0
+        config.max_down_bytes_s = max_down_bytes_s or 0
+        config.node_id = node_id
+        error = ffi.new("char[]", 256)
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._handle: Any = lib.zest_session_open(config, error, 256)
+        if self._handle == ffi.NULL:
+            raise SwarmError(
+                ffi.string(error).decode("utf-8", "replace") or "the swarm session does not start"
+            )
+        self.port: int = lib.zest_session_port(self._handle)
+        self._event_fd: int = lib.zest_session_event_fd(self._handle)
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+        self._event = ffi.new("zest_event *")
+        self._payload = bytearray(_PAYLOAD_BYTES)
+
+    def close(self) -> None:
+        """Stops the threads and ends all connections. In a forked child, where the threads do not exist, does nothing."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                lib.zest_session_close(handle)
+                os.close(self._wake_read)
+                os.close(self._wake_write)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        # Held during each call, none of which is long: close() must not free what another thread is using.
+        with self._lock:
+            if self._handle is None or os.getpid() != self._pid:
+                raise SwarmError("the swarm session is closed")
+            yield self._handle
+
+    def wake(self) -> None:
+        """Makes `events` return, now and from now on: the session is about to be closed."""
+        os.write(self._wake_write, b"x")
+
+    def events(self, timeout_s: float) -> Iterator[Event]:
+        """Waits at most ``timeout_s`` for something to happen and yields all that has.
+
+        For one thread only, which has to be done with it before close().
+        """
+        if self._event_fd not in select.select([self._event_fd, self._wake_read], [], [], timeout_s)[0]:
+            return
+        payload = ffi.from_buffer("uint8_t[]", self._payload)
+        while True:
+            with self._open() as session:
+                if lib.zest_session_next(session, self._event, payload, _PAYLOAD_BYTES) != 1:
+                    return
+            yield self._decode(self._event, memoryview(self._payload)[: self._event.payload_size])
+
+    def _decode(self, event: Any, payload: memoryview) -> Event:
+        peer, token, kind = event.peer, event.token, event.type
+        if kind == lib.ZEST_EVENT_PIECE:
+            outcome = Outcome(event.status)
+            number = event.bytes if outcome is Outcome.IO else 0
+            return PieceEnd(peer, token, outcome, event.count, number)
+        if kind == lib.ZEST_EVENT_MANIFEST:
+            count = len(payload) // 36
+            lengths = array("I")
+            lengths.frombytes(payload[32 * count :])
+            part = Manifest(bytes(payload[: 32 * count]), lengths)
+            return ManifestAnswer(peer, token, Outcome(event.status), event.count, event.first, part)
+        if kind == lib.ZEST_EVENT_HAVE:
+            numbers = array("I")
+            numbers.frombytes(payload)
+            ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+            return HaveAnswer(peer, token, Outcome(event.status), event.count, ranges)
+        text = bytes(payload).decode("utf-8", "surrogateescape")
+        if kind == lib.ZEST_EVENT_PEER_READY:
+            return PeerReady(peer, token, text, bool(event.status & lib.ZEST_SPEAKS_ZEST))
+        if kind == lib.ZEST_EVENT_PEER_CONNECTED:
+            return PeerConnected(peer, token)
+        if kind == lib.ZEST_EVENT_PEER_GONE:
+            return PeerGone(peer, token, text)
+        if kind == lib.ZEST_EVENT_PEER_BANNED:
+            return PeerBanned(peer, token, text)
+        return ShareLost(text)
+
+    def dial(self, host: str, port: int, token: int, info_hash: bytes | None = None) -> None:
+        """Connects to a numeric address; without ``info_hash`` at the rendezvous of peers given by hand.
+
+        Raises SwarmError for an address that is not one.
+        """
+        swarm = ffi.NULL if info_hash is None else ffi.from_buffer("uint8_t[]", info_hash)
+        with self._open() as session:
+            result = lib.zest_session_dial(session, host.encode(), port, swarm, token)
+        if result != 0:
+            raise SwarmError(f"not an address that can be connected to: {host}:{port}")
+
+    def ban(self, peer: int, reason: str) -> None:
+        """Disconnects a peer for the rest of the session."""
+        with self._open() as session:
+            lib.zest_session_ban(session, peer, reason.encode())
+
+    def ask_have(self, token: int, peer: int, kind: Kind, hash_: XetHash, timeout_s: float) -> None:
+        """Answered by HaveAnswer, always."""
+        with self._open() as session:
+            lib.zest_session_ask_have(session, token, peer, int(kind), hash_, int(timeout_s * 1000))
+
+    def ask_manifest(
+        self, token: int, peer: int, kind: Kind, hash_: XetHash, first: int, count: int, timeout_s: float
+    ) -> None:
+        """At most MAX_MANIFEST_ENTRIES chunks. Answered by ManifestAnswer, always."""
+        timeout_ms = int(timeout_s * 1000)
+        with self._open() as session:
+            lib.zest_session_ask_manifest(session, token, peer, int(kind), hash_, first, count, timeout_ms)
+
+    def ask_piece(
+        self,
+        token: int,
+        peer: int,
+        file: WritableFile,
+        kind: Kind,
+        hash_: XetHash,
+        object_first: int,
+        file_first: int,
+        count: int,
+        timeout_s: float,
+    ) -> None:
+        """At most MAX_PIECE_CHUNKS chunks of an object, from ``object_first``; they are the file's from ``file_first``.
+
+        ``timeout_s`` is the longest silence that is borne. Answered by PieceEnd, always.
+        """
+        timeout_ms = int(timeout_s * 1000)
+        with self._open() as session:
+            lib.zest_session_ask_piece(
+                session,
+                token,
+                peer,
+                file.handle,
+                int(kind),
+                hash_,
+                object_first,
+                file_first,
+                count,
+                timeout_ms,
+            )
+
+    def cancel_piece(self, peer: int, token: int) -> None:
+        """PieceEnd follows (as cancelled, unless it crossed its own end)."""
+        with self._open() as session:
+            lib.zest_session_cancel_piece(session, peer, token)
+
+    def share(
+        self,
+        path: str,
+        size_bytes: int,
+        mtime_ns: int,
+        file_hash: XetHash,
+        manifest: Manifest,
+        terms: Sequence[Term],
+    ) -> None:
+        """Offers a file as long as its size and time stay as given. Raises SwarmError when manifest, terms and size disagree."""
+        native_terms = ffi.new("zest_term[]", max(1, len(terms)))
+        for slot, term in zip(native_terms, terms, strict=False):
+            slot.xorb = term.xorb
+            slot.start = term.start
+            slot.end = term.end
+        hashes = ffi.from_buffer("uint8_t[]", manifest.hashes)
+        lengths = _u32_list(manifest.lengths)
+        with self._open() as session:
+            result = lib.zest_session_share(
+                session,
+                os.fsencode(path),
+                size_bytes,
+                mtime_ns,
+                file_hash,
+                len(manifest),
+                hashes,
+                lengths,
+                len(terms),
+                native_terms,
+            )
+        if result != 0:
+            raise SwarmError(f"the record of {path} does not add up; it is not offered")
+
+    def unshare(self, path: str, file_hash: XetHash) -> None:
+        """Stops offering a file. Requests that run end as not found."""
+        with self._open() as session:
+            lib.zest_session_unshare(session, os.fsencode(path), file_hash)
+
+    def peers(self) -> list[PeerInfo]:
+        """All connections, also those that are not ready."""
+        infos = self._listing("zest_peer_info[]", lib.zest_session_peers)
+        return [
+            PeerInfo(
+                peer=info.peer,
+                address=_text(info.address),
+                client=_text(info.client),
+                node_id=_node_text(info.node_id),
+                outgoing=bool(info.outgoing),
+                ready=bool(info.ready),
+                ranges=bool(info.speaks & lib.ZEST_SPEAKS_ZEST),
+                bytes_down=info.bytes_down,
+                bytes_up=info.bytes_up,
+                requests_out=info.requests_out,
+                requests_in=info.requests_in,
+            )
+            for info in infos
+        ]
+
+    def bans(self) -> list[BanInfo]:
+        """Who was banned in this session, and why."""
+        infos = self._listing("zest_ban_info[]", lib.zest_session_bans)
+        return [BanInfo(_text(info.address), _node_text(info.node_id), _text(info.reason)) for info in infos]
+
+    def stats(self) -> SessionStats:
+        """Totals of this session."""
+        out = ffi.new("zest_session_stats *")
+        with self._open() as session:
+            lib.zest_session_get_stats(session, out)
+        return SessionStats(
+            out.bytes_up,
+            out.bytes_down,
+            out.chunks_wrong,
+            out.peers_ready,
+            out.files_shared,
+            out.xorbs_shared,
+            out.bans,
+        )
+
+    def _listing(self, type_: str, call: Any) -> list[Any]:
+        capacity = 256
+        while True:
+            out = ffi.new(type_, capacity)
+            with self._open() as session:
+                count = call(session, out, capacity)
+            if count <= capacity:
+                return [out[i] for i in range(count)]
+            capacity = count + 64
+
+
+def _u32_list(values: array[int]) -> Any:
+    return ffi.from_buffer("uint32_t[]", values) if len(values) else ffi.new("uint32_t[]", 1)
+
+
+def _text(field: Any) -> str:
+    return str(ffi.string(field).decode("utf-8", "replace"))
+
+
+def _node_text(field: Any) -> str:
+    raw = bytes(ffi.buffer(field))
+    return raw.hex() if any(raw) else ""
