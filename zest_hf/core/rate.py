@@ -1,0 +1,45 @@
+"""A rate that follows what happens: exponentially weighted, from byte counts and the times they came at. Pure."""
+
+from __future__ import annotations
+
+import math
+
+
+class RateMeter:
+    """Bytes per second over about the last ``window_s`` seconds."""
+
+    def __init__(self, window_s: float = 1.0) -> None:
+        self._window_s = window_s
+        self._rate = 0.0
+        self._at_s: float | None = None
+        self._pending = 0
+
+    def start(self, now_s: float) -> None:
+        """Something begins to flow: time before this does not count."""
+        self._at_s = now_s
+
+    def add(self, size_bytes: int, now_s: float) -> None:
+        """So many bytes came since the last call."""
+        if self._at_s is None:
+            self._at_s = now_s
+        self._pending += size_bytes
+        passed_s = now_s - self._at_s
+        # Several arrivals at one instant are one arrival.
+        if passed_s <= 1e-4:
+            return
+        weight = 1.0 - math.exp(-passed_s / self._window_s)
+        # The first measure is all there is to know.
+        self._rate = (
+            self._pending / passed_s
+            if self._rate == 0.0
+            else (self._rate + weight * (self._pending / passed_s - self._rate))
+        )
+        self._pending = 0
+        self._at_s = now_s
+
+    def bytes_s(self, now_s: float) -> float:
+        """The rate now; it falls while nothing comes."""
+        if self._at_s is None:
+            return 0.0
+        idle_s = max(0.0, now_s - self._at_s)
+        return self._rate * math.exp(-max(0.0, idle_s - self._window_s) / self._window_s)

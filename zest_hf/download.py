@@ -1,0 +1,256 @@
+"""One file from wherever it is to be had: the loop that lets the transfer decide and the sources act.
+
+The way of a byte: the CAS says how the file is rebuilt (`cas`), `core.plan` makes GETs and pieces of it,
+`core.transfer` and `core.policy` say who is asked for what, `sources.cdn` and `sources.peer` bring it, native code checks
+and writes it, and the file hash closes the account.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from zest_hf._native.session import Event
+from zest_hf.cas import CasClient, TokenProvider
+from zest_hf.core.ids import ZERO_HASH, XetHash
+from zest_hf.core.manifest import Manifest
+from zest_hf.core.plan import plan_file
+from zest_hf.core.policy import PolicySettings
+from zest_hf.core.reconstruction import Reconstruction, Term
+from zest_hf.core.transfer import AskPeer, Transfer
+from zest_hf.errors import ReconstructionError
+from zest_hf.sources.base import (
+    CdnEnded,
+    CdnFailed,
+    ManifestProved,
+    PeerEnded,
+    PeerHolds,
+    PeerLeft,
+    Report,
+    WriteFailed,
+)
+from zest_hf.sources.cdn import CdnSource, Workers
+from zest_hf.sources.peer import PeerSource
+from zest_hf.swarm import Swarm
+
+log = logging.getLogger("zest_hf.download")
+
+TICK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RepoRef:
+    """A repository: ``repo_type`` is "model", "dataset" or "space"."""
+
+    endpoint: str
+    repo_type: str
+    repo_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRequest:
+    """What the hub asks for. ``path`` exists already and is written in place; its content before does not matter."""
+
+    file_hash: XetHash
+    size_bytes: int | None
+    path: Path
+    repo: RepoRef
+    token_provider: TokenProvider
+    user_agent: str
+    is_public: Callable[[], bool]
+    """Whether the Hub shows the repository to an anonymous request; may ask it. Unknown is False."""
+    display_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadResult:
+    """A file that is complete and proved by its hash. The bytes by source add up to its size."""
+
+    file_hash: XetHash
+    size_bytes: int
+    manifest: Manifest
+    terms: tuple[Term, ...]
+    bytes_local: int
+    bytes_peer: int
+    bytes_cdn: int
+
+
+class Progress(Protocol):
+    """Told about ten times a second, on the thread that downloads."""
+
+    def update(self, done_bytes: int, total_bytes: int, network_bytes: int) -> None: ...
+
+
+class FileDownload:
+    """One download. `run` does it; everything it starts has ended, or writes nothing any more, when it returns or raises."""
+
+    def __init__(
+        self,
+        request: FileRequest,
+        *,
+        cas: CasClient,
+        workers: Workers,
+        swarm: Callable[[], Swarm | None],
+        known_manifest: Callable[[], Manifest | None],
+        settings: PolicySettings,
+    ) -> None:
+        self._request = request
+        self._cas = cas
+        self._workers = workers
+        self._swarm = swarm
+        self._known_manifest = known_manifest
+        self._settings = settings
+        self._inbox: queue.SimpleQueue[Report | Event | Reconstruction | Exception] = queue.SimpleQueue()
+        self._transfer: Transfer | None = None
+        self._peers: PeerSource | None = None
+        self._cdn: CdnSource | None = None
+
+    def run(self, progress: Progress) -> DownloadResult:
+        """Raises ZestError or OSError; the content of the file is then undefined."""
+        request = self._request
+        fd = os.open(request.path, os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, fd)
+            if request.file_hash == ZERO_HASH:
+                os.ftruncate(fd, 0)
+                return DownloadResult(request.file_hash, 0, Manifest.join(()), (), 0, 0, 0)
+            # The CAS and the peers are asked at the same time.
+            threading.Thread(target=self._ask_plan, name="zest-plan", daemon=True).start()
+            self._meet_peers(fd, stack)
+            self._cdn = CdnSource(self._cas, request.file_hash, fd, self._workers, self._inbox.put)
+            stack.callback(self._cdn.close)
+            manifest = self._loop(progress)
+            transfer = self._transfer
+            assert transfer is not None
+            os.ftruncate(fd, manifest.size_bytes)
+        counts = transfer.counts
+        progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes())
+        return DownloadResult(
+            request.file_hash,
+            manifest.size_bytes,
+            manifest,
+            transfer.plan.terms,
+            counts.local,
+            counts.peer,
+            counts.cdn,
+        )
+
+    def _ask_plan(self) -> None:
+        try:
+            self._inbox.put(self._cas.reconstruction(self._request.file_hash))
+        except Exception as error:
+            self._inbox.put(error)
+
+    def _meet_peers(self, fd: int, stack: contextlib.ExitStack) -> None:
+        swarm = self._swarm()
+        # Even to ask for a file by its hash says that somebody has it: not outside what everybody may see.
+        if swarm is None or not self._request.is_public():
+            return
+        self._peers = PeerSource(
+            swarm,
+            self._request.file_hash,
+            fd,
+            self._settings,
+            listener=self._inbox.put,
+            report=self._inbox.put,
+            manifest=self._known_manifest(),
+        )
+        stack.callback(self._peers.close)
+
+    def _loop(self, progress: Progress) -> Manifest:
+        next_update_s = 0.0
+        early: list[Report] = []
+        while True:
+            for item in self._arrivals():
+                if isinstance(item, Exception):
+                    raise item
+                if isinstance(item, Reconstruction):
+                    self._begin(item)
+                    for report in early:
+                        self._take(report)
+                elif isinstance(item, _REPORTS):
+                    # A peer may answer before the CAS does.
+                    if self._transfer is None:
+                        early.append(item)
+                    else:
+                        self._take(item)
+                elif self._peers is not None:
+                    self._peers.handle(item)
+            if self._transfer is None:
+                continue
+            if self._transfer.complete and (manifest := self._transfer.finish()) is not None:
+                return manifest
+            self._act()
+            now_s = time.monotonic()
+            if now_s >= next_update_s:
+                next_update_s = now_s + TICK_S
+                done = self._transfer.counts.total + (self._cdn.written_bytes if self._cdn else 0)
+                total = self._transfer.plan.size_bytes
+                progress.update(min(done, total), total, self._network_bytes())
+
+    def _arrivals(self) -> list[Report | Event | Reconstruction | Exception]:
+        """What has come, or nothing after a tick."""
+        try:
+            items = [self._inbox.get(timeout=TICK_S)]
+        except queue.Empty:
+            return []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                items.append(self._inbox.get_nowait())
+        return items
+
+    def _begin(self, plan: Reconstruction) -> None:
+        wanted = self._request.size_bytes
+        if plan.offset_into_first_range or (wanted is not None and plan.size_bytes != wanted):
+            raise ReconstructionError(f"reconstruction: {plan.size_bytes} bytes for a file of {wanted}")
+        self._transfer = Transfer(plan_file(plan), self._request.file_hash, self._settings)
+        manifest = self._known_manifest()
+        if manifest is not None:
+            self._transfer.manifest_proved(manifest)
+
+    def _take(self, report: Report) -> None:
+        transfer, now_s = self._transfer, time.monotonic()
+        assert transfer is not None
+        if isinstance(report, PeerEnded):
+            transfer.peer_ended(report.assignment, report.chunks_written, report.trouble, now_s)
+        elif isinstance(report, CdnEnded):
+            transfer.cdn_ended(report.assignment, report.chunks)
+        elif isinstance(report, CdnFailed):
+            log.info("%s: %s", self._request.display_name, report.error)
+            transfer.cdn_failed(report.assignment, report.error, now_s)
+        elif isinstance(report, ManifestProved):
+            transfer.manifest_proved(report.manifest)
+        elif isinstance(report, PeerHolds):
+            transfer.peer_holds(report.peer, report.ranges)
+        elif isinstance(report, PeerLeft):
+            transfer.peer_gone(report.peer)
+        else:
+            raise report.error
+
+    def _act(self) -> None:
+        transfer, now_s = self._transfer, time.monotonic()
+        assert transfer is not None and self._cdn is not None
+        waiting = self._peers is not None and self._peers.waiting(now_s)
+        if self._peers is not None and transfer.plan.terms:
+            self._peers.try_xorb_swarm(transfer.plan.terms[0].xorb)
+        for action in transfer.actions(now_s, waiting):
+            if isinstance(action, AskPeer):
+                assert self._peers is not None
+                self._peers.start(action)
+            else:
+                self._cdn.start(action)
+
+    def _network_bytes(self) -> int:
+        peer = self._transfer.counts.peer if self._transfer is not None else 0
+        return peer + (self._cdn.network_bytes if self._cdn is not None else 0)
+
+
+_REPORTS = (ManifestProved, PeerHolds, PeerLeft, PeerEnded, CdnEnded, CdnFailed, WriteFailed)

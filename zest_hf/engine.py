@@ -1,0 +1,264 @@
+"""What the downloads of a process share: the swarm, the index, the workers, the CAS clients, the counts.
+
+Made on first use, once per process; a forked child makes its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from zest_hf._native.codec import FileScan
+from zest_hf.cas import CasClient, TokenProvider
+from zest_hf.config import Settings, load_settings
+from zest_hf.core.ids import XetHash
+from zest_hf.core.manifest import Manifest
+from zest_hf.core.policy import PolicySettings
+from zest_hf.core.transfer import Counts
+from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, RepoRef
+from zest_hf.errors import StorageError, SwarmError
+from zest_hf.index import Index, IndexedFile
+from zest_hf.swarm import Swarm
+from zest_hf.workers import WorkerPool
+
+log = logging.getLogger("zest_hf.engine")
+
+MAX_CAS_CLIENTS = 16
+GET_THREADS = 8
+SCAN_CHUNKS = 4096
+
+
+class Engine:
+    """See the module. All methods may be called from any thread."""
+
+    def __init__(self, settings: Settings, policy: PolicySettings | None = None) -> None:
+        self.settings = settings
+        self.policy = policy or PolicySettings()
+        self._workers = WorkerPool(GET_THREADS)
+        self._lock = threading.Lock()
+        self._counts = Counts()
+        self._clients: OrderedDict[tuple[TokenProvider, str], CasClient] = OrderedDict()
+        self._index: Index | None = None
+        self._index_failed = False
+        self._swarm: Swarm | None = None
+        self._swarm_failed = False
+        self._swarm_lock = threading.Lock()
+        self._closed = False
+
+    # --- downloads ---------------------------------------------------------------------------------
+
+    def download(self, request: FileRequest, progress: Progress) -> DownloadResult:
+        """Brings a file. Raises ZestError or OSError, after which nothing writes to the path any more."""
+        result = FileDownload(
+            request,
+            cas=self._client(request),
+            workers=self._workers,
+            # Without a peer to ask there is no need to wait for the session.
+            swarm=lambda: self.swarm() if self.settings.peers else None,
+            known_manifest=lambda: self._known_manifest(request.file_hash),
+            settings=self.policy,
+        ).run(progress)
+        with self._lock:
+            self._counts.local += result.bytes_local
+            self._counts.peer += result.bytes_peer
+            self._counts.cdn += result.bytes_cdn
+        return result
+
+    def record(self, result: DownloadResult, final_path: Path, repo: RepoRef, public: bool) -> None:
+        """Notes a finished file under its final path, and offers it when its repository is public."""
+        path = final_path.resolve()
+        stat = path.stat()
+        if stat.st_size != result.size_bytes or result.size_bytes == 0:
+            return
+        file = IndexedFile(
+            file_hash=result.file_hash,
+            path=path,
+            size_bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            repo_id=repo.repo_id,
+            repo_type=repo.repo_type,
+            endpoint=repo.endpoint,
+            public=public,
+            manifest=result.manifest,
+            terms=result.terms,
+        )
+        index = self.index()
+        if index is not None:
+            try:
+                index.add(file)
+            except StorageError as error:
+                log.warning("%s is not noted in the index: %s", path.name, error)
+        if public and self.settings.seed:
+            swarm = self.swarm()
+            if swarm is not None:
+                swarm.share(file)
+
+    def verify(self, path: Path, file_hash: XetHash) -> Manifest:
+        """Chunks and hashes a file. Raises ProofError when it is not the one with this hash."""
+        with open(path, "rb") as file:
+            scan = FileScan(file.fileno(), os.fstat(file.fileno()).st_size)
+            parts: list[Manifest] = []
+            while len((part := scan.next(SCAN_CHUNKS)).lengths):
+                parts.append(Manifest(part.hashes, part.lengths))
+        manifest = Manifest.join(parts)
+        manifest.prove_file(file_hash)
+        return manifest
+
+    # --- what is shared ------------------------------------------------------------------------------
+
+    def index(self) -> Index | None:
+        """The index, or None when it cannot be used here (said once)."""
+        with self._lock:
+            if self._index is None and not self._index_failed:
+                try:
+                    self._index = Index(self.settings.home / "index.sqlite")
+                except StorageError as error:
+                    self._index_failed = True
+                    log.warning("no index: %s", error)
+            return self._index
+
+    def swarm(self) -> Swarm | None:
+        """The swarm, started on first use, or None when it may not or cannot be (said once)."""
+        if self.settings.hub_offline:
+            return None
+        with self._swarm_lock:
+            if self._swarm is None and not self._swarm_failed and not self._closed:
+                try:
+                    self._swarm = Swarm(self.settings, self.policy)
+                except SwarmError as error:
+                    self._swarm_failed = True
+                    log.warning("no peers: %s", error)
+            return self._swarm
+
+    def remembered_visibility(self, repo: RepoRef) -> bool | None:
+        """Whether the Hub showed this repository to an anonymous request, if that was asked not long ago."""
+        index = self.index()
+        if index is None:
+            return None
+        try:
+            return index.is_public(repo.endpoint, repo.repo_type, repo.repo_id)
+        except StorageError:
+            return None
+
+    def remember_visibility(self, repo: RepoRef, public: bool) -> None:
+        """Keeps the answer for other processes."""
+        index = self.index()
+        if index is None:
+            return
+        try:
+            index.set_public(repo.endpoint, repo.repo_type, repo.repo_id, public)
+        except StorageError as error:
+            log.info("visibility of %s is not remembered: %s", repo.repo_id, error)
+
+    def status(self) -> dict[str, Any]:
+        """What this process has done so far. ``bytes``: file bytes by where they came from."""
+        with self._lock:
+            counts = self._counts
+            out: dict[str, Any] = {
+                "bytes": {
+                    "local": counts.local,
+                    "peer": counts.peer,
+                    "cdn": counts.cdn,
+                    "total": counts.total,
+                    "uploaded": 0,
+                }
+            }
+        swarm = self._swarm
+        if swarm is not None:
+            stats = swarm.stats()
+            out["bytes"]["uploaded"] = stats.bytes_up
+            out["node_id"] = swarm.node_id.hex()
+            out["listen"] = f"{self.settings.listen.host or '0.0.0.0'}:{swarm.port}"
+            out["peers_connected"] = stats.peers_ready
+            out["files"] = stats.files_shared
+            out["xorbs"] = stats.xorbs_shared
+            out["banned"] = [
+                {"address": ban.address, "node_id": ban.node_id, "reason": ban.reason} for ban in swarm.bans()
+            ]
+        return out
+
+    def close(self) -> None:
+        """Ends everything; at exit, or for tests."""
+        with self._swarm_lock:
+            self._closed = True
+            swarm, self._swarm = self._swarm, None
+        if swarm is not None:
+            swarm.close()
+        with self._lock:
+            clients = list(self._clients.values())
+            self._clients.clear()
+            index, self._index = self._index, None
+        for client in clients:
+            client.close()
+        self._workers.close()
+        if index is not None:
+            index.close()
+
+    def _client(self, request: FileRequest) -> CasClient:
+        """One client for all files that share their token: connections and tokens are reused."""
+        key = (request.token_provider, request.user_agent)
+        with self._lock:
+            client = self._clients.get(key)
+            if client is None:
+                client = self._clients[key] = CasClient(
+                    request.token_provider,
+                    user_agent=request.user_agent,
+                    ca_bundle=self.settings.ca_bundle,
+                    pool_size=2 * GET_THREADS,
+                )
+            self._clients.move_to_end(key)
+            # The oldest may still be in use by a download: it is dropped, not closed.
+            while len(self._clients) > MAX_CAS_CLIENTS:
+                self._clients.popitem(last=False)
+            return client
+
+    def _known_manifest(self, file_hash: XetHash) -> Manifest | None:
+        """The manifest of a file that was here before, proved again."""
+        index = self.index()
+        if index is None:
+            return None
+        try:
+            for file in index.get(file_hash):
+                if file.manifest.file_hash() == file_hash:
+                    return file.manifest
+        except StorageError as error:
+            log.info("the index does not answer: %s", error)
+        return None
+
+
+_engine: Engine | None = None
+_engine_lock = threading.Lock()
+
+
+def get_engine() -> Engine:
+    """The process's engine. Raises ConfigError when a setting cannot be used."""
+    global _engine
+    with _engine_lock:
+        if _engine is None:
+            settings = load_settings()
+            logging.getLogger("zest_hf").setLevel(settings.log_level)
+            _engine = Engine(settings)
+            atexit.register(_engine.close)
+        return _engine
+
+
+def current_engine() -> Engine | None:
+    """The process's engine, if anything has needed one yet."""
+    return _engine
+
+
+def _forget_after_fork() -> None:
+    # The threads of the parent do not exist here: its engine cannot even be closed.
+    global _engine, _engine_lock
+    if _engine is not None:
+        atexit.unregister(_engine.close)
+    _engine = None
+    _engine_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

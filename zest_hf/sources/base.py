@@ -1,0 +1,86 @@
+"""What every source has in common: it takes actions, reports their ends, and can be made to stop writing.
+
+The contract, which tests/sources checks for each of them:
+
+- `start` returns at once. The end of each action is reported exactly once, unless `close` came first.
+- Only bytes that were checked as far as the action allows (chunk by chunk when hashes are known) are written, at
+  their place in the file, and nowhere else.
+- After `close` has returned, the source writes nothing to the file any more: somebody else may take it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from zest_hf.core.manifest import Manifest
+from zest_hf.core.transfer import PeerTrouble
+
+A_contra = TypeVar("A_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestProved:
+    """A manifest that the file hash proves."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHolds:
+    """A peer holds these chunks of the file."""
+
+    peer: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeft:
+    """A peer is gone; its assignments have ended or will."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerEnded:
+    """A peer's assignment ended with its first ``chunks_written`` chunks proved and written."""
+
+    assignment: int
+    chunks_written: int
+    trouble: PeerTrouble | None
+
+
+@dataclass(frozen=True, slots=True)
+class CdnEnded:
+    """A GET is decoded and written; ``chunks``: what it brought."""
+
+    assignment: int
+    chunks: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class CdnFailed:
+    """A GET failed for good."""
+
+    assignment: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """The file cannot be written: no source can help."""
+
+    error: OSError
+
+
+Report = ManifestProved | PeerHolds | PeerLeft | PeerEnded | CdnEnded | CdnFailed | WriteFailed
+Reporter = Callable[[Report], None]
+
+
+class Source(Protocol[A_contra]):
+    """See the module."""
+
+    def start(self, action: A_contra) -> None: ...
+
+    def close(self) -> None: ...

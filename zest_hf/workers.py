@@ -1,0 +1,55 @@
+"""A few threads for GETs, shared by all downloads of the process."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger("zest_hf.workers")
+
+Job = Callable[[], None]
+
+
+class WorkerPool:
+    """Threads are started as they are needed and run jobs in order.
+
+    They are daemons: a GET that waits for a server must not keep the interpreter from ending.
+    """
+
+    def __init__(self, max_threads: int) -> None:
+        self._max_threads = max_threads
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._free = 0
+
+    def submit(self, job: Job) -> None:
+        """Runs ``job`` as soon as a thread is free."""
+        with self._lock:
+            self._free -= 1
+            start = self._free < 0 and self._threads < self._max_threads
+            if start:
+                self._threads += 1
+                self._free += 1
+        self._jobs.put(job)
+        if start:
+            threading.Thread(target=self._run, name="zest-get", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the threads once they have done what was submitted."""
+        with self._lock:
+            threads, self._threads, self._max_threads = self._threads, 0, 0
+        for _ in range(threads):
+            self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception:  # a job reports its own failures; this is one of ours
+                log.exception("a worker goes on after an error")
+            finally:
+                with self._lock:
+                    self._free += 1
