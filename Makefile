@@ -46,7 +46,7 @@ help:
 
 # Dependencies and the first build.
 .make/python: pyproject.toml | .make/venv
-	$(LOCKED) $(PY) -m pip install -q 'scikit-build-core>=0.10' 'cffi>=1.16'
+	$(LOCKED) $(PY) -m pip install -q 'scikit-build-core>=0.11' 'cffi>=1.16'
 	$(LOCKED) $(PY) -m pip install -q --no-build-isolation -e '.[hub,test]'
 	@touch $@
 

@@ -31,6 +31,8 @@ log = logging.getLogger("zest_hf.engine")
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
 SCAN_CHUNKS = 4096
+VISIBILITY_AGE_S = 24 * 3600.0
+"""A repository may be made private: what the Hub said is asked again after a day."""
 
 
 class Engine:
@@ -141,7 +143,7 @@ class Engine:
         if index is None:
             return None
         try:
-            return index.is_public(repo.endpoint, repo.repo_type, repo.repo_id)
+            return index.is_public(repo.endpoint, repo.repo_type, repo.repo_id, max_age_s=VISIBILITY_AGE_S)
         except StorageError:
             return None
 

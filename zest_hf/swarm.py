@@ -28,6 +28,7 @@ from zest_hf._native.session import (
     PieceEnd,
     Session,
     SessionStats,
+    ShareInfo,
     ShareLost,
     WritableFile,
 )
@@ -229,6 +230,9 @@ class Swarm:
 
     def bans(self) -> list[BanInfo]:
         return self._session.bans()
+
+    def shares(self) -> list[ShareInfo]:
+        return self._session.shares()
 
     def stats(self) -> SessionStats:
         return self._session.stats()

@@ -104,6 +104,12 @@ typedef struct zest_ban_info {
   char reason[128];
 } zest_ban_info;
 
+typedef struct zest_share_info {
+  uint8_t file_hash[32];
+  uint64_t bytes_up;  /* payload of this file handed to sockets in this session */
+  uint32_t peers;     /* connected peers that were served some of it */
+} zest_share_info;
+
 typedef struct zest_session_stats {
   uint64_t bytes_up;
   uint64_t bytes_down;
@@ -164,6 +170,8 @@ void zest_session_unshare(zest_session *session, const char *path, const uint8_t
 /* Fill at most capacity entries; the number there are is returned. */
 size_t zest_session_peers(zest_session *session, zest_peer_info *out, size_t capacity);
 size_t zest_session_bans(zest_session *session, zest_ban_info *out, size_t capacity);
+/* The files that somebody was served from. */
+size_t zest_session_shares(zest_session *session, zest_share_info *out, size_t capacity);
 void zest_session_get_stats(zest_session *session, zest_session_stats *out);
 
 #ifdef __cplusplus

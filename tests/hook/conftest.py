@@ -64,7 +64,10 @@ class Machine:
         self.hub, self.root = hub, root
         self.home = root / "home"
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ZEST_", "TQDM_"))}
+        self.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         self.environ |= {
+            # Most of the time goes into imports; compile only once.
+            "PYTHONPYCACHEPREFIX": str(hub.state_dir.parent / "bytecode"),
             "HF_ENDPOINT": hub.endpoint,
             "HF_HOME": str(self.home),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from zest_hf.errors import CasForbidden, CasNotFound, CasUnauthorized, CasUnavailable
+from zest_hf.download import RepoRef
+from zest_hf.errors import CasForbidden, CasNotFound, CasUnauthorized, CasUnavailable, ProtocolError
 from zest_hf.hook import connection
-from zest_hf.hook.connection import Connection, Route, parse_route
+from zest_hf.hook.connection import Connection, connect, split_route
 from zest_hf.hub.process import HubProcess
 
 from .conftest import OWNER
@@ -27,11 +28,22 @@ def nothing_cached(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator
     hub.clear_faults()
 
 
-def connect(hub: HubProcess, repo: str, headers: dict[str, str], **kwargs: object) -> Connection:
+class Memory:
+    """One answer, and what was saved."""
+
+    def __init__(self, known: bool | None = None) -> None:
+        self.known, self.saved = known, list[bool]()
+
+    def load(self) -> bool | None:
+        return self.known
+
+    def save(self, public: bool) -> None:
+        self.saved.append(public)
+
+
+def link_to(hub: HubProcess, repo: str, headers: dict[str, str], memory: Memory | None = None) -> Connection:
     url = f"{hub.endpoint}/api/models/{repo}/xet-read-token/main"
-    route = parse_route(url)
-    assert route is not None
-    return Connection(url, route, headers, **kwargs)  # type: ignore[arg-type]
+    return Connection(url, RepoRef(hub.endpoint, "model", repo), headers, memory or Memory())
 
 
 def requests(hub: HubProcess) -> int:
@@ -39,18 +51,18 @@ def requests(hub: HubProcess) -> int:
 
 
 @pytest.mark.parametrize(
-    ("url", "route"),
+    ("url", "parts"),
     [
         (
             "https://hf.co/api/models/org/name/xet-read-token/main",
-            Route("https://hf.co", "model", "org/name"),
+            ("https://hf.co", "model", "org/name"),
         ),
         (
             "https://hf.co/api/models/gpt2/xet-read-token/refs%2Fpr%2F1",
-            Route("https://hf.co", "model", "gpt2"),
+            ("https://hf.co", "model", "gpt2"),
         ),
-        ("http://h:1/hub/api/datasets/o/n/xet-read-token/0f", Route("http://h:1/hub", "dataset", "o/n")),
-        ("https://hf.co/api/spaces/o/n/xet-read-token", Route("https://hf.co", "space", "o/n")),
+        ("http://h:1/hub/api/datasets/o/n/xet-read-token/0f", ("http://h:1/hub", "dataset", "o/n")),
+        ("https://hf.co/api/spaces/o/n/xet-read-token", ("https://hf.co", "space", "o/n")),
         ("https://hf.co/api/buckets/o/n/xet-read-token", None),
         ("https://hf.co/api/models/o/n/xet-write-token/main", None),
         ("https://hf.co/api/models/a/b/c/xet-read-token/main", None),
@@ -59,8 +71,18 @@ def requests(hub: HubProcess) -> int:
         ("https://hf.co/api/models/o/" + "n" * 5000 + "/xet-read-token/main", None),
     ],
 )
-def test_routes(url: str, route: Route | None) -> None:
-    assert parse_route(url) == route
+def test_routes(url: str, parts: tuple[str, str, str] | None) -> None:
+    assert split_route(url) == parts
+
+
+def test_files_of_a_revision_share_a_connection() -> None:
+    url = "https://hf.co/api/models/org/name/xet-read-token/main"
+    link = connect(url, {"Authorization": "a", "user-agent": "u"})
+    assert link.token == connect(url, {"user-agent": "u", "authorization": "a"}).token
+    assert link is not connect(url, {"authorization": "b", "user-agent": "u"})
+    assert link is not connect(url, {"user-agent": "u"})
+    with pytest.raises(ProtocolError):
+        connect("https://hf.co/api/buckets/o/n/xet-read-token", {})
 
 
 def test_one_request_for_many_threads(hub: HubProcess) -> None:
@@ -69,7 +91,7 @@ def test_one_request_for_many_threads(hub: HubProcess) -> None:
 
     def ask() -> None:
         begin.wait()
-        tokens.append(connect(hub, "org/model", {}).token(False))
+        tokens.append(link_to(hub, "org/model", {}).token(False))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -82,7 +104,7 @@ def test_one_request_for_many_threads(hub: HubProcess) -> None:
 
 
 def test_a_forced_token_is_a_new_one(hub: HubProcess) -> None:
-    link = connect(hub, "org/model", {})
+    link = link_to(hub, "org/model", {})
     link.token(False)
     link.token(True)
     link.token(False)
@@ -90,9 +112,9 @@ def test_a_forced_token_is_a_new_one(hub: HubProcess) -> None:
 
 
 def test_tokens_are_kept_apart_by_user(hub: HubProcess) -> None:
-    connect(hub, "org/secret", AUTHORIZED).token(False)
+    link_to(hub, "org/secret", AUTHORIZED).token(False)
     with pytest.raises(CasUnauthorized):
-        connect(hub, "org/secret", {}).token(False)
+        link_to(hub, "org/secret", {}).token(False)
 
 
 def test_a_token_about_to_expire_is_not_used(tmp_path: Path) -> None:
@@ -100,7 +122,7 @@ def test_a_token_about_to_expire_is_not_used(tmp_path: Path) -> None:
         import huggingface_hub
 
         huggingface_hub.HfApi(short.endpoint, token=OWNER).create_repo("org/model")
-        link = connect(short, "org/model", {})
+        link = link_to(short, "org/model", {})
         link.token(False)
         link.token(False)
         assert requests(short) == 2
@@ -112,48 +134,47 @@ def test_a_token_about_to_expire_is_not_used(tmp_path: Path) -> None:
 def test_refusals(hub: HubProcess, status: int, kind: type[Exception]) -> None:
     hub.fault("hub", "status", status=status, match="xet-read-token")
     with pytest.raises(kind) as caught:
-        connect(hub, "org/model", {}).token(False)
+        link_to(hub, "org/model", {}).token(False)
     assert str(status) in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.status == status  # type: ignore[attr-defined]
 
 
 def test_no_hub_at_all() -> None:
     url = "http://127.0.0.1:9/api/models/org/model/xet-read-token/main"
-    link = Connection(url, Route("http://127.0.0.1:9", "model", "org/model"), {})
+    link = Connection(url, RepoRef("http://127.0.0.1:9", "model", "org/model"), {}, Memory())
     assert not link.is_public()
 
 
 def test_visibility(hub: HubProcess) -> None:
-    answers: list[tuple[str, bool]] = []
-    for repo in ("org/model", "org/secret"):
-        link = connect(
-            hub, repo, AUTHORIZED, remember=lambda public, repo=repo: answers.append((repo, public))
-        )
+    for repo, public in (("org/model", True), ("org/secret", False)):
+        memory = Memory()
+        link = link_to(hub, repo, AUTHORIZED, memory)
         link.token(False)
-        assert link.is_public() is link.is_public() is (repo == "org/model")
-    assert answers == [("org/model", True), ("org/secret", False)]
+        assert [link.is_public(), link.is_public()] == [public, public]
+        assert memory.saved == [public]
     assert requests(hub) == 4
 
 
 def test_visibility_without_a_token_needs_no_further_request(hub: HubProcess) -> None:
-    link = connect(hub, "org/model", {})
+    link = link_to(hub, "org/model", {})
     link.token(False)
     assert link.is_public()
     assert requests(hub) == 1
 
 
 def test_visibility_that_is_remembered_needs_no_request(hub: HubProcess) -> None:
-    assert not connect(hub, "org/model", AUTHORIZED, remembered=lambda: False).is_public()
-    assert connect(hub, "org/data", AUTHORIZED, remembered=lambda: True).is_public()
+    assert not link_to(hub, "org/model", AUTHORIZED, Memory(False)).is_public()
+    assert link_to(hub, "org/data", AUTHORIZED, Memory(True)).is_public()
     assert requests(hub) == 0
 
 
 def test_an_unclear_answer_is_a_no_and_not_remembered(hub: HubProcess) -> None:
     hub.fault("hub", "status", status=500, match="xet-read-token")
-    link = connect(hub, "org/model", AUTHORIZED, remember=lambda public: pytest.fail("remembered"))
-    assert not link.is_public()
+    memory = Memory()
+    assert not link_to(hub, "org/model", AUTHORIZED, memory).is_public()
+    assert memory.saved == []
     hub.clear_faults()
-    assert connect(hub, "org/model", AUTHORIZED).is_public()
+    assert link_to(hub, "org/model", AUTHORIZED).is_public()
 
 
 def test_credentials_that_the_client_adds_do_not_count_as_anonymous(hub: HubProcess) -> None:
@@ -162,7 +183,7 @@ def test_credentials_that_the_client_adds_do_not_count_as_anonymous(hub: HubProc
 
     huggingface_hub.set_client_factory(lambda: httpx2.Client(headers=AUTHORIZED))
     try:
-        link = connect(hub, "org/secret", {})
+        link = link_to(hub, "org/secret", {})
         link.token(False)
         assert not link.is_public()
     finally:
@@ -173,11 +194,11 @@ def test_a_hub_that_is_down_is_unavailable(hub: HubProcess, monkeypatch: pytest.
     monkeypatch.setattr(connection, "TOKEN_RETRIES", 0)
     hub.fault("hub", "status", status=503, match="xet-read-token")
     with pytest.raises(CasUnavailable) as caught:
-        connect(hub, "org/model", {}).token(False)
+        link_to(hub, "org/model", {}).token(False)
     assert caught.value.retryable
     monkeypatch.setattr(connection, "_RETRIED_STATUS", ())
     hub.clear_faults()
     hub.fault("hub", "stall", match="xet-read-token")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
     with pytest.raises(CasUnavailable):
-        connect(hub, "org/model", {}).token(False)
+        link_to(hub, "org/model", {}).token(False)

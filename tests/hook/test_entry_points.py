@@ -5,32 +5,31 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
-
 from .conftest import NAMES, OWNER, SIZE, Machine, content
 
 HUB = "import huggingface_hub as hub\n"
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "hub.hf_hub_download('org/model', 'part0.safetensors')",
-        "hub.hf_hub_download('org/model', 'part0.safetensors', local_dir='here')",
-        "hub.hf_hub_download('org/data', 'part0.safetensors', repo_type='dataset')",
-        "hub.HfApi().hf_hub_download('org/model', 'part0.safetensors')",
-        "hub.snapshot_download('org/model', allow_patterns='part0*') + '/part0.safetensors'",
-        "hub.snapshot_download('org/model', allow_patterns='*0.*', local_dir='here') + '/part0.safetensors'",
-        "[hub.HfFileSystem().get_file('org/model/part0.safetensors', 'out'), 'out'][1]",
-        "[hub.HfFileSystem().get('datasets/org/data/part0.safetensors', 'out'), 'out'][1]",
-    ],
+CALLS = (
+    "hub.hf_hub_download('org/model', 'part0.safetensors')",
+    "hub.hf_hub_download('org/model', 'part1.safetensors', local_dir='a')",
+    "hub.hf_hub_download('org/data', 'part2.safetensors', repo_type='dataset')",
+    "hub.HfApi().hf_hub_download('org/model', 'part3.safetensors')",
+    "hub.snapshot_download('org/model', allow_patterns='part4*') + '/part4.safetensors'",
+    "hub.snapshot_download('org/model', allow_patterns='part5*', local_dir='b') + '/part5.safetensors'",
+    "'six' if hub.HfFileSystem().get_file('org/model/part6.safetensors', 'six') is None else ''",
+    "'seven' if not hub.HfFileSystem().get('datasets/org/data/part7.safetensors', 'seven') else ''",
 )
-def test_goes_through_the_engine(machine: Machine, call: str) -> None:
-    run = machine.python(
-        f"{HUB}path = os.path.abspath({call}); show(path=path, total=total())", ZEST_STRICT="on"
-    )
-    assert run.shown["total"] == SIZE
-    assert Path(run.shown["path"]).read_bytes() == content("part0.safetensors")
+
+
+def test_every_call_goes_through_the_engine(machine: Machine) -> None:
+    code = HUB + "done = []\n"
+    for call in CALLS:
+        code += f"path = {call}; done.append((os.path.abspath(path), total()))\n"
+    run = machine.python(code + "show(done=done)", ZEST_STRICT="on")
+    for number, (path, total) in enumerate(run.shown["done"]):
+        assert total == (number + 1) * SIZE, CALLS[number]
+        assert Path(path).read_bytes() == content(NAMES[number]), CALLS[number]
     assert run.warnings == []
     assert machine.left_behind() == []
 

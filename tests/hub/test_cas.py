@@ -74,6 +74,16 @@ def test_both_versions_say_the_same(client: Client, stored: Packed) -> None:
         ]
 
 
+def test_parts_of_a_xorb_are_fetched_once_each(client: Client, stored: Packed) -> None:
+    whole = client.upload_parts(stored, [(5, 7), (0, 2), (6, 8), (1, 2), (8, 9)], "parts.bin")
+    answer = client.reconstruction(whole).json()
+    assert [term["range"]["start"] for term in answer["terms"]] == [5, 0, 6, 1, 8]
+    (entries,) = answer["xorbs"].values()
+    chunks = [entry["ranges"][0]["chunks"] for entry in entries]
+    assert chunks == [{"start": 0, "end": 2}, {"start": 5, "end": 9}]
+    assert unpack(client, answer) == whole.content
+
+
 def test_a_range_past_the_end_is_416(client: Client, stored: Packed) -> None:
     for version in (1, 2):
         assert client.reconstruction(stored, "1000000-", version).status_code == 416

@@ -15,7 +15,7 @@ import pytest
 from zest_hf.hub.process import HubProcess
 
 from .conftest import RunPython
-from .wire import Client
+from .wire import Client, Packed
 
 pytest.importorskip("hf_xet")
 pytest.importorskip("huggingface_hub")
@@ -179,10 +179,16 @@ def test_version_1_and_redirects(folder: Path, tmp_path: Path, run_python: RunPy
         assert "302" in routes["GET cdn"]["statuses"]
 
 
-def test_folded_ranges_and_one_listener(folder: Path, tmp_path: Path, run_python: RunPython) -> None:
+def test_folded_ranges_and_one_listener(tmp_path: Path, packed: Packed, run_python: RunPython) -> None:
     with HubProcess(tmp_path / "state", multi_range=True, cdn_listen=False) as hub:
-        run_python(UPLOAD, hub.endpoint, "org/one", str(folder), "model")
-        assert run_python(DOWNLOAD, hub.endpoint, "org/one", "model") == digests(folder)
+        client = Client(hub.endpoint)
+        client.create()
+        client.upload(packed)
+        whole = client.upload_parts(packed, [(9, 11), (0, 2), (4, 5), (0, 1)], "parts.bin")
+        wanted = {"data.bin": packed.sha256, "parts.bin": whole.sha256}
+        assert run_python(DOWNLOAD, hub.endpoint, "org/wire", "model") == wanted
+        (entries,) = client.reconstruction(whole).json()["xorbs"].values()
+        assert [len(entry["ranges"]) for entry in entries] == [3]
 
 
 def test_hf_xet_recovers_from_faults(

@@ -110,6 +110,24 @@ class Client:
         assert answer.status_code == 200, answer.text
         assert self.commit(path, packed.sha256, len(packed.content)).status_code == 200
 
+    def upload_parts(self, packed: Packed, parts: list[tuple[int, int]], path: str) -> Packed:
+        """Upload a file that consists of these chunk ranges of an uploaded xorb."""
+        terms = []
+        content, hashes, lengths = b"", b"", array("I")
+        for start, end in parts:
+            part_hashes, part_lengths = packed.hashes[32 * start : 32 * end], packed.lengths[start:end]
+            proof = codec.verification_hash(part_hashes)
+            terms.append((packed.xorb, start, end, sum(part_lengths), proof))
+            at = sum(packed.lengths[:start])
+            content += packed.content[at : at + sum(part_lengths)]
+            hashes += part_hashes
+            lengths += part_lengths
+        whole = Packed(content, b"", hashes, lengths)
+        answer = self.post("/v1/shards", build_shard([(whole.file_hash, terms, whole.sha256)], []))
+        assert answer.status_code == 200, answer.text
+        assert self.commit(path, whole.sha256, len(content)).status_code == 200
+        return whole
+
     def commit(self, path: str, sha256: str, size_bytes: int) -> requests.Response:
         rows = [
             {"key": "header", "value": {"summary": "add", "description": ""}},

@@ -188,12 +188,12 @@ def pack_xorb(chunks: Iterable[Buffer], scheme: int | None = None) -> bytes:
     room = ffi.new("uint8_t[]", capacity)
     packed_size = ffi.new("size_t *")
     err = ffi.new("zest_error *")
-    out = bytearray()
+    packed = []
     for chunk in chunks:
         view = ffi.from_buffer("uint8_t[]", chunk)
         check(lib.zest_pack_chunk(view, len(view), wanted, room, capacity, packed_size, err), err)
-        out += ffi.buffer(room, packed_size[0])
-    return bytes(out)
+        packed.append(bytes(ffi.buffer(room, packed_size[0])))
+    return b"".join(packed)
 
 
 class Chunker:

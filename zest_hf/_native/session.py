@@ -156,6 +156,15 @@ class BanInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareInfo:
+    """A file that peers were served from: payload bytes in this session, and how many of the peers now connected."""
+
+    file_hash: XetHash
+    bytes_up: int
+    peers: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStats:
     """Totals of the session; bytes are payload (chunk bytes)."""
 
@@ -228,7 +237,9 @@ class Session:
             )
         self.port: int = lib.zest_session_port(self._handle)
         self._event_fd: int = lib.zest_session_event_fd(self._handle)
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+        self._wake_read, self._wake_write = (
+            os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+        )
         self._event = ffi.new("zest_event *")
         self._payload = bytearray(_PAYLOAD_BYTES)
 
@@ -424,6 +435,11 @@ class Session:
         """Who was banned in this session, and why."""
         infos = self._listing("zest_ban_info[]", lib.zest_session_bans)
         return [BanInfo(_text(info.address), _node_text(info.node_id), _text(info.reason)) for info in infos]
+
+    def shares(self) -> list[ShareInfo]:
+        """The offered files that somebody has taken from."""
+        infos = self._listing("zest_share_info[]", lib.zest_session_shares)
+        return [ShareInfo(XetHash(bytes(info.file_hash)), info.bytes_up, info.peers) for info in infos]
 
     def stats(self) -> SessionStats:
         """Totals of this session."""

@@ -38,6 +38,7 @@ MAX_URL_CHARS = 2048
 MAX_BODY_BYTES = 64 * 1024
 MAX_REASON_CHARS = 200
 MAX_CACHED = 1000
+VISIBLE_FOR_S = 600.0
 
 _RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
 _ROUTE = re.compile(
@@ -48,7 +49,7 @@ _ROUTE = re.compile(
 
 @dataclass(frozen=True)
 class Route:
-    """The parts of a token route. ``repo_type`` is "model", "dataset" or "space"."""
+    """The repository behind a token route. ``repo_type`` is "model", "dataset" or "space"."""
 
     endpoint: str
     repo_type: str
@@ -56,7 +57,7 @@ class Route:
 
 
 def parse_route(url: str) -> Route | None:
-    """The repository behind a token route; None for anything else, buckets among it."""
+    """The repository behind a token route; None for other urls, a bucket's say."""
     match = _ROUTE.fullmatch(url) if len(url) <= MAX_URL_CHARS else None
     if match is None:
         return None
@@ -77,7 +78,8 @@ class _Tokens:
         self.lock = threading.Lock()
         self.key_locks: dict[tuple[str, str], threading.Lock] = {}
         self.tokens: dict[tuple[str, str], _Cached] = {}
-        self.public: dict[Route, bool] = {}
+        self.public: dict[Route, tuple[bool, float]] = {}  # with the monotonic time of the answer
+        self.connections: dict[tuple[str, ...], Connection] = {}
 
     def lock_for(self, key: tuple[str, str]) -> threading.Lock:
         with self.lock:
@@ -94,7 +96,7 @@ _shared = _Tokens()
 
 
 def _after_fork_in_child() -> None:
-    # The parent's threads may have held any of the locks. The tokens themselves stay good.
+    # The parent's threads may have held any of the locks. What was learned stays good.
     for field in ("lock", "key_locks"):
         setattr(_shared, field, getattr(_Tokens(), field))
 
@@ -103,11 +105,40 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def connect(url: str, headers: Mapping[str, str]) -> Connection:
+    """The connection for a token route and the Hub's request headers.
+
+    All files of a revision get the same one, by which the engine knows that they can share more. Raises
+    ProtocolError for a route that `parse_route` does not know.
+    """
+    from zest_hf.download import RepoRef
+    from zest_hf.engine import get_engine
+
+    route = parse_route(url)
+    if route is None:
+        raise ProtocolError("the Hub named a token route of an unknown form")
+    key = (url, *sorted(f"{name.lower()}: {value}" for name, value in headers.items()))
+    with _shared.lock:
+        connection = _shared.connections.get(key)
+        if connection is None:
+            if len(_shared.connections) >= MAX_CACHED:
+                _shared.connections.pop(next(iter(_shared.connections)))
+            repo = RepoRef(route.endpoint, route.repo_type, route.repo_id)
+            connection = _shared.connections[key] = Connection(
+                url,
+                route,
+                headers,
+                remembered=lambda: get_engine().remembered_visibility(repo),
+                remember=lambda public: get_engine().remember_visibility(repo, public),
+            )
+        return connection
+
+
 class Connection:
-    """What one file needs to know about its repository.
+    """What files need to know about their repository.
 
     ``url`` is the token route, ``headers`` the Hub's request headers with the user's token in them.
-    ``remembered`` and ``remember`` keep the visibility of repositories over processes.
+    ``remembered`` and ``remember`` keep the visibility of the repository over processes.
     """
 
     def __init__(
@@ -119,10 +150,11 @@ class Connection:
         remembered: Callable[[], bool | None] = lambda: None,
         remember: Callable[[bool], None] = lambda _public: None,
     ) -> None:
-        self._url, self._route, self._headers = url, route, dict(headers)
+        self.route = route
+        self._url, self._headers = url, dict(headers)
+        self._remembered, self._remember = remembered, remember
         authorization = next((v for k, v in headers.items() if k.lower() == "authorization"), "")
         self._key = (url, authorization)
-        self._remembered, self._remember = remembered, remember
 
     def token(self, force: bool) -> CasToken:
         """The engine's `TokenProvider`: a token that is good for another minute at least.
@@ -148,9 +180,9 @@ class Connection:
             if cached is not None and cached.anonymous:
                 return True
         # The headers without authorization have their own key, hence their own lock.
-        with _shared.lock_for((f"visibility {self._route}", "")):
-            known = _shared.public.get(self._route)
-            if known is not None:
+        with _shared.lock_for((f"visibility {self.route}", "")):
+            known, answered_at_s = _shared.public.get(self.route, (False, -VISIBLE_FOR_S))
+            if time.monotonic() - answered_at_s < VISIBLE_FOR_S:
                 return known
             try:
                 known = self._remembered()
@@ -161,7 +193,7 @@ class Connection:
             except Exception:
                 known = None
             if known is not None:
-                _shared.public[self._route] = known
+                _shared.public[self.route] = known
             return bool(known)
 
     @staticmethod

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zest_hf.errors import ConfigError, NativeUnavailable, ProtocolError, ZestError
 
 from . import switch
-from .connection import Connection, Route, parse_route
+from .connection import connect
 from .fallback import download_normally
 from .progress import HubBars
 from .staging import InPlace, Place, Staged, empty
@@ -42,17 +42,6 @@ class Move:
 current_move: ContextVar[Move | None] = ContextVar("zest_hf_current_move", default=None)
 # True inside a fallback: whatever the Hub calls there must reach the Hub.
 hub_is_alone: ContextVar[bool] = ContextVar("zest_hf_hub_is_alone", default=False)
-
-_engine_pid: int | None = None
-
-
-def engine_status() -> dict[str, Any]:
-    """The engine's status; nothing if this process has not used it."""
-    if _engine_pid != os.getpid():
-        return {}
-    from zest_hf.engine import get_engine
-
-    return dict(get_engine().status())
 
 
 def is_strict() -> bool:
@@ -130,23 +119,14 @@ class OneFile:
 
     def _through_the_engine(self, path: Path, bars: HubBars) -> Callable[[Path], None]:
         """Returns what remains to be done when the file has its final path."""
-        global _engine_pid
         from zest_hf.core.ids import hash_from_text
-        from zest_hf.download import FileRequest, RepoRef
+        from zest_hf.download import FileRequest
         from zest_hf.engine import get_engine
 
         data = self._arguments["xet_file_data"]
-        route = _route_of(data.refresh_route)
-        repo = RepoRef(route.endpoint, route.repo_type, route.repo_id)
         engine = get_engine()
-        _engine_pid = os.getpid()
-        connection = Connection(
-            data.refresh_route,
-            route,
-            self._arguments["headers"],
-            remembered=lambda: engine.remembered_visibility(repo),
-            remember=lambda public: engine.remember_visibility(repo, public),
-        )
+        connection = connect(data.refresh_route, self._arguments["headers"])
+        repo = connection.repo
         result = engine.download(
             FileRequest(
                 file_hash=hash_from_text(data.file_hash),
@@ -200,13 +180,6 @@ class OneFile:
             download_normally(self._hub, self._original, arguments, move, name=self._name)
         finally:
             hub_is_alone.reset(reset)
-
-
-def _route_of(url: str) -> Route:
-    route = parse_route(url)
-    if route is None:
-        raise ProtocolError("the Hub named a token route of an unknown form")
-    return route
 
 
 def _user_agent(headers: Mapping[str, str]) -> str:

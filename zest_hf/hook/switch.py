@@ -148,9 +148,10 @@ class enabled_for_now:
 def status() -> dict[str, Any]:
     """See `zest_hf.status`."""
     answer: dict[str, Any] = {"bytes": {"local": 0, "peer": 0, "cdn": 0, "total": 0}}
-    one_file = sys.modules.get(f"{__package__}.one_file")
-    if one_file is not None:
-        answer.update(one_file.engine_status())
+    module = sys.modules.get("zest_hf.engine")
+    engine = module.current_engine() if module is not None else None
+    if engine is not None:
+        answer.update(engine.status())
     answer["enabled"] = is_enabled()
     return answer
 

@@ -24,7 +24,7 @@ async def dispatch(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     parts = segments(request)[1:]
     limit = MAX_COMMIT_BODY_BYTES if "commit" in parts else MAX_JSON_BODY_BYTES
-    call, rest = _find_call(request.method, parts)
+    call, rest = _find_call("GET" if request.method == "HEAD" else request.method, parts)
     body = (
         await read_body(request, limit, "the request")
         if request.method not in ("GET", "HEAD")

@@ -106,6 +106,8 @@ def _info(repo: Repo, commit: Commit, *, files: bool = True, blobs: bool = False
         "private": repo.private,
         "gated": "auto" if repo.gated else False,
         "disabled": False,
+        # huggingface_hub before 1.0 uploads over Xet only when it reads this.
+        "xetEnabled": True,
         "downloads": 0,
         "likes": 0,
         "tags": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from typing import Any
 
 from starlette.applications import Starlette
@@ -46,6 +47,7 @@ def _api(hub: Hub) -> Starlette:
             Refusal: _refused,
             ProtocolError: _malformed,
             StorageError: _broken,
+            sqlite3.Error: _broken,
             HTTPException: _not_routed,
         },
     )

@@ -13,7 +13,8 @@ from zest_hf.hub.protocol import CONNECTION, ZERO_COPY
 from zest_hf.hub.state import Hub
 
 _PATH = re.compile(r"/_cdn/([0-9a-f]{64})")
-_BLOCK_BYTES = 16 << 20
+# Small enough that statistics keep up with a transfer, large enough not to be felt.
+_BLOCK_BYTES = 4 << 20
 _COPY_BYTES = 256 << 10
 MAX_RANGES = 512
 

@@ -15,7 +15,7 @@ Kind = Literal["rate", "latency", "status", "truncate", "corrupt", "stall", "exp
 ROUTES = ("cdn", "cas", "hub", "*")
 
 _HOUR_S = 3600.0
-_BURST_S = 0.05
+_BURST_S = 0.02
 _LARGE = float(1 << 40)
 # kind -> parameter -> (type, least, most, default or None when it must be given)
 _PARAMETERS: dict[Kind, dict[str, tuple[type, float, float, float | None]]] = {
@@ -39,7 +39,7 @@ class Bucket:
 
     def __init__(self, bytes_per_second: float) -> None:
         self._rate = bytes_per_second
-        self._free_at_s = 0.0
+        self._free_at_s = time.monotonic()
         self._lock = threading.Lock()
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from zest_hf.errors import ZestError
+from zest_hf.errors import StorageError, ZestError
 
 
 class Refusal(ZestError):
@@ -106,7 +106,10 @@ async def spooled_body(request: Request, limit_bytes: int, what: str, directory:
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            await _receive(request, limit_bytes, what, file.write)
+            try:
+                await _receive(request, limit_bytes, what, file.write)
+            except OSError as error:
+                raise StorageError(f"cannot store {what}: {error.strerror}") from error
         yield path
     finally:
         path.unlink(missing_ok=True)

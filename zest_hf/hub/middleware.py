@@ -19,6 +19,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _NAMES = frozenset(
     (
         *("resolve", "tree", "paths-info", "revision", "refs", "branch", "tag", "commits", "settings"),
+        *("reconstructions", "chunks", "xorbs", "xorb-grants", "shards", "telemetry"),
         *("preupload", "commit", "xet-read-token", "xet-write-token", "whoami-v2", "validate-yaml", "repos"),
     )
 )
@@ -36,10 +37,8 @@ def route_name(method: str, path: str, listener: Listener) -> str:
     """A name with no repository, file or hash in it, so that the list of routes stays short."""
     if listener == "cdn":
         return f"{method} cdn"
-    parts = path.split("/")
-    if listener == "cas":
-        return f"{method} " + "/".join(parts[:3])
-    return f"{method} {next((part for part in parts if part in _NAMES), 'other')}"
+    name = next((part for part in path.split("/") if part in _NAMES), "other")
+    return f"{method} {path[:3]}/{name}" if listener == "cas" else f"{method} {name}"
 
 
 class Counting:

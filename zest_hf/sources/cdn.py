@@ -185,8 +185,9 @@ class _Job:
                 expired += 1
                 if expired > MAX_EXPIRED:
                     raise
+                # An url may be signed for the very range that it came with: what is left of one needs all of it.
                 source, moved = self._renewed(source)
-                if not moved:
+                if not moved and fed == 0:
                     continue
             except CasUnavailable as error:
                 if not error.retryable:

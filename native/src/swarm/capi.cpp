@@ -230,6 +230,14 @@ size_t zest_session_bans(zest_session *session, zest_ban_info *out, size_t capac
   }
 }
 
+size_t zest_session_shares(zest_session *session, zest_share_info *out, size_t capacity) {
+  try {
+    return copy_out(session->session.shares(), out, capacity);
+  } catch (...) {
+    return 0;
+  }
+}
+
 void zest_session_get_stats(zest_session *session, zest_session_stats *out) {
   *out = zest_session_stats{};
   guarded([&] { *out = session->session.stats(); });

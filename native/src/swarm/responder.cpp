@@ -239,8 +239,9 @@ void Responder::has_read(Batch const &batch, std::unique_ptr<SendBlock> block) {
   if (!reply.cancelled) {
     put_headers(reply, batch, *block);
     reply.next += batch.count;
-    for (std::uint32_t i = 0; i < batch.count; ++i)
-      bytes_up_ += batch.file->length(batch.file_first + i);
+    auto const payload = batch.file->offsets[batch.file_first + batch.count] - batch.file->offsets[batch.file_first];
+    bytes_up_ += payload;
+    served_[batch.file->hash] += payload;
     if (reply.what == What::xorb && reply.next - batch.count == reply.chunks.first)
       link_.begin_message();
     send(std::move(block));

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 
 namespace zest {
@@ -39,6 +40,8 @@ public:
 
   std::uint32_t open() const noexcept { return static_cast<std::uint32_t>(queue_.size()); }
   std::uint64_t bytes_up() const noexcept { return bytes_up_; }
+  // Payload bytes by the file that they came from.
+  std::map<Hash, std::uint64_t> const &served() const noexcept { return served_; }
 
 private:
   enum class What { have, manifest, range, chunk, xorb };
@@ -80,6 +83,7 @@ private:
   bool closed_ = false;
   std::size_t unsent_bytes_ = 0;
   std::uint64_t bytes_up_ = 0;
+  std::map<Hash, std::uint64_t> served_;
 };
 
 } // namespace zest

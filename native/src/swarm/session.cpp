@@ -303,6 +303,8 @@ bool Session::admit(Peer &peer) {
 
 void Session::gone(Peer &peer, std::string const &why) {
   gone_bytes_up_ += peer.responder->bytes_up();
+  for (auto const &[file, bytes] : peer.responder->served())
+    gone_served_[file] += bytes;
   gone_bytes_down_ += peer.requester.bytes_down();
   gone_chunks_wrong_ += peer.requester.chunks_wrong();
   peers_.erase(peer.link.number());
@@ -387,6 +389,28 @@ std::vector<zest_ban_info> Session::bans() {
           std::copy(ban.node_id.begin(), ban.node_id.end(), info.node_id);
           copy_text(info.address, sizeof info.address, ban.address);
           copy_text(info.reason, sizeof info.reason, ban.reason);
+          out.push_back(info);
+        }
+        return out;
+      },
+      {});
+}
+
+std::vector<zest_share_info> Session::shares() {
+  return ask<std::vector<zest_share_info>>(
+      [this] {
+        std::map<Hash, zest_share_info> by_file;
+        for (auto const &[file, bytes] : gone_served_)
+          by_file[file].bytes_up = bytes;
+        for (auto const &entry : peers_)
+          if (auto const peer = entry.second.lock())
+            for (auto const &[file, bytes] : peer->responder->served()) {
+              by_file[file].bytes_up += bytes;
+              by_file[file].peers += 1;
+            }
+        std::vector<zest_share_info> out;
+        for (auto &[file, info] : by_file) {
+          std::copy(file.begin(), file.end(), info.file_hash);
           out.push_back(info);
         }
         return out;

@@ -52,6 +52,7 @@ public:
   void with_peer(std::uint32_t peer, std::function<void(Peer &)> f, std::function<void()> otherwise);
   std::vector<zest_peer_info> peers();
   std::vector<zest_ban_info> bans();
+  std::vector<zest_share_info> shares();
   zest_session_stats stats();
 
   // On the network thread, called by peers.
@@ -83,6 +84,7 @@ private:
   std::uint32_t next_peer_ = 1;
   std::uint32_t ticks_ = 0;
   std::uint64_t gone_bytes_up_ = 0;
+  std::map<Hash, std::uint64_t> gone_served_;
   std::uint64_t gone_bytes_down_ = 0;
   std::uint64_t gone_chunks_wrong_ = 0;
   std::uint16_t port_ = 0;

@@ -1,0 +1,243 @@
+"""The command line: `zest` (also `zest-hf`) and `zest-seed`. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from zest_hf import __version__
+from zest_hf.errors import ZestError
+
+STATUS_TIMEOUT_S = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`zest`."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.run is None:
+        parser.print_help()
+        return 2
+    return _guarded(args)
+
+
+def seed_main(arguments: Sequence[str] | None = None) -> int:
+    """`zest-seed`."""
+    parser = argparse.ArgumentParser(prog="zest-seed", description=_SEED)
+    _seed_arguments(parser)
+    return _guarded(parser.parse_args(arguments))
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    try:
+        code: int = args.run(args)
+        return code
+    except ZestError as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        return _failed("interrupted")
+    except BrokenPipeError:
+        # Whoever read our output has gone away; nothing more can be said there.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _failed(reason: str) -> int:
+    print(f"zest: {reason}", file=sys.stderr)
+    return 1
+
+
+_SEED = """Offer what is in the Hugging Face cache to peers, from the files themselves. Stays in the foreground and logs to
+stderr; SIGTERM or Ctrl-C ends it."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zest",
+        description="Peer-to-peer downloads for the Hugging Face Hub.",
+        epilog="HF_HUB_ENABLE_ZEST=1 does the same for every program that downloads through huggingface_hub.",
+    )
+    parser.add_argument("--version", action="version", version=f"zest_hf {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    pull = commands.add_parser("pull", help="download a repository, from peers where possible")
+    pull.add_argument("repo", help="such as org/model")
+    pull.add_argument("--revision", help="branch, tag or commit (main)")
+    pull.add_argument("--repo-type", choices=["model", "dataset", "space"], default="model")
+    pull.add_argument(
+        "--include", action="append", metavar="PATTERN", help="only files that match (repeatable)"
+    )
+    pull.add_argument(
+        "--exclude", action="append", metavar="PATTERN", help="no files that match (repeatable)"
+    )
+    pull.add_argument("--local-dir", metavar="DIR", help="put the files here instead of the cache")
+    pull.add_argument(
+        "--peer", action="append", default=[], metavar="HOST:PORT", help="ask this peer (repeatable)"
+    )
+    pull.add_argument("--force-download", action="store_true", help="also what is in the cache already")
+    pull.set_defaults(run=_pull)
+
+    for name in ("seed", "serve"):
+        _seed_arguments(
+            commands.add_parser(name, help="offer what is in the cache (= zest-seed)", description=_SEED)
+        )
+
+    status = commands.add_parser("status", help="what the seeder on this machine is doing")
+    status.add_argument("--json", action="store_true", help="as the seeder's API gives it")
+    status.set_defaults(run=_status)
+
+    run = commands.add_parser(
+        "run", help="run a program with zest_hf switched on", usage="zest run -- COMMAND [ARG ...]"
+    )
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+    run.set_defaults(run=_run)
+
+    hub = commands.add_parser("hub", help="serve a Hugging Face Hub with Xet storage from a directory")
+    _hub_arguments(hub)
+
+    commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    return parser
+
+
+def _seed_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-scan", action="store_true", help="offer only what zest_hf itself has downloaded"
+    )
+    parser.add_argument("--version", action="version", version=f"zest_hf {__version__}")
+    parser.set_defaults(run=_seed)
+
+
+def _hub_arguments(parser: argparse.ArgumentParser) -> None:
+    from zest_hf.hub import command
+
+    parser.description = command.DESCRIPTION
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
+def _version(args: argparse.Namespace) -> int:
+    print(f"zest_hf {__version__}")
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    # Read by the settings when the first file is asked for.
+    if args.peer:
+        os.environ["ZEST_PEERS"] = ",".join(args.peer)
+    from zest_hf.config import load_settings
+
+    load_settings()  # a wrong setting is said at once, not as a warning in the middle
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    import zest_hf
+
+    try:
+        path = zest_hf.pull(
+            args.repo,
+            revision=args.revision,
+            repo_type=args.repo_type,
+            allow_patterns=args.include,
+            ignore_patterns=args.exclude,
+            local_dir=args.local_dir,
+            force_download=args.force_download,
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        return _failed(_one_line(error))
+    count = zest_hf.status()["bytes"]
+    print(path)
+    print(
+        f"{_size(count['total'])} downloaded: {_size(count['peer'])} from peers, {_size(count['cdn'])} from the CDN, "
+        f"{_size(count['local'])} from this machine",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # The Hub's errors begin with the status and end with what to do.
+    return " ".join(lines)[:500] if lines else type(error).__name__
+
+
+def _seed(args: argparse.Namespace) -> int:
+    from zest_hf.config import load_settings
+    from zest_hf.seed.daemon import serve
+
+    settings = load_settings()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("zest_hf").setLevel(settings.log_level)
+    return serve(settings, scan=not args.no_scan)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from zest_hf.config import load_settings
+
+    address = load_settings().status
+    if address is None:
+        return _failed("ZEST_STATUS is off: there is no seeder to ask")
+    host, port = address
+    url = f"http://{'[' + host + ']' if ':' in host else host}:{port}/v1/status"
+    # A proxy has no business between us and our own machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=STATUS_TIMEOUT_S) as answer:
+            status: dict[str, Any] = json.load(answer)
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return _failed(f"no seeder answers at {host}:{port} ({reason}); start one with zest-seed")
+    if args.json:
+        print(json.dumps(status, indent=2))
+        return 0
+    print(f"zest-seed {status['version']} on {status['listen']}, up {_duration(status['uptime_seconds'])}")
+    print(f"{status['peers_connected']} peers connected, {_size(status['bytes']['uploaded'])} uploaded")
+    for model in status["models"]:
+        line = f"  {model['repo']}: {model['files']} files, {_size(model['size'])}"
+        print(line + f", {_size(model['uploaded'])} uploaded, {model['peers']} peers")
+    for ban in status["banned"]:
+        print(f"  banned {ban['address']}: {ban['reason']}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        print("zest run: name the program to run, as in: zest run -- python train.py", file=sys.stderr)
+        return 2
+    program = shutil.which(command[0])
+    if program is None:
+        return _failed(f"{command[0]}: no such program")
+    os.environ["HF_HUB_ENABLE_ZEST"] = "1"
+    # Where the environment of the program has no hook of its own (a --target folder, python -S), this one is found.
+    bootstrap = importlib.util.find_spec("zest_hf_bootstrap")
+    if bootstrap is None:
+        return _failed("zest_hf_bootstrap is missing: reinstall zest_hf")
+    try:
+        os.execv(program, command)
+    except OSError as error:
+        return _failed(f"{command[0]}: {error.strerror}")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, _ = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds) % 60} s"

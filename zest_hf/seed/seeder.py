@@ -1,0 +1,189 @@
+"""Keeps the swarm's offer equal to the index: what other processes add is offered, what vanishes is withdrawn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zest_hf import __version__
+from zest_hf.core.ids import XetHash
+from zest_hf.errors import StorageError, SwarmError
+from zest_hf.index import Index, IndexedFile
+from zest_hf.swarm import Swarm
+
+log = logging.getLogger("zest_hf.seed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """One file as it is offered; what is needed to tell whether it has to change."""
+
+    file_hash: XetHash
+    path: Path
+    mtime_ns: int
+    size_bytes: int
+    repo: tuple[str, str, str]
+    xorbs: int
+
+
+class Seeder:
+    """`refresh` is called now and then, by one thread; `status` by any."""
+
+    def __init__(self, index: Index, swarm: Swarm, listen_host: str) -> None:
+        self._index = index
+        self._swarm = swarm
+        self._listen_host = listen_host
+        self._started_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._offers: dict[tuple[Path, XetHash], _Offer] = {}
+        self._generation: int | None = None
+        self.ready = threading.Event()
+        """Set when everything that was in the index at the start is offered."""
+
+    def refresh(self) -> None:
+        """Looks at the index if it has changed, and at the files. Raises StorageError."""
+        generation = self._index.generation()
+        if generation != self._generation:
+            self._adopt(self._index.entries())
+            self._generation = generation
+        else:
+            for offer in list(self._offers.values()):
+                if not _unchanged(offer.path, offer.size_bytes, offer.mtime_ns):
+                    self._withdraw(offer)
+        self.ready.set()
+
+    def lost(self, path: str) -> None:
+        """The swarm found, while serving, that a file is not what it was."""
+        with self._lock:
+            offers = [offer for offer in self._offers.values() if str(offer.path) == path]
+        for offer in offers:
+            self._withdraw(offer)
+
+    def _adopt(self, files: Iterable[IndexedFile]) -> None:
+        seen: set[tuple[Path, XetHash]] = set()
+        for file in files:
+            key = (file.path, file.file_hash)
+            # One copy may belong to several repositories: it is offered if any of them is public.
+            if not file.public or key in seen:
+                continue
+            if not _unchanged(file.path, file.size_bytes, file.mtime_ns):
+                self._forget(file.file_hash, file.path)
+                continue
+            seen.add(key)
+            known = self._offers.get(key)
+            if known is not None and known.mtime_ns == file.mtime_ns:
+                continue
+            try:
+                self._swarm.share(file)
+            except SwarmError as error:
+                log.warning("%s", error)
+                continue
+            offer = _Offer(
+                file.file_hash,
+                file.path,
+                file.mtime_ns,
+                file.size_bytes,
+                (file.endpoint, file.repo_type, file.repo_id),
+                len({term.xorb for term in file.terms}),
+            )
+            with self._lock:
+                self._offers[key] = offer
+        for key in [key for key in self._offers if key not in seen]:
+            self._stop_offering(self._offers[key])
+
+    def _withdraw(self, offer: _Offer) -> None:
+        log.info("%s has changed or is gone; it is not offered any more", offer.path)
+        self._stop_offering(offer)
+        self._forget(offer.file_hash, offer.path)
+
+    def _stop_offering(self, offer: _Offer) -> None:
+        self._swarm.unshare(str(offer.path), offer.file_hash)
+        with self._lock:
+            self._offers.pop((offer.path, offer.file_hash), None)
+
+    def _forget(self, file_hash: XetHash, path: Path) -> None:
+        try:
+            self._index.remove(file_hash, path)
+        except StorageError as error:
+            log.warning("%s stays in the index: %s", path, error)
+
+    def totals(self) -> tuple[int, int, int]:
+        """Files offered, their bytes, and the repositories they belong to."""
+        with self._lock:
+            offers = list(self._offers.values())
+        return len(offers), sum(offer.size_bytes for offer in offers), len({offer.repo for offer in offers})
+
+    def models(self) -> list[dict[str, Any]]:
+        """Per repository: what is offered of it and who takes it."""
+        shares = {share.file_hash: share for share in self._swarm.shares()}
+        out: dict[tuple[str, str, str], dict[str, Any]] = {}
+        with self._lock:
+            offers = list(self._offers.values())
+        for offer in offers:
+            endpoint, repo_type, repo_id = offer.repo
+            model = out.setdefault(
+                offer.repo,
+                {
+                    "repo": repo_id,
+                    "repo_type": repo_type,
+                    "endpoint": endpoint,
+                    "files": 0,
+                    "size": 0,
+                    "peers": 0,
+                    "uploaded": 0,
+                },
+            )
+            model["files"] += 1
+            model["size"] += offer.size_bytes
+            share = shares.get(offer.file_hash)
+            if share is not None:
+                model["peers"] = max(model["peers"], share.peers)
+                model["uploaded"] += share.bytes_up
+        return sorted(out.values(), key=lambda model: str(model["repo"]))
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /v1/status` answers. Sizes and ``bytes`` in bytes."""
+        stats = self._swarm.stats()
+        files, size, _ = self.totals()
+        peers = [peer for peer in self._swarm.peers() if peer.ready]
+        return {
+            "version": __version__,
+            "ready": self.ready.is_set(),
+            "node_id": self._swarm.node_id.hex(),
+            "listen": f"{self._listen_host or '0.0.0.0'}:{self._swarm.port}",
+            "uptime_seconds": round(time.monotonic() - self._started_s, 1),
+            "peers_connected": len(peers),
+            "peers": [
+                {
+                    "address": peer.address,
+                    "client": peer.client,
+                    "node_id": peer.node_id,
+                    "bytes_up": peer.bytes_up,
+                    "bytes_down": peer.bytes_down,
+                }
+                for peer in peers
+            ],
+            # A seeder downloads nothing.
+            "bytes": {"local": 0, "peer": 0, "cdn": 0, "uploaded": stats.bytes_up},
+            "files": files,
+            "size": size,
+            "xorbs": stats.xorbs_shared,
+            "banned": [
+                {"address": ban.address, "node_id": ban.node_id, "reason": ban.reason}
+                for ban in self._swarm.bans()
+            ],
+            "models": self.models(),
+        }
+
+
+def _unchanged(path: Path, size_bytes: int, mtime_ns: int) -> bool:
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    return stat.st_size == size_bytes and stat.st_mtime_ns == mtime_ns
