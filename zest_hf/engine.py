@@ -9,7 +9,8 @@ import atexit
 import logging
 import os
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ log = logging.getLogger("zest_hf.engine")
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
 SCAN_CHUNKS = 4096
+RECENT_DOWNLOADS = 1000
 VISIBILITY_AGE_S = 24 * 3600.0
 """A repository may be made private: what the Hub said is asked again after a day."""
 
@@ -44,6 +46,7 @@ class Engine:
         self._workers = WorkerPool(GET_THREADS)
         self._lock = threading.Lock()
         self._counts = Counts()
+        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_DOWNLOADS)
         self._clients: OrderedDict[tuple[TokenProvider, str], CasClient] = OrderedDict()
         self._index: Index | None = None
         self._index_failed = False
@@ -56,6 +59,7 @@ class Engine:
 
     def download(self, request: FileRequest, progress: Progress) -> DownloadResult:
         """Brings a file. Raises ZestError or OSError, after which nothing writes to the path any more."""
+        began_s = time.monotonic()
         result = FileDownload(
             request,
             cas=self._client(request),
@@ -69,6 +73,17 @@ class Engine:
             self._counts.local += result.bytes_local
             self._counts.peer += result.bytes_peer
             self._counts.cdn += result.bytes_cdn
+            self._recent.append(
+                {
+                    "file": request.display_name,
+                    "repo": request.repo.repo_id,
+                    "size": result.size_bytes,
+                    "local": result.bytes_local,
+                    "peer": result.bytes_peer,
+                    "cdn": result.bytes_cdn,
+                    "seconds": round(time.monotonic() - began_s, 3),
+                }
+            )
         return result
 
     def record(self, result: DownloadResult, final_path: Path, repo: RepoRef, public: bool) -> None:
@@ -158,7 +173,7 @@ class Engine:
             log.info("visibility of %s is not remembered: %s", repo.repo_id, error)
 
     def status(self) -> dict[str, Any]:
-        """What this process has done so far. ``bytes``: file bytes by where they came from."""
+        """What this process has done so far. ``bytes``: file bytes by where they came from; ``downloads``: the last files."""
         with self._lock:
             counts = self._counts
             out: dict[str, Any] = {
@@ -168,7 +183,8 @@ class Engine:
                     "cdn": counts.cdn,
                     "total": counts.total,
                     "uploaded": 0,
-                }
+                },
+                "downloads": list(self._recent),
             }
         swarm = self._swarm
         if swarm is not None:

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from zest_hf.download import RepoRef
 from zest_hf.errors import CasForbidden, CasNotFound, CasUnauthorized, CasUnavailable, ProtocolError
 from zest_hf.hook import connection
-from zest_hf.hook.connection import Connection, connect, split_route
+from zest_hf.hook.connection import Connection, Route, connect, parse_route
 from zest_hf.hub.process import HubProcess
 
 from .conftest import OWNER
@@ -28,22 +28,9 @@ def nothing_cached(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator
     hub.clear_faults()
 
 
-class Memory:
-    """One answer, and what was saved."""
-
-    def __init__(self, known: bool | None = None) -> None:
-        self.known, self.saved = known, list[bool]()
-
-    def load(self) -> bool | None:
-        return self.known
-
-    def save(self, public: bool) -> None:
-        self.saved.append(public)
-
-
-def link_to(hub: HubProcess, repo: str, headers: dict[str, str], memory: Memory | None = None) -> Connection:
+def link_to(hub: HubProcess, repo: str, headers: dict[str, str], **memory: Any) -> Connection:
     url = f"{hub.endpoint}/api/models/{repo}/xet-read-token/main"
-    return Connection(url, RepoRef(hub.endpoint, "model", repo), headers, memory or Memory())
+    return Connection(url, Route(hub.endpoint, "model", repo), headers, **memory)
 
 
 def requests(hub: HubProcess) -> int:
@@ -72,7 +59,7 @@ def requests(hub: HubProcess) -> int:
     ],
 )
 def test_routes(url: str, parts: tuple[str, str, str] | None) -> None:
-    assert split_route(url) == parts
+    assert parse_route(url) == (Route(*parts) if parts else None)
 
 
 def test_files_of_a_revision_share_a_connection() -> None:
@@ -141,17 +128,17 @@ def test_refusals(hub: HubProcess, status: int, kind: type[Exception]) -> None:
 
 def test_no_hub_at_all() -> None:
     url = "http://127.0.0.1:9/api/models/org/model/xet-read-token/main"
-    link = Connection(url, RepoRef("http://127.0.0.1:9", "model", "org/model"), {}, Memory())
+    link = Connection(url, Route("http://127.0.0.1:9", "model", "org/model"), {})
     assert not link.is_public()
 
 
 def test_visibility(hub: HubProcess) -> None:
     for repo, public in (("org/model", True), ("org/secret", False)):
-        memory = Memory()
-        link = link_to(hub, repo, AUTHORIZED, memory)
+        saved: list[bool] = []
+        link = link_to(hub, repo, AUTHORIZED, remember=saved.append)
         link.token(False)
         assert [link.is_public(), link.is_public()] == [public, public]
-        assert memory.saved == [public]
+        assert saved == [public]
     assert requests(hub) == 4
 
 
@@ -163,17 +150,21 @@ def test_visibility_without_a_token_needs_no_further_request(hub: HubProcess) ->
 
 
 def test_visibility_that_is_remembered_needs_no_request(hub: HubProcess) -> None:
-    assert not link_to(hub, "org/model", AUTHORIZED, Memory(False)).is_public()
-    assert link_to(hub, "org/data", AUTHORIZED, Memory(True)).is_public()
+    assert not link_to(hub, "org/model", AUTHORIZED, remembered=lambda: False).is_public()
+    assert link_to(hub, "org/data", AUTHORIZED, remembered=lambda: True).is_public()
     assert requests(hub) == 0
 
 
-def test_an_unclear_answer_is_a_no_and_not_remembered(hub: HubProcess) -> None:
+def test_an_unclear_answer_is_a_no_and_not_remembered(
+    hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.fault("hub", "status", status=500, match="xet-read-token")
-    memory = Memory()
-    assert not link_to(hub, "org/model", AUTHORIZED, memory).is_public()
-    assert memory.saved == []
+    saved: list[bool] = []
+    link = link_to(hub, "org/model", AUTHORIZED, remember=saved.append)
+    assert not link.is_public() and not link.is_public()
+    assert saved == [] and requests(hub) == 1
     hub.clear_faults()
+    monkeypatch.setattr(connection, "_shared", connection._Tokens())
     assert link_to(hub, "org/model", AUTHORIZED).is_public()
 
 

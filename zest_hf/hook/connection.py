@@ -8,11 +8,12 @@ route and nowhere else.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -30,6 +31,8 @@ from zest_hf.errors import (
 if TYPE_CHECKING:
     from zest_hf.cas import CasToken
 
+_log = logging.getLogger("zest_hf.hook")
+
 REFRESH_EARLY_S = 60.0
 ANONYMOUS_TIMEOUT_S = 5.0
 TOKEN_RETRIES = 2
@@ -39,6 +42,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_REASON_CHARS = 200
 MAX_CACHED = 1000
 VISIBLE_FOR_S = 600.0
+ASK_AGAIN_AFTER_S = 30.0
 
 _RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
 _ROUTE = re.compile(
@@ -76,12 +80,12 @@ class _Tokens:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.key_locks: dict[tuple[str, str], threading.Lock] = {}
+        self.key_locks: dict[Hashable, threading.Lock] = {}
         self.tokens: dict[tuple[str, str], _Cached] = {}
-        self.public: dict[Route, tuple[bool, float]] = {}  # with the monotonic time of the answer
+        self.public: dict[Route, tuple[bool, float]] = {}  # with the monotonic time until which it is good
         self.connections: dict[tuple[str, ...], Connection] = {}
 
-    def lock_for(self, key: tuple[str, str]) -> threading.Lock:
+    def lock_for(self, key: Hashable) -> threading.Lock:
         with self.lock:
             return self.key_locks.setdefault(key, threading.Lock())
 
@@ -177,23 +181,23 @@ class Connection:
         """
         if self._key[1] == "":
             cached = _shared.tokens.get(self._key)
-            if cached is not None and cached.anonymous:
+            if cached is not None and cached.anonymous and self._is_good(cached, None):
                 return True
-        # The headers without authorization have their own key, hence their own lock.
-        with _shared.lock_for((f"visibility {self.route}", "")):
-            known, answered_at_s = _shared.public.get(self.route, (False, -VISIBLE_FOR_S))
-            if time.monotonic() - answered_at_s < VISIBLE_FOR_S:
-                return known
+        with _shared.lock_for(self.route):
+            public, good_until_s = _shared.public.get(self.route, (False, 0.0))
+            if time.monotonic() < good_until_s:
+                return public
+            known: bool | None = None
             try:
                 known = self._remembered()
                 if known is None:
                     known = self._ask_anonymously()
                     if known is not None:
                         self._remember(known)
-            except Exception:
-                known = None
-            if known is not None:
-                _shared.public[self.route] = known
+            except Exception as error:
+                _log.debug("whether %s is public is not known: %s", self.route.repo_id, error)
+            good_for_s = ASK_AGAIN_AFTER_S if known is None else VISIBLE_FOR_S
+            _shared.public[self.route] = bool(known), time.monotonic() + good_for_s
             return bool(known)
 
     @staticmethod

@@ -120,13 +120,13 @@ class OneFile:
     def _through_the_engine(self, path: Path, bars: HubBars) -> Callable[[Path], None]:
         """Returns what remains to be done when the file has its final path."""
         from zest_hf.core.ids import hash_from_text
-        from zest_hf.download import FileRequest
+        from zest_hf.download import FileRequest, RepoRef
         from zest_hf.engine import get_engine
 
         data = self._arguments["xet_file_data"]
         engine = get_engine()
         connection = connect(data.refresh_route, self._arguments["headers"])
-        repo = connection.repo
+        repo = RepoRef(connection.route.endpoint, connection.route.repo_type, connection.route.repo_id)
         result = engine.download(
             FileRequest(
                 file_hash=hash_from_text(data.file_hash),
