@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
-from zest_hf._native.codec import FileScan
+from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
 from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.config import Settings, load_settings
 from zest_hf.core.ids import XetHash
@@ -24,6 +24,7 @@ from zest_hf.core.transfer import Counts
 from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, RepoRef
 from zest_hf.errors import StorageError, SwarmError
 from zest_hf.index import Index, IndexedFile
+from zest_hf.scan import scan_file
 from zest_hf.swarm import Swarm
 from zest_hf.workers import WorkerPool
 
@@ -31,7 +32,6 @@ log = logging.getLogger("zest_hf.engine")
 
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
-SCAN_CHUNKS = 4096
 RECENT_DOWNLOADS = 1000
 VISIBILITY_AGE_S = 24 * 3600.0
 """A repository may be made private: what the Hub said is asked again after a day."""
@@ -116,14 +116,14 @@ class Engine:
                 swarm.share(file)
 
     def verify(self, path: Path, file_hash: XetHash) -> Manifest:
-        """Chunks and hashes a file. Raises ProofError when it is not the one with this hash."""
-        with open(path, "rb") as file:
-            scan = FileScan(file.fileno(), os.fstat(file.fileno()).st_size)
-            parts: list[Manifest] = []
-            while len((part := scan.next(SCAN_CHUNKS)).lengths):
-                parts.append(Manifest(part.hashes, part.lengths))
-        manifest = Manifest.join(parts)
-        manifest.prove_file(file_hash)
+        """Chunks and hashes a file by the rules that uploaders have used so far; its manifest.
+
+        Raises ProofError when none of them gives this hash.
+        """
+        manifest = scan_file(path, RULE_CURRENT)
+        if manifest.file_hash() != file_hash:
+            manifest = scan_file(path, RULE_EARLY)
+            manifest.prove_file(file_hash)
         return manifest
 
     # --- what is shared ------------------------------------------------------------------------------

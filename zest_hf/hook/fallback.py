@@ -44,15 +44,14 @@ def download_normally(
     these raise, and WrongContent (the file is empty then).
     """
     path: Path = arguments["incomplete_path"]
-    sha256 = None
     if _has_hf_xet():
         original(**arguments)
     else:
         # We made the Hub believe that Xet is available; without hf_xet its own way is a plain download.
         url = move["url_to_download"] if move is not None else _url_in_file_system(arguments)
         _http_get(hub, url, arguments, move or {}, name)
-        etag = str((move or {}).get("etag") or "").lower()
-        sha256 = etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None
+    etag = str((move or {}).get("etag") or "").lower()
+    sha256 = etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None
     if not _is_right(path, arguments["xet_file_data"].file_hash, sha256):
         empty(path)
         raise WrongContent(
@@ -101,21 +100,24 @@ def _url_in_file_system(arguments: Mapping[str, Any]) -> str:
 
 
 def _is_right(path: Path, file_hash: str, sha256: str | None) -> bool:
-    """False only if the content is provably wrong. ``sha256``: for where the Xet hash cannot be computed."""
+    """False only if the content is provably wrong.
+
+    The SHA-256 is a matter of the content alone. The Xet hash also depends on how the uploader cut it into chunks,
+    so that it is asked only where the Hub did not say the other.
+    """
+    if sha256 is not None:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
+        return digest.hexdigest() == sha256
     try:
         from zest_hf.core.ids import hash_from_text
         from zest_hf.engine import get_engine
 
         get_engine().verify(path, hash_from_text(file_hash))
-        return True
     except ProofError:
         return False
     except Exception as error:
         _log.debug("the content of %s cannot be checked against its Xet hash: %s", path, error)
-    if sha256 is None:
-        return True
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest() == sha256
+    return True

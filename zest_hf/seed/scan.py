@@ -7,16 +7,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY, FileScan
+from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.errors import ZestError
 from zest_hf.hook.cache import CachedFile, cached_files, endpoint
 from zest_hf.index import Index, IndexedFile
+from zest_hf.scan import Stopped, scan_file
 
 log = logging.getLogger("zest_hf.seed.scan")
-
-SCAN_CHUNKS = 2048
 
 
 def scan_cache(
@@ -37,6 +36,8 @@ def scan_cache(
             continue
         try:
             found = _identify(file, stop)
+        except Stopped:
+            break
         except (OSError, ZestError) as error:
             log.info("%s cannot be read: %s", file.path, error)
             continue
@@ -63,25 +64,11 @@ def scan_cache(
 
 
 def _identify(file: CachedFile, stop: threading.Event) -> tuple[XetHash, Manifest] | None:
-    """The file's hash and manifest; None when it is not what the Hub calls it, as far as chunking can tell."""
+    """The file's hash and manifest; None when no rule of chunking gives what the Hub calls it."""
     for rule in (RULE_CURRENT, RULE_EARLY):
-        manifest = _chunked(file.path, file.size_bytes, rule, stop)
-        if manifest is None:
-            return None
+        manifest = scan_file(file.path, rule, stop.is_set)
         file_hash = manifest.file_hash()
-        if file.claimed is None or file_hash == file.claimed:
+        if manifest.size_bytes == file.size_bytes and file.claimed in (None, file_hash):
             return file_hash, manifest
     log.info("%s does not chunk to the hash that the Hub gave it; it is not offered", file.path)
-    return None
-
-
-def _chunked(path: Path, size_bytes: int, rule: int, stop: threading.Event) -> Manifest | None:
-    parts: list[Manifest] = []
-    with path.open("rb") as stream:
-        scan = FileScan(stream.fileno(), size_bytes, rule)
-        while not stop.is_set():
-            chunks = scan.next(SCAN_CHUNKS)
-            if not chunks.lengths:
-                return Manifest.join(parts)
-            parts.append(Manifest(chunks.hashes, chunks.lengths))
     return None
