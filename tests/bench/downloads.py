@@ -35,7 +35,11 @@ import huggingface_hub
 from huggingface_hub import snapshot_download
 began = time.monotonic()
 snapshot_download(sys.argv[1])
-print(json.dumps(time.monotonic() - began))
+took = time.monotonic() - began
+# Not ru_maxrss: that also counts the parent's memory before the exec.
+with open("/proc/self/status") as status:
+    peak_kb = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(json.dumps([took, peak_kb / 1024]))
 """
 
 
@@ -119,8 +123,8 @@ def once(hub: HubProcess, base: dict[str, str], home: Path, **settings: str) -> 
     took = time.monotonic() - began
     if process.returncode != 0:
         raise SystemExit("a download failed, see above")
-    cpu = usage.ru_utime + usage.ru_stime
-    return Run(json.loads(output), took, cpu, usage.ru_maxrss / 1024, hub.stats()["cdn_bytes"])
+    download_s, peak_mb = json.loads(output)
+    return Run(download_s, took, usage.ru_utime + usage.ru_stime, peak_mb, hub.stats()["cdn_bytes"])
 
 
 def environment(endpoint: str) -> dict[str, str]:
