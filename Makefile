@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize clean
+.PHONY: help build test demo lint format fuzz sanitize clean oracle bench-xet
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,8 +28,10 @@ help:
 	@echo "make test               build, then the test suite (PYTEST_ARGS='-k name')"
 	@echo "make demo               build, then examples/two_machines.py"
 	@echo "make lint | format      ruff, mypy, clang-format: check | repair"
-	@echo "make fuzz               libFuzzer on the xorb decoder for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make fuzz               libFuzzer on the xorb decoder and the messages, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make sanitize           the native tests with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make oracle             compare chunks, hashes and downloads with the JavaScript clients"
+	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make clean              remove everything that was built, also $(VENV)"
 
 .make/lock:
@@ -89,9 +91,11 @@ format: build .make/lint
 fuzz: .make/system .make/fuzz
 	cmake -S native -B build/fuzz -G Ninja -DZEST_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
 	cmake --build build/fuzz
-	mkdir -p build/fuzz/corpus
+	mkdir -p build/fuzz/corpus build/fuzz/wire_corpus
 	build/fuzz/fuzz/fuzz_xorb -max_total_time=$(FUZZ_SECONDS) -max_len=300000 -rss_limit_mb=1024 \
 	    -print_final_stats=1 build/fuzz/corpus native/fuzz/corpus
+	build/fuzz/fuzz/fuzz_wire -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -rss_limit_mb=1024 \
+	    -print_final_stats=1 build/fuzz/wire_corpus native/fuzz/wire_corpus
 
 # The module with sanitizers is kept apart from the environment's: -S ignores the editable installation, and the
 # copy of the package in the working directory comes first.
@@ -109,6 +113,21 @@ sanitize: build
 	    cd $(SANITIZED); \
 	    env LD_PRELOAD="$$libraries" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH="$$site" $(abspath $(PY)) -S \
 	    -m pytest -q -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests/native $(PYTEST_ARGS)
+
+# Programs of others, which share no code with this one.
+.make/oracle: tests/oracle/package.json | .make/lock
+	command -v node >/dev/null && command -v npm >/dev/null || $(LOCKED) .ci/system-packages nodejs npm
+	mkdir -p build/oracle
+	cp tests/oracle/package.json build/oracle/
+	$(LOCKED) npm install --prefix build/oracle --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+oracle: build .make/oracle
+	cp tests/oracle/oracle.mjs build/oracle/
+	$(PY) tests/oracle/compare.py build/oracle
+
+bench-xet: build
+	$(PY) tests/bench/xet.py
 
 clean:
 	rm -rf build dist .make $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

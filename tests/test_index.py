@@ -73,6 +73,15 @@ def test_what_goes_in_comes_out(index: Index) -> None:
     assert index.file_hashes() == [file.file_hash]
 
 
+def test_copies_are_listed_without_their_manifests(index: Index) -> None:
+    files = [indexed(1), indexed(1, repo_id="org/other"), indexed(2)]
+    for file in files:
+        index.add(file)
+    assert [(copy.file_hash, copy.path, copy.mtime_ns, copy.repo) for copy in index.copies()] == [
+        (file.file_hash, file.path, file.mtime_ns, (HUB, "model", file.repo_id)) for file in files
+    ]
+
+
 def test_it_is_still_there_later(index: Index, path: Path) -> None:
     index.add(indexed(1))
     index.close()

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import requests
 
@@ -57,6 +57,13 @@ class CasToken:
 
 TokenProvider = Callable[[bool], CasToken]
 """Gives a token; True forbids one from a cache. Called under a lock, one call at a time per client."""
+
+
+_T = TypeVar("_T")
+
+
+def _join(base: str, path: str) -> str:
+    return base.rstrip("/") + path
 
 
 class CasClient:
@@ -150,15 +157,21 @@ class CasClient:
 
     def _json(self, version: str, file: XetHash, headers: dict[str, str]) -> object:
         """GET one reconstruction, with retries and one refresh of the token; the decoded JSON."""
+        path = f"/{version}/reconstructions/{hash_to_text(file)}"
+        return self._retrying(lambda token, until_s: self._attempt(_join(token.url, path), headers, token, until_s))
+
+    def _retrying(self, attempt_with: Callable[[CasToken, float], _T]) -> _T:
+        """What `attempt_with` (the token, the end of the deadline) returns at last: repeated while the CAS is
+        unavailable, and once with a fresh token.
+        """
         began = self._clock()
         attempt = 0
         refreshed = False
         while True:
             self._check_open()
             token = self._current_token()
-            url = f"{token.url.rstrip('/')}/{version}/reconstructions/{hash_to_text(file)}"
             try:
-                return self._attempt(url, headers, token, began + self._retry.deadline_s)
+                return attempt_with(token, began + self._retry.deadline_s)
             except CasUnauthorized:
                 if refreshed:
                     raise

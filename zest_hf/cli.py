@@ -9,10 +9,13 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from zest_hf import __version__
@@ -21,31 +24,35 @@ from zest_hf.errors import ZestError
 STATUS_TIMEOUT_S = 5.0
 
 
+INTERRUPT_GRACE_S = 3.0
+"""How long downloads may take to end after Ctrl-C."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`zest`."""
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.run is None:
-        parser.print_help()
+        parser.print_help(sys.stderr)
         return 2
-    return _guarded(args)
+    return _guarded("zest", args)
 
 
 def seed_main(arguments: Sequence[str] | None = None) -> int:
     """`zest-seed`."""
     parser = argparse.ArgumentParser(prog="zest-seed", description=_SEED)
     _seed_arguments(parser)
-    return _guarded(parser.parse_args(arguments))
+    return _guarded("zest-seed", parser.parse_args(arguments))
 
 
-def _guarded(args: argparse.Namespace) -> int:
+def _guarded(program: str, args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
         return code
     except ZestError as error:
-        return _failed(str(error))
+        return _failed(str(error), program)
     except KeyboardInterrupt:
-        return _failed("interrupted")
+        return _failed("interrupted", program)
     except BrokenPipeError:
         # Whoever read our output has gone away; nothing more can be said there.
         with contextlib.suppress(OSError):
@@ -53,13 +60,13 @@ def _guarded(args: argparse.Namespace) -> int:
         return 1
 
 
-def _failed(reason: str) -> int:
-    print(f"zest: {reason}", file=sys.stderr)
+def _failed(reason: str, program: str = "zest") -> int:
+    print(f"{program}: {reason}", file=sys.stderr)
     return 1
 
 
-_SEED = """Offer what is in the Hugging Face cache to peers, from the files themselves. Stays in the foreground and logs to
-stderr; SIGTERM or Ctrl-C ends it."""
+_SEED = """Offer what is in the Hugging Face cache to peers, from the files themselves. Stays in the foreground and
+logs to stderr; SIGTERM or Ctrl-C ends it."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     hub = commands.add_parser("hub", help="serve a Hugging Face Hub with Xet storage from a directory")
     _hub_arguments(hub)
 
+    xet = commands.add_parser("xet", help="hashes, chunks and xorbs as the Hub has them; uploads")
+    _xet_arguments(xet)
+
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 
@@ -127,6 +137,13 @@ def _hub_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=command.run)
 
 
+def _xet_arguments(parser: argparse.ArgumentParser) -> None:
+    from zest_hf import xet_command
+
+    parser.description = xet_command.DESCRIPTION
+    xet_command.add_arguments(parser)
+
+
 def _version(args: argparse.Namespace) -> int:
     print(f"zest_hf {__version__}")
     return 0
@@ -139,36 +156,68 @@ def _pull(args: argparse.Namespace) -> int:
     from zest_hf.config import load_settings
 
     load_settings()  # a wrong setting is said at once, not as a warning in the middle
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils import logging as hub_logging
 
     import zest_hf
+    from zest_hf.hook.reasons import download_directory, explain, why_not_writable
 
+    reason = why_not_writable(download_directory(args.local_dir))
+    if reason is not None:
+        # It may be in the cache all the same; what the Hub's client cannot note there is of no interest then.
+        hub_logging.set_verbosity(logging.ERROR)
     try:
-        path = zest_hf.pull(
-            args.repo,
-            revision=args.revision,
-            repo_type=args.repo_type,
-            allow_patterns=args.include,
-            ignore_patterns=args.exclude,
-            local_dir=args.local_dir,
-            force_download=args.force_download,
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        return _failed(_one_line(error))
+        with _prompt_interrupt():
+            path = zest_hf.pull(
+                args.repo,
+                revision=args.revision,
+                repo_type=args.repo_type,
+                allow_patterns=args.include,
+                ignore_patterns=args.exclude,
+                local_dir=args.local_dir,
+                force_download=args.force_download,
+            )
+    except ZestError:
+        raise
+    except Exception as error:
+        logging.getLogger("zest_hf.cli").debug("the reason in full", exc_info=error)
+        if reason is not None and isinstance(error, OSError) and error.strerror:
+            return _failed(f"{reason}: name another place with --local-dir, or set HF_HOME")
+        return _failed(explain(error, args.repo, args.repo_type, args.revision))
+    if not os.path.isdir(path):
+        return _failed(f"no file of {args.repo} matches: check --include and --exclude")
     count = zest_hf.status()["bytes"]
     print(path)
-    print(
-        f"{_size(count['total'])} downloaded: {_size(count['peer'])} from peers, {_size(count['cdn'])} from the CDN, "
-        f"{_size(count['local'])} from this machine",
-        file=sys.stderr,
-    )
+    if count["total"]:
+        by_source = (("peer", "peers"), ("cdn", "the CDN"), ("local", "this machine"))
+        parts = ", ".join(f"{_size(count[key])} from {name}" for key, name in by_source)
+        print(f"{_size(count['total'])} downloaded: {parts}", file=sys.stderr)
     return 0
 
 
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # The Hub's errors begin with the status and end with what to do.
-    return " ".join(lines)[:500] if lines else type(error).__name__
+@contextlib.contextmanager
+def _prompt_interrupt() -> Iterator[None]:
+    """Ctrl-C ends downloads on other threads too; by itself the Hub's client waits until they are complete."""
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        from zest_hf.engine import current_engine
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if (engine := current_engine()) is not None:
+            engine.interrupt()
+        last_resort = threading.Timer(INTERRUPT_GRACE_S, _leave)
+        last_resort.daemon = True
+        last_resort.start()
+        raise KeyboardInterrupt
+
+    def _leave() -> None:
+        # Something of the Hub's own is still under way. What is incomplete has a name that says so.
+        os._exit(_failed("interrupted"))
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _seed(args: argparse.Namespace) -> int:
@@ -176,9 +225,18 @@ def _seed(args: argparse.Namespace) -> int:
     from zest_hf.seed.daemon import serve
 
     settings = load_settings()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.addFilter(_without_prefix)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler])
     logging.getLogger("zest_hf").setLevel(settings.log_level)
     return serve(settings, scan=not args.no_scan)
+
+
+def _without_prefix(record: logging.LogRecord) -> bool:
+    # What warnings begin with in programs of others, where nothing else says who speaks.
+    if isinstance(record.msg, str):
+        record.msg = record.msg.removeprefix("zest_hf: ")
+    return True
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -187,8 +245,7 @@ def _status(args: argparse.Namespace) -> int:
     address = load_settings().status
     if address is None:
         return _failed("ZEST_STATUS is off: there is no seeder to ask")
-    host, port = address
-    url = f"http://{'[' + host + ']' if ':' in host else host}:{port}/v1/status"
+    url = f"http://{address}/v1/status"
     # A proxy has no business between us and our own machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -196,7 +253,7 @@ def _status(args: argparse.Namespace) -> int:
             status: dict[str, Any] = json.load(answer)
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return _failed(f"no seeder answers at {host}:{port} ({reason}); start one with zest-seed")
+        return _failed(f"no seeder answers at {address} ({reason}); start one with zest-seed")
     if args.json:
         print(json.dumps(status, indent=2))
         return 0

@@ -191,7 +191,7 @@ class Database:
         for suffix in ("-wal", "-shm", "-journal"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
-        log.warning("the index %s is damaged (%s): moved to %s and made anew", self.path, error, aside.name)
+        log.warning("zest_hf: the index %s is damaged (%s): moved to %s and made anew", self.path, error, aside.name)
 
     def _moved(self) -> bool:
         return _identity(self.path) != self._identity

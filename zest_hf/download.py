@@ -1,8 +1,8 @@
 """One file from wherever it is to be had: the loop that lets the transfer decide and the sources act.
 
 The way of a byte: the CAS says how the file is rebuilt (`cas`), `core.plan` makes GETs and pieces of it,
-`core.transfer` and `core.policy` say who is asked for what, `sources.cdn` and `sources.peer` bring it, native code checks
-and writes it, and the file hash closes the account.
+`core.transfer` and `core.policy` say who is asked for what, `sources.cdn` and `sources.peer` bring it, native
+code checks and writes it, and the file hash closes the account.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import Reconstruction, Term
+from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import AskPeer, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.sources.base import (
@@ -37,7 +39,7 @@ from zest_hf.sources.base import (
     Report,
     WriteFailed,
 )
-from zest_hf.sources.cdn import CdnSource, Workers
+from zest_hf.sources.cdn import RETRY, CdnSource, Workers
 from zest_hf.sources.peer import PeerSource
 from zest_hf.swarm import Swarm
 
@@ -90,7 +92,7 @@ class Progress(Protocol):
 
 
 class FileDownload:
-    """One download. `run` does it; everything it starts has ended, or writes nothing any more, when it returns or raises."""
+    """One download. When `run` returns or raises, nothing that it started writes to the file any more."""
 
     def __init__(
         self,
@@ -101,31 +103,39 @@ class FileDownload:
         swarm: Callable[[], Swarm | None],
         known_manifest: Callable[[], Manifest | None],
         settings: PolicySettings,
+        retry: RetryPolicy = RETRY,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._request = request
+        self._retry = retry
+        self._interrupted = interrupted
         self._cas = cas
         self._workers = workers
         self._swarm = swarm
         self._known_manifest = known_manifest
         self._settings = settings
         self._inbox: queue.SimpleQueue[Report | Event | Reconstruction | Exception] = queue.SimpleQueue()
+        self._reports: deque[Report] = deque()
+        """Of the download's thread: what the sources have said and the transfer does not know yet."""
         self._transfer: Transfer | None = None
         self._peers: PeerSource | None = None
         self._cdn: CdnSource | None = None
 
     def run(self, progress: Progress) -> DownloadResult:
-        """Raises ZestError or OSError; the content of the file is then undefined."""
+        """Raises ZestError, OSError or KeyboardInterrupt; the content of the file is then undefined."""
         request = self._request
         fd = os.open(request.path, os.O_RDWR | os.O_CLOEXEC)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, fd)
             if request.file_hash == ZERO_HASH:
+                if request.size_bytes:
+                    raise ReconstructionError(f"the hash of an empty file for one of {request.size_bytes} bytes")
                 os.ftruncate(fd, 0)
                 return DownloadResult(request.file_hash, 0, Manifest.join(()), (), 0, 0, 0)
             # The CAS and the peers are asked at the same time.
             threading.Thread(target=self._ask_plan, name="zest-plan", daemon=True).start()
             self._meet_peers(fd, stack)
-            self._cdn = CdnSource(self._cas, request.file_hash, fd, self._workers, self._inbox.put)
+            self._cdn = CdnSource(self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry)
             stack.callback(self._cdn.close)
             manifest = self._loop(progress)
             transfer = self._transfer
@@ -142,6 +152,10 @@ class FileDownload:
             counts.peer,
             counts.cdn,
         )
+
+    def abort(self, error: Exception) -> None:
+        """Makes `run` raise ``error`` soon. From any thread."""
+        self._inbox.put(error)
 
     def _ask_plan(self) -> None:
         try:
@@ -160,39 +174,42 @@ class FileDownload:
             fd,
             self._settings,
             listener=self._inbox.put,
-            report=self._inbox.put,
+            report=self._reports.append,
             manifest=self._known_manifest(),
+            size_bytes=self._request.size_bytes,
         )
         stack.callback(self._peers.close)
 
     def _loop(self, progress: Progress) -> Manifest:
         next_update_s = 0.0
-        early: list[Report] = []
+        done = 0
         while True:
+            if self._interrupted():
+                raise KeyboardInterrupt
             for item in self._arrivals():
                 if isinstance(item, Exception):
                     raise item
                 if isinstance(item, Reconstruction):
                     self._begin(item)
-                    for report in early:
-                        self._take(report)
                 elif isinstance(item, _REPORTS):
-                    # A peer may answer before the CAS does.
-                    if self._transfer is None:
-                        early.append(item)
-                    else:
-                        self._take(item)
+                    self._reports.append(item)
                 elif self._peers is not None:
                     self._peers.handle(item)
+            # A peer may answer before the CAS does.
             if self._transfer is None:
                 continue
+            # All of them before anything is decided: what peers say must not come a step late.
+            while self._reports:
+                self._take(self._reports.popleft())
             if self._transfer.complete and (manifest := self._transfer.finish()) is not None:
                 return manifest
             self._act()
             now_s = time.monotonic()
             if now_s >= next_update_s:
                 next_update_s = now_s + TICK_S
-                done = self._transfer.counts.total + (self._cdn.written_bytes if self._cdn else 0)
+                # A GET that has ended counts as nothing until its report is taken; what is shown never falls.
+                now_done = self._transfer.counts.total + (self._cdn.written_bytes if self._cdn else 0)
+                done = max(done, now_done)
                 total = self._transfer.plan.size_bytes
                 progress.update(min(done, total), total, self._network_bytes())
 
@@ -222,7 +239,7 @@ class FileDownload:
         if isinstance(report, PeerEnded):
             transfer.peer_ended(report.assignment, report.chunks_written, report.trouble, now_s)
         elif isinstance(report, CdnEnded):
-            transfer.cdn_ended(report.assignment, report.chunks)
+            transfer.cdn_ended(report.assignment, report.chunks, now_s)
         elif isinstance(report, CdnFailed):
             log.info("%s: %s", self._request.display_name, report.error)
             transfer.cdn_failed(report.assignment, report.error, now_s)

@@ -20,11 +20,13 @@ from zest_hf.config import Settings, load_settings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
+from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import Counts
 from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, RepoRef
-from zest_hf.errors import StorageError, SwarmError
+from zest_hf.errors import StorageError, SwarmError, ZestError
 from zest_hf.index import Index, IndexedFile
 from zest_hf.scan import scan_file
+from zest_hf.sources.cdn import RETRY
 from zest_hf.swarm import Swarm
 from zest_hf.workers import WorkerPool
 
@@ -33,6 +35,10 @@ log = logging.getLogger("zest_hf.engine")
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
 RECENT_DOWNLOADS = 1000
+READ_TIMEOUT_S = 30.0
+CLOSE_PATIENCE_S = 5.0
+"""How long `close` waits for downloads that it has told to stop."""
+CLOSED = "zest_hf is closing in this process"
 VISIBILITY_AGE_S = 24 * 3600.0
 """A repository may be made private: what the Hub said is asked again after a day."""
 
@@ -40,8 +46,18 @@ VISIBILITY_AGE_S = 24 * 3600.0
 class Engine:
     """See the module. All methods may be called from any thread."""
 
-    def __init__(self, settings: Settings, policy: PolicySettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policy: PolicySettings | None = None,
+        *,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        retry: RetryPolicy = RETRY,
+    ) -> None:
+        """``read_timeout_s``: the longest silence of CAS and CDN that is borne; ``retry``: when to ask again."""
         self.settings = settings
+        self._read_timeout_s = read_timeout_s
+        self._retry = retry
         self.policy = policy or PolicySettings()
         self._workers = WorkerPool(GET_THREADS)
         self._lock = threading.Lock()
@@ -50,17 +66,26 @@ class Engine:
         self._clients: OrderedDict[tuple[TokenProvider, str], CasClient] = OrderedDict()
         self._index: Index | None = None
         self._index_failed = False
+        self._index_failure_said = threading.Lock()
+        """Taken by the first who says it, for good."""
         self._swarm: Swarm | None = None
         self._swarm_failed = False
         self._swarm_lock = threading.Lock()
         self._closed = False
+        self._running: dict[FileDownload, int] = {}
+        """Downloads under way, with the thread of each."""
+        self._one_ended = threading.Condition(self._lock)
+        self._interrupted = threading.Event()
 
     # --- downloads ---------------------------------------------------------------------------------
 
     def download(self, request: FileRequest, progress: Progress) -> DownloadResult:
-        """Brings a file. Raises ZestError or OSError, after which nothing writes to the path any more."""
+        """Brings a file. Raises ZestError or OSError, after which nothing writes to the path any more.
+
+        After `close`, or when it comes meanwhile, that is a ZestError.
+        """
         began_s = time.monotonic()
-        result = FileDownload(
+        download = FileDownload(
             request,
             cas=self._client(request),
             workers=self._workers,
@@ -68,7 +93,19 @@ class Engine:
             swarm=lambda: self.swarm() if self.settings.peers else None,
             known_manifest=lambda: self._known_manifest(request.file_hash),
             settings=self.policy,
-        ).run(progress)
+            retry=self._retry,
+            interrupted=self._interrupted.is_set,
+        )
+        with self._lock:
+            if self._closed:
+                raise ZestError(CLOSED)
+            self._running[download] = threading.get_ident()
+        try:
+            result = download.run(progress)
+        finally:
+            with self._one_ended:
+                del self._running[download]
+                self._one_ended.notify_all()
         with self._lock:
             self._counts.local += result.bytes_local
             self._counts.peer += result.bytes_peer
@@ -85,6 +122,13 @@ class Engine:
                 }
             )
         return result
+
+    def interrupt(self) -> None:
+        """Ends all downloads of the process soon, also those that have not begun: they raise KeyboardInterrupt.
+
+        For programs that handle Ctrl-C while other threads download: only the main thread gets it by itself.
+        """
+        self._interrupted.set()
 
     def record(self, result: DownloadResult, final_path: Path, repo: RepoRef, public: bool) -> None:
         """Notes a finished file under its final path, and offers it when its repository is public."""
@@ -109,7 +153,7 @@ class Engine:
             try:
                 index.add(file)
             except StorageError as error:
-                log.warning("%s is not noted in the index: %s", path.name, error)
+                self._without_index(error)
         if public and self.settings.seed:
             swarm = self.swarm()
             if swarm is not None:
@@ -131,13 +175,18 @@ class Engine:
     def index(self) -> Index | None:
         """The index, or None when it cannot be used here (said once)."""
         with self._lock:
-            if self._index is None and not self._index_failed:
+            if self._index is None and not self._index_failed and not self._closed:
                 try:
                     self._index = Index(self.settings.home / "index.sqlite")
                 except StorageError as error:
                     self._index_failed = True
-                    log.warning("no index: %s", error)
+                    self._without_index(error)
             return self._index
+
+    def _without_index(self, error: StorageError) -> None:
+        # The next file would fail for the same reason.
+        level = logging.WARNING if self._index_failure_said.acquire(blocking=False) else logging.INFO
+        log.log(level, "zest_hf: no index, downloads are not remembered for seeding: %s", error)
 
     def swarm(self) -> Swarm | None:
         """The swarm, started on first use, or None when it may not or cannot be (said once)."""
@@ -149,7 +198,7 @@ class Engine:
                     self._swarm = Swarm(self.settings, self.policy)
                 except SwarmError as error:
                     self._swarm_failed = True
-                    log.warning("no peers: %s", error)
+                    log.warning("zest_hf: no peers: %s", error)
             return self._swarm
 
     def remembered_visibility(self, repo: RepoRef) -> bool | None:
@@ -173,7 +222,7 @@ class Engine:
             log.info("visibility of %s is not remembered: %s", repo.repo_id, error)
 
     def status(self) -> dict[str, Any]:
-        """What this process has done so far. ``bytes``: file bytes by where they came from; ``downloads``: the last files."""
+        """What this process has done. ``bytes``: file bytes by source; ``downloads``: the last files."""
         with self._lock:
             counts = self._counts
             out: dict[str, Any] = {
@@ -188,7 +237,10 @@ class Engine:
             }
         swarm = self._swarm
         if swarm is not None:
-            stats = swarm.stats()
+            try:
+                stats, bans = swarm.stats(), swarm.bans()
+            except SwarmError:  # closed meanwhile
+                return out
             out["bytes"]["uploaded"] = stats.bytes_up
             out["node_id"] = swarm.node_id.hex()
             out["listen"] = f"{self.settings.listen.host or '0.0.0.0'}:{swarm.port}"
@@ -196,14 +248,20 @@ class Engine:
             out["files"] = stats.files_shared
             out["xorbs"] = stats.xorbs_shared
             out["banned"] = [
-                {"address": ban.address, "node_id": ban.node_id, "reason": ban.reason} for ban in swarm.bans()
+                {"address": ban.address, "node_id": ban.node_id, "reason": ban.reason} for ban in bans
             ]
         return out
 
     def close(self) -> None:
-        """Ends everything; at exit, or for tests."""
-        with self._swarm_lock:
+        """Ends everything, also downloads under way on other threads; at exit, or for tests."""
+        with self._one_ended:
             self._closed = True
+            for download in self._running:
+                download.abort(ZestError(CLOSED))
+            here = threading.get_ident()
+            others = [download for download, thread in self._running.items() if thread != here]
+            self._one_ended.wait_for(lambda: not any(one in self._running for one in others), CLOSE_PATIENCE_S)
+        with self._swarm_lock:
             swarm, self._swarm = self._swarm, None
         if swarm is not None:
             swarm.close()
@@ -226,6 +284,9 @@ class Engine:
                 client = self._clients[key] = CasClient(
                     request.token_provider,
                     user_agent=request.user_agent,
+                    read_timeout_s=self._read_timeout_s,
+                    deadline_s=self._retry.deadline_s,
+                    retry=self._retry,
                     ca_bundle=self.settings.ca_bundle,
                     pool_size=2 * GET_THREADS,
                 )

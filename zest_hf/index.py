@@ -76,6 +76,15 @@ class IndexedFile:
     terms: tuple[Term, ...]
 
 
+class Copy(NamedTuple):
+    """Where a file lies and whose it is, without what it is made of. ``repo``: (endpoint, repo_type, repo_id)."""
+
+    file_hash: XetHash
+    path: Path
+    mtime_ns: int
+    repo: tuple[str, str, str]
+
+
 class Visibility(NamedTuple):
     """What the Hub said about a repository `age_s` seconds ago to someone without a token."""
 
@@ -164,6 +173,16 @@ class Index:
         return self._database.read(
             lambda db: [XetHash(row[0]) for row in db.execute("SELECT file_hash FROM contents ORDER BY id")]
         )
+
+    def copies(self) -> list[Copy]:
+        """Every entry, without loading manifests."""
+        rows = self._database.read(
+            lambda db: db.execute(
+                """SELECT file_hash, path, mtime_ns, endpoint, repo_type, repo_id
+                FROM copies JOIN contents ON contents.id = copies.content ORDER BY copies.id"""
+            ).fetchall()
+        )
+        return [Copy(XetHash(row[0]), Path(os.fsdecode(row[1])), row[2], (row[3], row[4], row[5])) for row in rows]
 
     def remove(self, file_hash: XetHash, path: Path) -> bool:
         """Forget the copy of a file at `path` for all repositories; False if there was none."""
@@ -278,7 +297,7 @@ class Index:
         try:
             return Manifest.from_bytes(manifest), _unpack_terms(terms)
         except ProtocolError as error:
-            log.warning("the index %s: forgetting a damaged entry (%s)", self._database.path, error)
+            log.warning("zest_hf: the index %s: forgetting a damaged entry (%s)", self._database.path, error)
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM copies WHERE content = ?", (content,))

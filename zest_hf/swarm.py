@@ -41,8 +41,11 @@ from zest_hf.index import IndexedFile
 log = logging.getLogger("zest_hf.swarm")
 
 PORT_RETRIES = 20
+REDIAL_FIRST_S = 1.0
 REDIAL_AFTER_S = 20.0
+"""A given peer that cannot be reached is tried again after 1, 2, 4... 20 s, as long as there is a download."""
 POLL_S = 0.5
+MAX_DIAL_THREADS = 16
 
 Listener = Callable[[Event], None]
 
@@ -58,6 +61,13 @@ class _Dial:
     since_s: float = 0.0
     peer: int | None = None
     was_connected: bool = False
+    """It took a connection and hung up before it was ready."""
+    failures: int = 0
+    """Attempts that failed since it was ready last."""
+
+    def due(self, now_s: float) -> bool:
+        pause_s = min(REDIAL_AFTER_S, REDIAL_FIRST_S * 2.0 ** min(self.failures - 1, 10))
+        return self.state == "idle" or (self.state == "failed" and now_s - self.since_s >= pause_s)
 
 
 class Swarm:
@@ -109,27 +119,21 @@ class Swarm:
         """Connects to every given peer that is not connected and was not tried just now. Returns at once."""
         now_s = time.monotonic()
         with self._lock:
-            due = [
-                dial
-                for dial in self._dials
-                if dial.state == "idle" or (dial.state == "failed" and now_s - dial.since_s > REDIAL_AFTER_S)
-            ]
+            due = [dial for dial in self._dials if dial.due(now_s)]
             for dial in due:
                 # Only the first attempt is waited for: a peer that was not there does not slow the next file.
                 dial.state = "dialling" if dial.state == "idle" else "redialling"
                 dial.since_s = now_s
-        if due:
-            threading.Thread(target=self._dial, args=(due, None), name="zest-dial", daemon=True).start()
+        self._start_dials(due, None)
 
     def dial_xorb_swarm(self, info_hash: bytes) -> None:
         """Tries given peers that hung up at our rendezvous once more in a xorb's swarm: they may know only that."""
         now_s = time.monotonic()
         with self._lock:
-            due = [dial for dial in self._dials if dial.state == "failed" and dial.was_connected]
+            due = [dial for dial in self._dials if dial.state in ("failed", "redialling") and dial.was_connected]
             for dial in due:
                 dial.state, dial.since_s, dial.was_connected = "dialling", now_s, False
-        if due:
-            threading.Thread(target=self._dial, args=(due, info_hash), name="zest-dial", daemon=True).start()
+        self._start_dials(due, info_hash)
 
     def reaching(self, now_s: float) -> bool:
         """Whether a given peer may still become ready within the patience for it."""
@@ -140,6 +144,12 @@ class Swarm:
                 for dial in self._dials
             )
 
+    def _start_dials(self, dials: list[_Dial], info_hash: bytes | None) -> None:
+        # A name that takes long to resolve must not hold up the others.
+        for at in range(min(len(dials), MAX_DIAL_THREADS)):
+            share = dials[at::MAX_DIAL_THREADS]
+            threading.Thread(target=self._dial, args=(share, info_hash), name="zest-dial", daemon=True).start()
+
     def _dial(self, dials: list[_Dial], info_hash: bytes | None) -> None:
         for dial in dials:
             try:
@@ -147,9 +157,13 @@ class Swarm:
                 address = str(found[0][4][0])
                 self._session.dial(address, dial.port, dial.token, info_hash)
             except (OSError, SwarmError) as error:
-                log.warning("peer %s:%d cannot be reached: %s", dial.host, dial.port, error)
+                if self._closing.is_set():
+                    return
+                level = logging.DEBUG if dial.failures else logging.WARNING
+                log.log(level, "zest_hf: peer %s:%d cannot be reached: %s", dial.host, dial.port, error)
                 with self._lock:
                     dial.state, dial.since_s = "failed", time.monotonic()
+                    dial.failures += 1
 
     # --- questions --------------------------------------------------------------------------------------
 
@@ -244,6 +258,8 @@ class Swarm:
             try:
                 for event in self._session.events(POLL_S):
                     self._deliver(event)
+                if self._listeners and not self._closing.is_set():
+                    self.dial_given()
             except Exception:  # one event must not end the others
                 log.exception("the swarm's event thread goes on after an error")
 
@@ -260,7 +276,7 @@ class Swarm:
                 self._share_lost(event.path)
             return
         if isinstance(event, PeerBanned):
-            log.warning("peer banned: %s", event.reason)
+            log.warning("zest_hf: peer banned: %s", event.reason)
         with self._lock:
             self._note(event)
             listeners = list(self._listeners)
@@ -273,11 +289,14 @@ class Swarm:
         if isinstance(event, PeerReady):
             self._ready[event.peer] = event
             if dial is not None:
-                dial.state, dial.since_s, dial.peer = "ready", now_s, event.peer
+                dial.state, dial.since_s, dial.peer, dial.failures = "ready", now_s, event.peer, 0
+                dial.was_connected = False
         elif isinstance(event, PeerGone):
             self._ready.pop(event.peer, None)
             if dial is not None and (dial.peer in (None, event.peer) or dial.state != "ready"):
-                dial.was_connected = dial.state == "connected"
                 dial.state, dial.since_s, dial.peer = "failed", now_s, None
-        elif isinstance(event, PeerConnected) and dial is not None and dial.state == "dialling":
-            dial.state, dial.since_s = "connected", now_s
+                dial.failures += 1
+        elif isinstance(event, PeerConnected) and dial is not None:
+            dial.was_connected = True
+            if dial.state == "dialling":
+                dial.state, dial.since_s = "connected", now_s

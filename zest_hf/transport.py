@@ -1,4 +1,4 @@
-"""HTTP GET for the CAS and the CDN: one pooled session, typed errors, credentials only where they belong.
+"""HTTP for the CAS and the CDN: one pooled session, typed errors, credentials only where they belong.
 
 Requests are sent through the session's adapter one hop at a time rather than with `Session.request`, because
 that one follows redirects on its own terms: it keeps an Authorization header on some of them, reads netrc
@@ -75,7 +75,7 @@ class Transport:
         Redirects are followed; with a `bearer` only within its origin (scheme, host and port).
         """
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._hop(url, headers, bearer)
+            response = self._hop("GET", url, headers, bearer)
             location = response.headers.get("Location", "")
             if response.status_code not in {301, 302, 303, 307, 308} or not location:
                 return response
@@ -83,14 +83,25 @@ class Transport:
             url = _redirected(url, location, bearer is not None)
         raise CasError(f"{place(url)}: more than {MAX_REDIRECTS} redirects")
 
+    def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, bearer: str | None = None
+    ) -> requests.Response:
+        """The answer to a POST, its body still unread; the caller closes it. Raises CasUnavailable, CasError.
+
+        No redirect is followed.
+        """
+        return self._hop("POST", url, headers, bearer, body)
+
     def close(self) -> None:
         """Close the idle connections. Bodies in use end by themselves."""
         self._session.close()
 
-    def _hop(self, url: str, headers: Mapping[str, str], bearer: str | None) -> requests.Response:
+    def _hop(
+        self, method: str, url: str, headers: Mapping[str, str], bearer: str | None, body: bytes | None = None
+    ) -> requests.Response:
         session = self._session
         try:
-            request = requests.Request("GET", url, dict(headers), auth=_Credentials(bearer))
+            request = requests.Request(method, url, dict(headers), data=body, auth=_Credentials(bearer))
             prepared = session.prepare_request(request)
             # Signatures may cover the exact text of the query: undo requests' normalisation.
             prepared.url = url

@@ -7,6 +7,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from zest_hf.errors import ZestError
+
 log = logging.getLogger("zest_hf.workers")
 
 Job = Callable[[], None]
@@ -24,25 +26,43 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._threads = 0
         self._free = 0
+        """Threads that wait for a job; below zero: jobs that wait for a thread."""
+        self._closed = False
 
     def submit(self, job: Job) -> None:
-        """Runs ``job`` as soon as a thread is free."""
+        """Runs ``job`` as soon as a thread is free. Raises ZestError after `close`: nobody would run it."""
         with self._lock:
+            if self._closed:
+                raise ZestError("the download threads have ended: this process is closing")
             self._free -= 1
             start = self._free < 0 and self._threads < self._max_threads
             if start:
                 self._threads += 1
                 self._free += 1
-        self._jobs.put(job)
+            # Under the lock: `close` counts on every job being in front of its end marks.
+            self._jobs.put(job)
         if start:
-            threading.Thread(target=self._run, name="zest-get", daemon=True).start()
+            self._start()
 
     def close(self) -> None:
         """Ends the threads once they have done what was submitted."""
         with self._lock:
-            threads, self._threads, self._max_threads = self._threads, 0, 0
-        for _ in range(threads):
-            self._jobs.put(None)
+            self._closed = True
+            threads, self._threads = self._threads, 0
+            for _ in range(threads):
+                self._jobs.put(None)
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="zest-get", daemon=True).start()
+        except RuntimeError:
+            # No more threads to be had here. Those there are will do the job, if there are any.
+            with self._lock:
+                self._threads -= 1
+                self._free -= 1
+                alone = self._threads == 0
+            if alone:
+                raise
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

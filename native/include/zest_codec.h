@@ -23,7 +23,7 @@ extern "C" {
 #endif
 
 /* Version of this interface; the Python side refuses a module that was built from another one. */
-enum { ZEST_CODEC_ABI = 1 };
+enum { ZEST_CODEC_ABI = 2 };
 
 /* Limits of the format. Anything beyond them is malformed and is refused before memory is reserved. */
 enum {
@@ -73,7 +73,7 @@ int32_t zest_codec_abi(void);
 void zest_chunk_hash(const uint8_t *data, size_t size, uint8_t out[32]);
 
 /* Root over an ordered list of (hash, length): the xorb hash when the list is the chunks of a xorb.
- * count 0 gives 32 zero bytes. Working memory: one copy of the list (40 bytes a member). */
+ * count 0 gives 32 zero bytes. Working memory: that of a zest_tree. */
 zest_status zest_merkle_root(const uint8_t *hashes, const uint32_t *lengths, size_t count, uint8_t out[32],
                              zest_error *err);
 
@@ -83,6 +83,22 @@ zest_status zest_file_hash(const uint8_t *hashes, const uint32_t *lengths, size_
 
 /* Verification hash of a term: over the raw chunk hashes of its range. */
 void zest_verification_hash(const uint8_t *hashes, size_t count, uint8_t out[32]);
+
+/* Each of `count` hashes keyed with `key`, as shards with a chunk hash key hold them: BLAKE3 with that key over the
+ * 32 bytes. `out` has room for 32 * count bytes and may be `hashes`. */
+void zest_keyed_hashes(const uint8_t *hashes, size_t count, const uint8_t key[32], uint8_t *out);
+
+/* The tree of zest_merkle_root over a list that comes in pieces. Memory: less than 32 KiB, however long the list. */
+typedef struct zest_tree zest_tree;
+
+zest_tree *zest_tree_new(zest_error *err); /* NULL on ZEST_NO_MEMORY */
+zest_tree *zest_tree_copy(const zest_tree *tree, zest_error *err);
+void zest_tree_free(zest_tree *tree); /* NULL is allowed */
+
+/* Appends members; zest_tree_root and zest_tree_file_hash may be asked at any time and change nothing. */
+void zest_tree_add(zest_tree *tree, const uint8_t *hashes, const uint32_t *lengths, size_t count);
+void zest_tree_root(const zest_tree *tree, uint8_t out[32]);
+void zest_tree_file_hash(const zest_tree *tree, uint8_t out[32]);
 
 /* ---- decoding a run of packed chunks ---- */
 
@@ -134,6 +150,12 @@ const uint8_t *zest_layout_hashes(const zest_layout *layout);          /* 32 * c
 const uint32_t *zest_layout_lengths(const zest_layout *layout);        /* count */
 const uint64_t *zest_layout_packed_offsets(const zest_layout *layout); /* count + 1, the first is 0 */
 
+/* Decodes data[0, size), which is exactly `count` packed chunks (no footer) of out_size bytes in all, into `out`.
+ * hashes: NULL, or room for the 32 * count bytes of the chunk hashes. ZEST_MALFORMED (also: more or fewer chunks or
+ * bytes), ZEST_NO_MEMORY; `out` then holds whatever was decoded before. */
+zest_status zest_unpack(const uint8_t *data, size_t size, size_t count, uint8_t *out, size_t out_size, uint8_t *hashes,
+                        zest_error *err);
+
 /* ---- packing ---- */
 
 /* Room that zest_pack_chunk may need for a chunk of `size` bytes, header included. */
@@ -175,9 +197,11 @@ size_t zest_chunker_feed(zest_chunker *chunker, const uint8_t *data, size_t size
 
 typedef struct zest_scan zest_scan;
 
-/* Chunks and hashes the first `size` bytes of a file with positioned reads; fd is borrowed and its position is not
- * used. Memory: one buffer of less than 1 MiB. NULL on ZEST_BAD_ARGUMENT (rule), ZEST_NO_MEMORY. */
-zest_scan *zest_scan_new(int32_t fd, uint64_t size, int32_t rule, zest_error *err);
+/* Chunks and hashes a file of `size` bytes with positioned reads: the chunks that start in [begin, end), the first of
+ * them at `begin`; 0 <= begin <= end <= size. Where [0, size) has a chunk boundary at `begin`, these are its chunks.
+ * fd is borrowed and its position is not used. Memory: one buffer of less than 1 MiB. NULL on ZEST_BAD_ARGUMENT (rule,
+ * range), ZEST_NO_MEMORY. */
+zest_scan *zest_scan_new(int32_t fd, uint64_t begin, uint64_t end, uint64_t size, int32_t rule, zest_error *err);
 void zest_scan_free(zest_scan *scan); /* NULL is allowed */
 
 /* Hashes and lengths of the next at most max_chunks chunks into hashes (32 * max_chunks bytes) and lengths

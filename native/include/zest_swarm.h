@@ -21,103 +21,100 @@ typedef struct zest_session zest_session;
 typedef struct zest_transfer zest_transfer;
 
 /* What a hash names. */
-enum zest_object_kind {
-  ZEST_OBJECT_FILE = 1,
-  ZEST_OBJECT_XORB = 2
-};
+enum zest_object_kind { ZEST_OBJECT_FILE = 1, ZEST_OBJECT_XORB = 2 };
 
 enum zest_event_type {
-  ZEST_EVENT_PEER_CONNECTED = 1, /* an outgoing TCP connection stands; token: the dial's */
-  ZEST_EVENT_PEER_READY = 2,     /* handshakes are done; status: ZEST_SPEAKS_* bits */
-  ZEST_EVENT_PEER_GONE = 3,      /* the connection ended or was never made; payload: why */
-  ZEST_EVENT_PEER_BANNED = 4,    /* the peer sent bytes that are provably wrong; payload: what */
-  ZEST_EVENT_HAVE = 5,           /* count: chunks of the object; payload: pairs of u32 (start, end), host order */
-  ZEST_EVENT_MANIFEST = 6,       /* count: chunks of the object; first: first chunk here;
-                                    payload: n x 32 hash bytes, then n x u32 length, host order */
-  ZEST_EVENT_PIECE = 7,          /* count: chunks written from the start of the piece; bytes: their sum */
-  ZEST_EVENT_SHARE_LOST = 8      /* a shared file changed or vanished; payload: its path */
+    ZEST_EVENT_PEER_CONNECTED = 1, /* an outgoing TCP connection stands; token: the dial's */
+    ZEST_EVENT_PEER_READY = 2,     /* handshakes are done; status: ZEST_SPEAKS_* bits */
+    ZEST_EVENT_PEER_GONE = 3,      /* the connection ended or was never made; payload: why */
+    ZEST_EVENT_PEER_BANNED = 4,    /* the peer sent bytes that are provably wrong; payload: what */
+    ZEST_EVENT_HAVE = 5,           /* count: chunks of the object; payload: pairs of u32 (start, end), host order */
+    ZEST_EVENT_MANIFEST = 6,       /* count: chunks of the object; first: first chunk here;
+                                      payload: n x 32 hash bytes, then n x u32 length, host order */
+    ZEST_EVENT_PIECE = 7,          /* count: chunks written from the start of the piece; bytes: their sum */
+    ZEST_EVENT_SHARE_LOST = 8      /* a shared file changed or vanished; payload: its path */
 };
 
 enum zest_outcome {
-  ZEST_OUTCOME_OK = 0,
-  ZEST_OUTCOME_NOT_FOUND = 1,   /* the peer does not hold it */
-  ZEST_OUTCOME_TIMEOUT = 2,     /* nothing arrived in the time allowed */
-  ZEST_OUTCOME_GONE = 3,        /* the connection ended */
-  ZEST_OUTCOME_WRONG = 4,       /* provably wrong bytes; the peer is banned */
-  ZEST_OUTCOME_BUSY = 5,        /* the peer has too much queued */
-  ZEST_OUTCOME_IO = 6,          /* writing failed here; bytes: errno */
-  ZEST_OUTCOME_CANCELLED = 7,
-  ZEST_OUTCOME_UNSUPPORTED = 8  /* the peer cannot be asked this */
+    ZEST_OUTCOME_OK = 0,
+    ZEST_OUTCOME_NOT_FOUND = 1, /* the peer does not hold it */
+    ZEST_OUTCOME_TIMEOUT = 2,   /* nothing arrived in the time allowed */
+    ZEST_OUTCOME_GONE = 3,      /* the connection ended */
+    ZEST_OUTCOME_WRONG = 4,     /* provably wrong bytes; the peer is banned */
+    ZEST_OUTCOME_BUSY = 5,      /* the peer has too much queued */
+    ZEST_OUTCOME_IO = 6,        /* writing failed here; bytes: errno */
+    ZEST_OUTCOME_CANCELLED = 7,
+    ZEST_OUTCOME_UNSUPPORTED = 8 /* the peer cannot be asked this */
 };
 
 /* What a peer speaks (status of ZEST_EVENT_PEER_READY). */
 enum zest_speaks {
-  ZEST_SPEAKS_XET = 1,  /* BEP XET v1: single chunks by hash */
-  ZEST_SPEAKS_ZEST = 2  /* the zest_hf1 extension: manifests, haves, ranges */
+    ZEST_SPEAKS_XET = 1, /* BEP XET v1: single chunks by hash */
+    ZEST_SPEAKS_ZEST = 2 /* the zest_hf1 extension: manifests, haves, ranges */
 };
 
 typedef struct zest_event {
-  uint32_t type;
-  uint32_t peer;    /* number of the connection, never reused */
-  uint64_t token;   /* as given to the request or the dial; 0 for incoming connections */
-  uint32_t status;
-  uint32_t first;
-  uint32_t count;
-  uint32_t payload_size;
-  uint64_t bytes;
+    uint32_t type;
+    uint32_t peer;  /* number of the connection, never reused */
+    uint64_t token; /* as given to the request or the dial; 0 for incoming connections */
+    uint32_t status;
+    uint32_t first;
+    uint32_t count;
+    uint32_t payload_size;
+    uint64_t bytes;
 } zest_event;
 
 typedef struct zest_session_config {
-  const char *listen_host;       /* numeric address, "" = every IPv4 address */
-  uint16_t listen_port;          /* 0 = any */
-  uint16_t port_retries;         /* how many following ports to try when it is taken */
-  uint32_t connect_timeout_ms;   /* TCP connect and BitTorrent handshake */
-  uint64_t max_up_bytes_s;       /* 0 = no cap */
-  uint64_t max_down_bytes_s;     /* 0 = no cap */
-  uint8_t node_id[20];           /* who we are, on every connection */
+    const char *listen_host;     /* numeric address, "" = every IPv4 address */
+    uint16_t listen_port;        /* 0 = any */
+    uint16_t port_retries;       /* how many following ports to try when it is taken */
+    uint32_t connect_timeout_ms; /* TCP connect and BitTorrent handshake */
+    uint64_t max_up_bytes_s;     /* 0 = no cap */
+    uint64_t max_down_bytes_s;   /* 0 = no cap */
+    uint8_t node_id[20];         /* who we are, on every connection */
 } zest_session_config;
 
 typedef struct zest_term {
-  uint8_t xorb[32];
-  uint32_t start;
-  uint32_t end;
+    uint8_t xorb[32];
+    uint32_t start;
+    uint32_t end;
 } zest_term;
 
 typedef struct zest_peer_info {
-  uint32_t peer;
-  uint32_t speaks;
-  uint64_t token;
-  uint64_t bytes_down;    /* proved payload received */
-  uint64_t bytes_up;      /* payload handed to the socket */
-  uint32_t requests_out;  /* ours, waiting for an answer */
-  uint32_t requests_in;   /* theirs, waiting for us */
-  uint8_t outgoing;
-  uint8_t ready;
-  uint8_t node_id[20];    /* zeros when the peer gave none */
-  char address[64];       /* "1.2.3.4:5", "[::1]:5" */
-  char client[48];
+    uint32_t peer;
+    uint32_t speaks;
+    uint64_t token;
+    uint64_t bytes_down;   /* proved payload received */
+    uint64_t bytes_up;     /* payload handed to the socket */
+    uint32_t requests_out; /* ours, waiting for an answer */
+    uint32_t requests_in;  /* theirs, waiting for us */
+    uint8_t outgoing;
+    uint8_t ready;
+    uint8_t node_id[20]; /* zeros when the peer gave none */
+    char address[64];    /* "1.2.3.4:5", "[::1]:5" */
+    char client[48];
 } zest_peer_info;
 
 typedef struct zest_ban_info {
-  uint8_t node_id[20];
-  char address[64];
-  char reason[128];
+    uint8_t node_id[20];
+    char address[64];
+    char reason[128];
 } zest_ban_info;
 
 typedef struct zest_share_info {
-  uint8_t file_hash[32];
-  uint64_t bytes_up;  /* payload of this file handed to sockets in this session */
-  uint32_t peers;     /* connected peers that were served some of it */
+    uint8_t file_hash[32];
+    uint64_t bytes_up; /* payload of this file handed to sockets in this session */
+    uint32_t peers;    /* connected peers that were served some of it */
 } zest_share_info;
 
 typedef struct zest_session_stats {
-  uint64_t bytes_up;
-  uint64_t bytes_down;
-  uint64_t chunks_wrong;
-  uint32_t peers_ready;
-  uint32_t files_shared;
-  uint32_t xorbs_shared;
-  uint32_t bans;
+    uint64_t bytes_up;
+    uint64_t bytes_down;
+    uint64_t chunks_wrong;
+    uint32_t peers_ready;
+    uint32_t files_shared;
+    uint32_t xorbs_shared;
+    uint32_t bans;
 } zest_session_stats;
 
 /* Open a session and bind its port. NULL on failure, with one line in error. */
@@ -133,8 +130,7 @@ int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload
 
 /* Connect to host:port (a numeric address). With info_hash NULL the rendezvous for peers given by hand is
  * used, else that swarm. 0, or -1 when the address cannot be read. */
-int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash,
-                      uint64_t token);
+int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash, uint64_t token);
 /* Disconnect a peer and never talk to it again in this session. */
 void zest_session_ban(zest_session *session, uint32_t peer, const char *reason);
 
@@ -162,9 +158,9 @@ void zest_session_cancel_piece(zest_session *session, uint32_t peer, uint64_t to
 /* Offer a file: chunks of it, and chunks of the xorbs that its terms name, are served from path as long as
  * its size and modification time stay as given. The terms' chunk counts must add up to chunks (or there are
  * none). 0; -1 when the terms do not fit or a length is not 1..131072. */
-int zest_session_share(zest_session *session, const char *path, uint64_t size, int64_t mtime_ns, const uint8_t *file_hash,
-                       uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths, uint32_t terms,
-                       const zest_term *term);
+int zest_session_share(zest_session *session, const char *path, uint64_t size, int64_t mtime_ns,
+                       const uint8_t *file_hash, uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths,
+                       uint32_t terms, const zest_term *term);
 void zest_session_unshare(zest_session *session, const char *path, const uint8_t *file_hash);
 
 /* Fill at most capacity entries; the number there are is returned. */

@@ -11,6 +11,8 @@ import requests
 
 from zest_hf._native import codec
 from zest_hf.core.ids import XetHash, hash_from_text, hash_to_text
+from zest_hf.core.shard import Shard, ShardFile, ShardTerm, parse_shard
+from zest_hf.core.xorb import XorbFooter
 from zest_hf.hub.process import HubProcess
 
 from .wire import Client, Packed, build_shard, pack, shard_of
@@ -178,9 +180,21 @@ def test_a_xorb_over_the_limit_is_refused_before_it_is_read(client: Client, pack
 
 def test_a_footer_is_accepted_and_not_kept(client: Client) -> None:
     packed = pack(random.Random(4).randbytes(200_000))
-    packed.body += b"XETBLOB\x01" + bytes(100)
+    offsets = codec.inspect_xorb(packed.body).packed_offsets
+    footer = XorbFooter(packed.xorb, packed.hashes, offsets, packed.lengths).to_bytes()
+    wrong = footer[:70] + bytes([footer[70] ^ 1]) + footer[71:]
+    answer = client.post(f"/v1/xorbs/default/{hash_to_text(packed.xorb)}", packed.body + wrong)
+    assert answer.status_code == 400 and "footer" in answer.text
+    packed.body += footer
     client.upload(packed, "footer.bin")
     assert unpack(client, client.reconstruction(packed).json()) == packed.content
+
+
+def test_a_file_without_verification_hashes_is_refused(client: Client, stored: Packed) -> None:
+    term = ShardTerm(stored.xorb, 0, len(stored.lengths), len(stored.content), None)
+    shard = Shard((ShardFile(stored.file_hash, (term,), stored.sha256),), ())
+    answer = client.post("/v1/shards", shard.to_bytes())
+    assert answer.status_code == 400 and "without verification hashes" in answer.text
 
 
 def bad_shards(stored: Packed) -> list[tuple[bytes, str]]:
@@ -224,7 +238,11 @@ def test_a_dedup_query_names_the_chunks_of_the_upload(client: Client, stored: Pa
         url = f"{client.endpoint}/v1/chunks/{prefix}/{first}"
         answer = client.session.get(url, headers=client.token())
         assert answer.status_code == 200
-        assert stored.hashes[-32:] in answer.content
+        shard = parse_shard(answer.content)
+        assert shard.footer is not None and stored.hashes[-32:] not in answer.content
+        (xorb,) = shard.xorbs
+        assert xorb.hashes == codec.keyed_hashes(stored.hashes, shard.footer.chunk_key)
+        assert (xorb.xorb, xorb.lengths, xorb.packed_bytes) == (stored.xorb, stored.lengths, len(stored.body))
     unknown = f"{client.endpoint}/v1/chunks/default/{'00' * 32}"
     assert client.session.get(unknown, headers=client.token()).status_code == 404
 

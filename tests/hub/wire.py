@@ -13,7 +13,7 @@ import requests
 
 from zest_hf._native import codec
 from zest_hf.core.ids import XetHash, hash_from_text, hash_to_text
-from zest_hf.hub.shard import BOOKEND, FLAG_METADATA, FLAG_VERIFICATION, HEADER_TAG
+from zest_hf.core.shard import BOOKEND, FLAG_METADATA, FLAG_VERIFICATION, HEADER_TAG
 
 USER = {"Authorization": "Bearer somebody"}
 

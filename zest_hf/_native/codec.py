@@ -82,6 +82,58 @@ def verification_hash(hashes: Buffer) -> bytes:
     return bytes(ffi.buffer(out))
 
 
+def keyed_hashes(hashes: Buffer, key: Buffer) -> bytes:
+    """Each hash of a list keyed with the 32 bytes of ``key``: what shards with a chunk hash key hold instead.
+
+    Raises ZestError for a part of a hash or a key of another size.
+    """
+    view, secret = ffi.from_buffer("uint8_t[]", hashes), ffi.from_buffer("uint8_t[]", key)
+    if len(view) % HASH_SIZE or len(secret) != HASH_SIZE:
+        raise ZestError(f"a hash and a key have {HASH_SIZE} bytes, not {len(view)} and {len(secret)} in all")
+    out = ffi.new("uint8_t[]", max(len(view), 1))
+    lib.zest_keyed_hashes(view, len(view) // HASH_SIZE, secret, out)
+    return bytes(ffi.buffer(out, len(view)))
+
+
+class Tree:
+    """merkle_root and file_hash over a list that comes in pieces; needs 32 KiB, however long the list.
+
+    ``root`` and ``file_hash`` may be asked for at any time and change nothing.
+    """
+
+    __slots__ = ("_tree",)
+
+    def __init__(self, start: Tree | None = None) -> None:
+        """A tree of nothing, or one that goes on where ``start`` is."""
+        err = ffi.new("zest_error *")
+        made = lib.zest_tree_new(err) if start is None else lib.zest_tree_copy(start._tree, err)
+        if made == ffi.NULL:
+            raise exception_for(err)
+        self._tree: Any = ffi.gc(made, lib.zest_tree_free)
+
+    def copy(self) -> Tree:
+        """Another tree over the same list so far."""
+        return Tree(self)
+
+    def add(self, hashes: Buffer, lengths: Sequence[int]) -> None:
+        """Appends members. Raises ZestError as merkle_root does."""
+        view, lengths = _list(hashes, lengths)
+        lib.zest_tree_add(self._tree, view, ffi.from_buffer("uint32_t[]", lengths), len(lengths))
+
+    def root(self) -> bytes:
+        """The xorb hash when the list is the chunks of a xorb; 32 zero bytes if empty."""
+        return self._ask(lib.zest_tree_root)
+
+    def file_hash(self) -> bytes:
+        """The file hash when the list is the chunks of a file; 32 zero bytes if empty."""
+        return self._ask(lib.zest_tree_file_hash)
+
+    def _ask(self, function: Any) -> bytes:
+        out = ffi.new("uint8_t[32]")
+        function(self._tree, out)
+        return bytes(ffi.buffer(out))
+
+
 class Unpacker:
     """Streaming decoder of the packed chunks ``[first_chunk, end_chunk)`` of a xorb.
 
@@ -129,8 +181,10 @@ class Unpacker:
         Raises XorbError (malformed), ProofError (a chunk is not the expected one; it was not written),
         OSError (writing failed). After an error the object only answers its properties, and repeats it.
         """
-        view = ffi.from_buffer("uint8_t[]", data)
-        check(lib.zest_unpacker_feed(self._unpacker, view, len(view), self._err), self._err)
+        # Released at once: an exception keeps this frame, and with it the buffer, until the interpreter's last
+        # garbage collection, which crashes over a memoryview that is still exported.
+        with ffi.from_buffer("uint8_t[]", data) as view:
+            check(lib.zest_unpacker_feed(self._unpacker, view, len(view), self._err), self._err)
 
     def finish(self) -> ChunkList:
         """Ends the input: hashes and lengths of all chunks.
@@ -173,6 +227,25 @@ def inspect_xorb(data: Buffer) -> XorbLayout:
         _array("I", lib.zest_layout_lengths(layout), count),
         _array("Q", lib.zest_layout_packed_offsets(layout), count + 1),
     )
+
+
+def unpack_into(data: Buffer, count: int, out: Buffer, *, hashed: bool = True) -> bytes:
+    """Decodes exactly ``count`` packed chunks, without a footer, that fill the writable ``out`` exactly.
+
+    The hashes of the chunks, nothing when not ``hashed``. Raises XorbError; ``out`` then holds what was
+    decoded before. Raises ZestError for a count or an ``out`` out of range.
+    """
+    if not 0 <= count <= XORB_MAX_CHUNKS:
+        raise ZestError(f"{count} chunks, a xorb has at most {XORB_MAX_CHUNKS}")
+    try:
+        room = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+    except (BufferError, TypeError) as error:
+        raise ZestError(f"chunks are decoded into a writable buffer: {error}") from error
+    view = ffi.from_buffer("uint8_t[]", data)
+    hashes = ffi.new("uint8_t[]", count * HASH_SIZE) if hashed and count else ffi.NULL
+    err = ffi.new("zest_error *")
+    check(lib.zest_unpack(view, len(view), count, room, len(room), hashes, err), err)
+    return bytes(ffi.buffer(hashes, count * HASH_SIZE)) if hashes != ffi.NULL else b""
 
 
 def pack_xorb(chunks: Iterable[Buffer], scheme: int | None = None) -> bytes:
@@ -242,17 +315,23 @@ class Chunker:
 class FileScan:
     """Chunks and hashes the first ``size_bytes`` bytes of a file, through one small buffer.
 
-    ``fd`` is borrowed. ``rule`` is RULE_CURRENT or RULE_EARLY. Raises ZestError for a size or a rule out
-    of range.
+    ``fd`` is borrowed. ``rule`` is RULE_CURRENT or RULE_EARLY. With a ``part`` (begin, end), only the chunks
+    that start in it, the first of them at its begin: these are chunks of the file if the file has a chunk
+    boundary there. Raises ZestError for a size, a part or a rule out of range.
     """
 
     __slots__ = ("_err", "_scan")
 
-    def __init__(self, fd: int, size_bytes: int, rule: int = RULE_CURRENT) -> None:
+    def __init__(
+        self, fd: int, size_bytes: int, rule: int = RULE_CURRENT, *, part: tuple[int, int] | None = None
+    ) -> None:
         if not 0 <= size_bytes < 1 << 62:
             raise ZestError(f"a file does not have {size_bytes} bytes")
+        begin, end = part if part is not None else (0, size_bytes)
+        if not 0 <= begin <= end <= size_bytes:
+            raise ZestError(f"{begin}..{end} is no part of a file of {size_bytes} bytes")
         self._err = ffi.new("zest_error *")
-        made = lib.zest_scan_new(fd, size_bytes, rule, self._err)
+        made = lib.zest_scan_new(fd, begin, end, size_bytes, rule, self._err)
         if made == ffi.NULL:
             raise exception_for(self._err)
         self._scan = ffi.gc(made, lib.zest_scan_free)
@@ -270,7 +349,7 @@ class FileScan:
         return ChunkList(bytes(ffi.buffer(hashes, count[0] * HASH_SIZE)), _array("I", lengths, count[0]))
 
 
-def _list_hash(function: Any, hashes: Buffer, lengths: Sequence[int]) -> bytes:
+def _list(hashes: Buffer, lengths: Sequence[int]) -> tuple[Any, array[int]]:
     view = ffi.from_buffer("uint8_t[]", hashes)
     count = len(lengths)
     if len(view) != count * HASH_SIZE:
@@ -280,9 +359,14 @@ def _list_hash(function: Any, hashes: Buffer, lengths: Sequence[int]) -> bytes:
             lengths = array("I", lengths)
         except (OverflowError, TypeError) as error:
             raise ZestError(f"a chunk length is not an unsigned 32-bit number: {error}") from error
+    return view, lengths
+
+
+def _list_hash(function: Any, hashes: Buffer, lengths: Sequence[int]) -> bytes:
+    view, lengths = _list(hashes, lengths)
     out = ffi.new("uint8_t[32]")
     err = ffi.new("zest_error *")
-    check(function(view, ffi.from_buffer("uint32_t[]", lengths), count, out, err), err)
+    check(function(view, ffi.from_buffer("uint32_t[]", lengths), len(lengths), out, err), err)
     return bytes(ffi.buffer(out))
 
 

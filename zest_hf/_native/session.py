@@ -182,23 +182,27 @@ class WritableFile:
 
     def __init__(self, fd: int, manifest: Manifest) -> None:
         """``fd`` is duplicated. Raises StorageError when that fails."""
+        self._lock = threading.Lock()
         self._handle: Any = lib.zest_transfer_open(
             fd, len(manifest), ffi.from_buffer("uint8_t[]", manifest.hashes), _u32_list(manifest.lengths)
         )
         if self._handle == ffi.NULL:
             raise StorageError(f"cannot prepare the file for writing: {os.strerror(ffi.errno)}")
 
-    @property
-    def handle(self) -> Any:
-        if self._handle is None:
-            raise SwarmError("the file is closed already")
-        return self._handle
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Any]:
+        """The native handle, which stays valid inside. Raises SwarmError when the file is closed."""
+        with self._lock:
+            if self._handle is None:
+                raise SwarmError("the file is closed already")
+            yield self._handle
 
     def close(self) -> None:
-        """When this returns nothing is written any more."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            lib.zest_transfer_close(handle)
+        """When this returns nothing is written any more. Pieces still asked for end as cancelled."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                lib.zest_transfer_close(handle)
 
 
 class Session:
@@ -230,16 +234,21 @@ class Session:
         error = ffi.new("char[]", 256)
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        try:
+            self._wake_read, self._wake_write = os.pipe()
+        except OSError as problem:
+            raise SwarmError(f"the swarm session does not start: {problem}") from problem
+        os.set_blocking(self._wake_write, False)
         self._handle: Any = lib.zest_session_open(config, error, 256)
         if self._handle == ffi.NULL:
-            raise SwarmError(
-                ffi.string(error).decode("utf-8", "replace") or "the swarm session does not start"
-            )
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise SwarmError(ffi.string(error).decode("utf-8", "replace") or "the swarm session does not start")
         self.port: int = lib.zest_session_port(self._handle)
         self._event_fd: int = lib.zest_session_event_fd(self._handle)
-        self._wake_read, self._wake_write = (
-            os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
-        )
+        self._poll = select.poll()  # select() is confined to descriptors below 1024
+        self._poll.register(self._event_fd, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
         self._event = ffi.new("zest_event *")
         self._payload = bytearray(_PAYLOAD_BYTES)
 
@@ -263,15 +272,19 @@ class Session:
             yield self._handle
 
     def wake(self) -> None:
-        """Makes `events` return, now and from now on: the session is about to be closed."""
-        os.write(self._wake_write, b"x")
+        """Makes `events` return, now and from now on: the session is about to be closed. After that, nothing."""
+        with self._lock:
+            if self._handle is not None:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._wake_write, b"x")
 
     def events(self, timeout_s: float) -> Iterator[Event]:
         """Waits at most ``timeout_s`` for something to happen and yields all that has.
 
         For one thread only, which has to be done with it before close().
         """
-        if self._event_fd not in select.select([self._event_fd, self._wake_read], [], [], timeout_s)[0]:
+        ready = self._poll.poll(max(0.0, timeout_s) * 1000)
+        if not any(fd == self._event_fd for fd, _ in ready):
             return
         payload = ffi.from_buffer("uint8_t[]", self._payload)
         while True:
@@ -313,6 +326,8 @@ class Session:
 
         Raises SwarmError for an address that is not one.
         """
+        if not 0 < port < 65536 or (info_hash is not None and len(info_hash) != 20):
+            raise SwarmError(f"not an address that can be connected to: {host}:{port}")
         swarm = ffi.NULL if info_hash is None else ffi.from_buffer("uint8_t[]", info_hash)
         with self._open() as session:
             result = lib.zest_session_dial(session, host.encode(), port, swarm, token)
@@ -327,7 +342,7 @@ class Session:
     def ask_have(self, token: int, peer: int, kind: Kind, hash_: XetHash, timeout_s: float) -> None:
         """Answered by HaveAnswer, always."""
         with self._open() as session:
-            lib.zest_session_ask_have(session, token, peer, int(kind), hash_, int(timeout_s * 1000))
+            lib.zest_session_ask_have(session, token, peer, int(kind), _hash(hash_), int(timeout_s * 1000))
 
     def ask_manifest(
         self, token: int, peer: int, kind: Kind, hash_: XetHash, first: int, count: int, timeout_s: float
@@ -335,7 +350,7 @@ class Session:
         """At most MAX_MANIFEST_ENTRIES chunks. Answered by ManifestAnswer, always."""
         timeout_ms = int(timeout_s * 1000)
         with self._open() as session:
-            lib.zest_session_ask_manifest(session, token, peer, int(kind), hash_, first, count, timeout_ms)
+            lib.zest_session_ask_manifest(session, token, peer, int(kind), _hash(hash_), first, count, timeout_ms)
 
     def ask_piece(
         self,
@@ -354,14 +369,14 @@ class Session:
         ``timeout_s`` is the longest silence that is borne. Answered by PieceEnd, always.
         """
         timeout_ms = int(timeout_s * 1000)
-        with self._open() as session:
+        with self._open() as session, file.opened() as transfer:
             lib.zest_session_ask_piece(
                 session,
                 token,
                 peer,
-                file.handle,
+                transfer,
                 int(kind),
-                hash_,
+                _hash(hash_),
                 object_first,
                 file_first,
                 count,
@@ -396,7 +411,7 @@ class Session:
                 os.fsencode(path),
                 size_bytes,
                 mtime_ns,
-                file_hash,
+                _hash(file_hash),
                 len(manifest),
                 hashes,
                 lengths,
@@ -409,7 +424,7 @@ class Session:
     def unshare(self, path: str, file_hash: XetHash) -> None:
         """Stops offering a file. Requests that run end as not found."""
         with self._open() as session:
-            lib.zest_session_unshare(session, os.fsencode(path), file_hash)
+            lib.zest_session_unshare(session, os.fsencode(path), _hash(file_hash))
 
     def peers(self) -> list[PeerInfo]:
         """All connections, also those that are not ready."""
@@ -456,15 +471,24 @@ class Session:
             out.bans,
         )
 
-    def _listing(self, type_: str, call: Any) -> list[Any]:
+    def _listing(self, type_: str, call: Any) -> Iterator[Any]:
+        # Elements of a native array do not keep it alive; this frame does, as long as it yields them.
         capacity = 256
         while True:
             out = ffi.new(type_, capacity)
             with self._open() as session:
                 count = call(session, out, capacity)
             if count <= capacity:
-                return [out[i] for i in range(count)]
+                yield from (out[i] for i in range(count))
+                return
             capacity = count + 64
+
+
+def _hash(value: bytes) -> bytes:
+    # Native code reads 32 bytes, whatever is there.
+    if len(value) != 32:
+        raise SwarmError(f"a hash of {len(value)} bytes instead of 32")
+    return value
 
 
 def _u32_list(values: array[int]) -> Any:

@@ -68,8 +68,8 @@ class FilePlan:
 def fetches_of(plan: Reconstruction, file_offset: int = 0, file_chunk: int = 0) -> tuple[Fetch, ...]:
     """The GETs for a reconstruction, in the order in which the file needs them.
 
-    ``file_offset`` and ``file_chunk`` say where its first term begins. Each fetch range is asked for once, also when several
-    terms lie in it.
+    ``file_offset`` and ``file_chunk`` say where its first term begins. Each fetch range is asked for once,
+    also when several terms lie in it.
     """
     placements: dict[FetchRange, list[Placement]] = {}
     for term in plan.terms:

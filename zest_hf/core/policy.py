@@ -1,8 +1,8 @@
 """Peer or CDN: the one place that decides. Pure functions of a view and the time it carries.
 
-The rule in words: peers that hold the file give all of it. The CDN is asked for what no peer holds, and for the rest as
-well when the peers together are slower than a usual Internet line. Nobody waits long for peers: as long as a peer given by
-hand is still being reached, and never longer than that would take a healthy one.
+The rule in words: peers that hold the file give all of it. The CDN is asked for what no peer holds, and for
+the rest as well when the peers together are slower than a usual Internet line. Nobody waits long for peers:
+as long as a peer given by hand is still being reached, and never longer than that would take a healthy one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ class PolicySettings:
     """A peer that sends nothing for this long loses what it was asked for."""
     suspension_s: float = 15.0
     """How long such a peer is left alone by this download."""
+    busy_rest_s: float = 1.0
+    """How long one is that says it has too much to do."""
+    overdue_s: float = 1.0
+    """When nothing else is left, somebody else is asked as well for what a slow source has had for this long."""
+    comeback_patience_s: float = 20.0
+    """How long a download whose CDN fails waits, without progress, for peers to come back."""
     slow_after_s: float = 1.5
     """When peers are judged by their rate."""
     fair_rate_bytes_s: float = 12.5e6
@@ -36,6 +42,11 @@ class PolicySettings:
     """Pieces asked of one peer at the same time."""
     depth_s: float = 0.2
     """... as many as it sends in this time."""
+
+    @property
+    def patience_s(self) -> float:
+        """How long a download waits for peers, in all, before it asks the CDN: dial, handshake, have, manifest."""
+        return self.dial_patience_s + 2 * self.answer_patience_s + self.manifest_patience_s
 
 
 class CdnUse(enum.Enum):

@@ -12,11 +12,18 @@ class RateMeter:
         self._window_s = window_s
         self._rate = 0.0
         self._at_s: float | None = None
+        self._interval_s = 0.0
         self._pending = 0
+        self._flows = True
 
     def start(self, now_s: float) -> None:
         """Something begins to flow: time before this does not count."""
         self._at_s = now_s
+        self._flows = True
+
+    def stop(self) -> None:
+        """Nothing is expected: until `start` the rate stays what it was."""
+        self._flows = False
 
     def add(self, size_bytes: int, now_s: float) -> None:
         """So many bytes came since the last call."""
@@ -35,11 +42,16 @@ class RateMeter:
             else (self._rate + weight * (self._pending / passed_s - self._rate))
         )
         self._pending = 0
+        self._interval_s = passed_s
         self._at_s = now_s
 
     def bytes_s(self, now_s: float) -> float:
-        """The rate now; it falls while nothing comes."""
+        """The rate now; it falls while nothing comes that should."""
         if self._at_s is None:
             return 0.0
-        idle_s = max(0.0, now_s - self._at_s)
-        return self._rate * math.exp(-max(0.0, idle_s - self._window_s) / self._window_s)
+        if not self._flows:
+            return self._rate
+        # What comes in large pieces comes seldom: that alone is no silence.
+        patience_s = max(self._window_s, min(2 * self._interval_s, 4 * self._window_s))
+        silent_s = max(0.0, now_s - self._at_s - patience_s)
+        return self._rate * math.exp(-silent_s / self._window_s)

@@ -1,12 +1,13 @@
 """What lies in the Hub's cache, for a seeder: the files, their repositories, and what the Hub calls them.
 
-Read-only, and by looking at the disk alone. Layout: `{models|datasets|spaces}--{org}--{name}/blobs/{etag}`, where the etag of a
-large file is its SHA-256; from huggingface_hub 1.32 on such a blob may be a link into `blobs/{xx}/{xet hash}`; from 1.22
-on `trees/{commit}.json` says which Xet hash belongs to which SHA-256.
+Read-only, and by looking at the disk alone. Layout: `{models|datasets|spaces}--{org}--{name}/blobs/{etag}`, where the
+etag of a large file is its SHA-256; from huggingface_hub 1.32 on such a blob may be a link into
+`blobs/{xx}/{xet hash}`; from 1.22 on `trees/{commit}.json` says which Xet hash belongs to which SHA-256.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -52,6 +53,18 @@ def endpoint() -> str:
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
+
+
+def directories(directory: Path) -> dict[Path, int]:
+    """The directories of ``directory`` in which complete large files appear, with their mtime_ns: a cheap way to
+    tell whether any has come or gone.
+    """
+    out: dict[Path, int] = {}
+    for folder in _subfolders(directory):
+        if _REPOSITORY.fullmatch(folder.name):
+            with contextlib.suppress(OSError):
+                out[folder / "blobs"] = (folder / "blobs").stat().st_mtime_ns
+    return out
 
 
 def cached_files(directory: Path) -> Iterator[CachedFile]:

@@ -6,6 +6,7 @@ Implements the server side of the Xet protocol (https://huggingface.co/docs/xet/
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from zest_hf.core.ids import XetHash, hash_from_text
+from zest_hf.core.shard import Shard, ShardXorb, parse_shard, upload_order
 from zest_hf.errors import ProtocolError
 from zest_hf.hub.auth import Scope, XetClaim
 from zest_hf.hub.http import Refusal, parse_range, read_body, spooled_body
 from zest_hf.hub.options import MAX_JSON_BODY_BYTES, MAX_SHARD_BODY_BYTES, MAX_XORB_BODY_BYTES
-from zest_hf.hub.reconstruction import answer_v1, answer_v2, plan
-from zest_hf.hub.shard import build_dedup_shard, parse_shard
+from zest_hf.hub.reconstruction import plan
 from zest_hf.hub.state import Hub
 
 DEDUP_LIFETIME_S = 3600
@@ -83,8 +84,8 @@ def _reconstruction(request: Request, claim: XetClaim, file_hash: XetHash, versi
     the_plan = plan(hub.store, file, start, end)
     make_url = hub.url_maker(request)
     if version == 1:
-        return answer_v1(the_plan, make_url)
-    return answer_v2(the_plan, make_url, ranges_per_url=_MANY_RANGES if hub.options.multi_range else 1)
+        return the_plan.to_v1(make_url)
+    return the_plan.to_v2(make_url, ranges_per_url=_MANY_RANGES if hub.options.multi_range else 1)
 
 
 async def query_chunk(request: Request) -> Response:
@@ -102,8 +103,13 @@ def _dedup_answer(hub: Hub, chunk: bytes, repo_id: int) -> bytes | None:
     if not xorbs:
         return None
     now_s = int(time.time())
-    rows = ((x.xorb, x.hashes, x.lengths, x.size_bytes) for x in xorbs)
-    return build_dedup_shard(rows, now_s, now_s + DEDUP_LIFETIME_S)
+    described = sorted(
+        (ShardXorb(x.xorb, x.hashes, x.lengths, packed_bytes=x.size_bytes) for x in xorbs),
+        key=lambda x: upload_order(x.xorb),
+    )
+    # Keyed, so that the answer tells about no chunk that the client does not have.
+    shard = Shard((), tuple(described)).keyed(secrets.token_bytes(32), now_s, now_s + DEDUP_LIFETIME_S)
+    return shard.to_bytes()
 
 
 async def grant_xorb(request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import socket
 import sys
 from pathlib import Path
 
@@ -107,11 +108,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(options: HubOptions) -> None:
     # Imported late: the extra's libraries may be missing, and run() has just looked.
-    from zest_hf.hub.server import listen, serve
+    from zest_hf.hub.server import serve
     from zest_hf.hub.state import Hub, join_host
 
-    api = listen(options.listen)
-    cdn = listen(options.cdn_listen) if options.cdn_listen is not None else None
+    api = _listen(options.listen, "--listen")
+    cdn = _listen(options.cdn_listen, "--cdn-listen") if options.cdn_listen is not None else None
     hub = Hub(options)
     hub.address = (options.listen[0], api.getsockname()[1])
     if cdn is not None and options.cdn_listen is not None:
@@ -127,3 +128,12 @@ def _serve(options: HubOptions) -> None:
         serve(hub, api, cdn, announce)
     finally:
         hub.close()
+
+
+def _listen(address: tuple[str, int], option: str) -> socket.socket:
+    from zest_hf.hub.server import listen
+
+    try:
+        return listen(address)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; choose another address with {option}") from error

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MAX_XORB_UNPACKED_BYTES = 64 << 20
-MAX_XORB_CHUNKS = 8192
-MAX_CHUNK_BYTES = 128 << 10
-# Chunk headers and a footer come on top of the chunks themselves.
-MAX_XORB_BODY_BYTES = MAX_XORB_UNPACKED_BYTES + (1 << 20)
+# Chunk headers and a footer come on top of the chunks themselves, which have 64 MiB at most.
+MAX_XORB_BODY_BYTES = (64 << 20) + (1 << 20)
 MAX_SHARD_BODY_BYTES = 96 << 20
 MAX_COMMIT_BODY_BYTES = 256 << 20
 MAX_JSON_BODY_BYTES = 32 << 20

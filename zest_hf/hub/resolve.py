@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from zest_hf._native import codec
 from zest_hf.core.ids import hash_from_text
+from zest_hf.core.reconstruction import Term
 from zest_hf.errors import StorageError
 from zest_hf.hub.access import find_repo, require_content, segments
 from zest_hf.hub.api_tokens import xet_auth_url
@@ -23,7 +24,7 @@ from zest_hf.hub.protocol import CONNECTION
 from zest_hf.hub.reconstruction import plan
 from zest_hf.hub.repos import KINDS, Commit, Entry, Repo
 from zest_hf.hub.state import Hub
-from zest_hf.hub.store import CasStore, StoredTerm
+from zest_hf.hub.store import CasStore
 
 # A file is unpacked piece by piece: the first byte leaves early and scratch space stays small.
 _PIECE_CHUNKS = 128
@@ -132,7 +133,7 @@ def _xet_pieces(store: CasStore, xet_hash: str, start: int, end: int) -> Iterato
             skip = max(0, skip - size_bytes)
 
 
-def _unpack(store: CasStore, term: StoredTerm, first: int, last: int) -> tuple[BinaryIO, int]:
+def _unpack(store: CasStore, term: Term, first: int, last: int) -> tuple[BinaryIO, int]:
     """Chunks first..last of a xorb, unpacked into a scratch file, and their bytes; every chunk is checked."""
     xorb = store.xorb(term.xorb)
     assert xorb is not None
@@ -140,8 +141,8 @@ def _unpack(store: CasStore, term: StoredTerm, first: int, last: int) -> tuple[B
     expected = xorb.hashes[32 * first : 32 * last]
     unpacker = codec.Unpacker(scratch.fileno(), first, last, [(first, last, 0)], expected)
     with open(store.xorb_path_of(term.xorb), "rb", buffering=0) as packed:
-        packed.seek(xorb.offsets[first])
-        left = xorb.offsets[last] - xorb.offsets[first]
+        packed.seek(xorb.packed_offsets[first])
+        left = xorb.packed_offsets[last] - xorb.packed_offsets[first]
         while left:
             block = packed.read(min(_READ_BYTES, left))
             if not block:

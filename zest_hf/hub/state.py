@@ -43,7 +43,10 @@ class Hub:
             root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StorageError(f"the state directory {root} cannot be used: {error.strerror}") from error
+            reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+            raise StorageError(
+                f"the state directory {root} cannot be used: {reason}; name another with --state"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

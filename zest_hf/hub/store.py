@@ -15,10 +15,11 @@ from pathlib import Path
 
 from zest_hf._native import codec
 from zest_hf.core.ids import XetHash, hash_to_text
+from zest_hf.core.reconstruction import Term
+from zest_hf.core.shard import Shard, ShardFile, ShardXorb
+from zest_hf.core.xorb import Xorb, read_xorb
 from zest_hf.errors import ShardError, StorageError, XorbError
 from zest_hf.hub.database import Database
-from zest_hf.hub.options import MAX_XORB_CHUNKS, MAX_XORB_UNPACKED_BYTES
-from zest_hf.hub.shard import Shard, ShardFile, ShardXorb
 
 _TERM = struct.Struct("<32sIII")
 _CACHED_XORBS = 64
@@ -34,22 +35,14 @@ class StoredXorb:
     size_bytes: int
     hashes: bytes
     lengths: array[int]
-    offsets: array[int]
-
-
-@dataclass(frozen=True)
-class StoredTerm:
-    xorb: XetHash
-    start: int
-    end: int
-    size_bytes: int
+    packed_offsets: array[int]
 
 
 @dataclass(frozen=True)
 class StoredFile:
     file_hash: XetHash
     size_bytes: int
-    terms: tuple[StoredTerm, ...]
+    terms: tuple[Term, ...]
 
 
 class CasStore:
@@ -103,19 +96,13 @@ class CasStore:
         if self.has_xorb(xorb):
             return False
         name = hash_to_text(xorb)
-        layout = _inspect(path)
-        count = len(layout.lengths)
-        if not 0 < count <= MAX_XORB_CHUNKS or sum(layout.lengths) > MAX_XORB_UNPACKED_BYTES:
-            raise XorbError(
-                f"xorb {name} has {count} chunks of {sum(layout.lengths)} bytes, which is over the limits"
-            )
-        root = codec.merkle_root(layout.hashes, layout.lengths)
-        if root != xorb:
-            raise XorbError(f"the uploaded bytes are xorb {hash_to_text(XetHash(root))}, not {name}")
+        uploaded = _read(path)
+        if uploaded.hash != xorb:
+            raise XorbError(f"the uploaded bytes are xorb {hash_to_text(uploaded.hash)}, not {name}")
         # A footer says nothing that the chunks do not say, so it is not kept.
-        packed_bytes = layout.packed_offsets[count]
+        table = uploaded.table
         try:
-            os.truncate(path, packed_bytes)
+            os.truncate(path, table.packed_bytes)
             self.xorb_path_of(xorb).parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, self.xorb_path_of(xorb))
         except OSError as error:
@@ -125,10 +112,10 @@ class CasStore:
                 "INSERT OR IGNORE INTO xorbs VALUES (?, ?, ?, ?, ?)",
                 (
                     xorb,
-                    packed_bytes,
-                    layout.hashes,
-                    array("I", layout.lengths).tobytes(),
-                    array("Q", layout.packed_offsets).tobytes(),
+                    table.packed_bytes,
+                    uploaded.manifest.hashes,
+                    table.lengths.tobytes(),
+                    table.packed_offsets.tobytes(),
                 ),
             )
         return cursor.rowcount == 1
@@ -141,7 +128,7 @@ class CasStore:
             return None
         size_bytes, terms = rows[0]
         assert isinstance(size_bytes, int) and isinstance(terms, bytes)
-        return StoredFile(file_hash, size_bytes, tuple(StoredTerm(*row) for row in _TERM.iter_unpack(terms)))
+        return StoredFile(file_hash, size_bytes, tuple(Term(*row) for row in _TERM.iter_unpack(terms)))
 
     def repo_has_file(self, repo_id: int, file_hash: XetHash) -> bool:
         query = "SELECT 1 FROM repo_files WHERE repo_id = ? AND file_hash = ?"
@@ -203,6 +190,8 @@ class CasStore:
         lengths = array("I")
         for index, term in enumerate(file.terms):
             where = f"term {index} of file {name}"
+            if term.verification is None:
+                raise ShardError(f"file {name} comes without verification hashes")
             stored = self.xorb(term.xorb)
             if stored is None:
                 raise ShardError(f"{where} names xorb {hash_to_text(term.xorb)}, which has not been uploaded")
@@ -222,7 +211,7 @@ class CasStore:
             lengths += part_lengths
         if codec.file_hash(bytes(hashes), lengths) != file.file_hash:
             raise ShardError(f"the terms of file {name} do not rebuild a file of that hash")
-        terms = tuple(StoredTerm(t.xorb, t.start, t.end, t.size_bytes) for t in file.terms)
+        terms = tuple(Term(t.xorb, t.start, t.end, t.size_bytes) for t in file.terms)
         return StoredFile(file.file_hash, file.size_bytes, terms)
 
     # Deduplication
@@ -246,12 +235,12 @@ class CasStore:
         return [xorb for xorb in found if xorb is not None]
 
 
-def _inspect(path: Path) -> codec.XorbLayout:
+def _read(path: Path) -> Xorb:
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise XorbError("the uploaded xorb is empty")
         # Not closed by hand: while an error is on its way up, the codec's view of it is still alive.
-        return codec.inspect_xorb(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        return read_xorb(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
 def _dedup_chunks(shard: Shard) -> Iterator[bytes]:

@@ -6,27 +6,35 @@ import logging
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
 
 from zest_hf import __version__
 from zest_hf.config import Settings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.engine import VISIBILITY_AGE_S
-from zest_hf.errors import StorageError, ZestError
+from zest_hf.errors import ConfigError, StorageError, SwarmError, ZestError
 from zest_hf.hook.cache import cache_directory, is_public
 from zest_hf.index import Index
-from zest_hf.seed.scan import scan_cache
+from zest_hf.seed.scan import CacheScan, Visible
 from zest_hf.seed.seeder import Seeder
 from zest_hf.seed.web import StatusServer, listen
+from zest_hf.setting_values import HostPort
 from zest_hf.swarm import PORT_RETRIES, Swarm
 
 log = logging.getLogger("zest_hf.seed")
 
 REFRESH_S = 1.0
+JOIN_S = 0.5
+LOOK_S = 1.0
+"""How often the cache's directories are looked at for new files."""
+VISIBILITY_LOOK_S = 60.0
+"""How often it is looked for repositories whose visibility was last asked `VISIBILITY_AGE_S` ago."""
 
 
 def serve(settings: Settings, *, scan: bool) -> int:
-    """Seeds until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 when it cannot start (one line on stderr)."""
+    """Seeds until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 when it cannot start (with one line)."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -43,21 +51,14 @@ def serve(settings: Settings, *, scan: bool) -> int:
 
 
 def _serve(settings: Settings, stop: threading.Event, *, scan: bool) -> None:
-    if settings.hub_offline:
-        log.info("HF_HUB_OFFLINE is set: peers that connect are served, nobody is contacted")
     listener = listen(*settings.status) if settings.status is not None else None
     index = Index(settings.home / "index.sqlite")
     index.generation()  # an index that cannot be used is said now, not later in a thread
     withdrawn: list[str] = []
-    swarm = Swarm(
-        settings,
-        PolicySettings(),
-        port_retries=0 if settings.listen.explicit else PORT_RETRIES,
-        share_lost=withdrawn.append,
-    )
+    swarm = _open_swarm(settings, withdrawn.append)
     seeder = Seeder(index, swarm, settings.listen.host)
     page = StatusServer(seeder, listener) if listener is not None else None
-    scanner = threading.Thread(target=_scan, args=(settings, index, stop), name="zest-scan", daemon=True)
+    watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
     try:
         if page is not None:
             page.start()
@@ -65,8 +66,7 @@ def _serve(settings: Settings, stop: threading.Event, *, scan: bool) -> None:
         _announce(settings, seeder, swarm, page)
         if not settings.hub_offline:
             swarm.dial_given()
-        if scan:
-            scanner.start()
+        watch.start()
         while not stop.wait(REFRESH_S):
             while withdrawn:
                 seeder.lost(withdrawn.pop())
@@ -79,23 +79,43 @@ def _serve(settings: Settings, stop: threading.Event, *, scan: bool) -> None:
         if page is not None:
             page.stop()
         swarm.close()
-        if scanner.ident is not None:
-            scanner.join(1.0)
+        if watch.ident is not None:
+            watch.join(JOIN_S)
         index.close()
 
 
+def _open_swarm(settings: Settings, share_lost: Callable[[str], None]) -> Swarm:
+    explicit = settings.listen.explicit
+    try:
+        return Swarm(
+            settings, PolicySettings(), port_retries=0 if explicit else PORT_RETRIES, share_lost=share_lost
+        )
+    except SwarmError as error:
+        address = HostPort(settings.listen.host, settings.listen.port)
+        raise ConfigError(
+            f"cannot listen for peers on {address}: {str(error).rpartition(': ')[2]}; "
+            "set ZEST_LISTEN to another host:port (port 0 takes any that is free)"
+        ) from error
+
+
 def _announce(settings: Settings, seeder: Seeder, swarm: Swarm, page: StatusServer | None) -> None:
+    where = HostPort(settings.listen.host, swarm.port)
+    text = f"zest-seed {__version__}: {_offer(seeder)} offered on {where}"
+    if page is not None:
+        text += f", status on {page.address}/v1/status"
+    if settings.hub_offline:
+        text += " (HF_HUB_OFFLINE: nobody is contacted)"
+    print(text, file=sys.stderr, flush=True)
+
+
+def _offer(seeder: Seeder) -> str:
     files, size, repos = seeder.totals()
-    where = f"{settings.listen.host or '0.0.0.0'}:{swarm.port}"
-    text = f"zest-seed {__version__}: {files} files of {repos} repositories ({size / 1e6:.1f} MB) offered on {where}"
-    print(
-        text + (f", status on {page.address}/v1/status" if page is not None else ""),
-        file=sys.stderr,
-        flush=True,
-    )
+    return f"{files} file{'s' * (files != 1)} of {repos} repositor{'y' if repos == 1 else 'ies'} ({size / 1e6:.1f} MB)"
 
 
-def _scan(settings: Settings, index: Index, stop: threading.Event) -> None:
+def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) -> None:
+    """Keeps the index equal to the cache, and to what the Hub shows to everyone."""
+
     def public(endpoint: str, repo_type: str, repo_id: str) -> bool:
         def remembered() -> bool | None:
             return index.is_public(endpoint, repo_type, repo_id, max_age_s=VISIBILITY_AGE_S)
@@ -110,10 +130,26 @@ def _scan(settings: Settings, index: Index, stop: threading.Event) -> None:
             remember=lambda shown: index.set_public(endpoint, repo_type, repo_id, shown),
         )
 
-    try:
-        added = scan_cache(cache_directory(), index, stop, public)
-    except StorageError as error:
-        log.warning("the cache is not scanned: %s", error)
-        return
-    if added:
-        log.info("%d files of the cache are new in the index", added)
+    cache = CacheScan(cache_directory(), index, stop, public)
+    ask_at_s = pause_s = 0.0
+    while not stop.wait(pause_s):
+        began_s = time.monotonic()
+        try:
+            if not settings.hub_offline and began_s >= ask_at_s:
+                ask_at_s = began_s + VISIBILITY_LOOK_S
+                _ask_again(index, stop, public)
+            if scan and cache.has_changed() and (added := cache.run()):
+                log.info("%d files of the cache are new in the index", added)
+        except StorageError as error:
+            log.warning("the cache cannot be looked at, trying again: %s", error)
+        # A cache that changes all the time must not keep a processor busy.
+        pause_s = max(LOOK_S, 4 * (time.monotonic() - began_s))
+
+
+def _ask_again(index: Index, stop: threading.Event, public: Visible) -> None:
+    """Asks the Hub about repositories of which nothing recent is known; without an answer nothing changes."""
+    for repo in {copy.repo for copy in index.copies()}:
+        if stop.is_set():
+            return
+        if index.is_public(*repo, max_age_s=VISIBILITY_AGE_S) is None:
+            public(*repo)

@@ -76,7 +76,9 @@ class Seeder:
                 continue
             seen.add(key)
             known = self._offers.get(key)
-            if known is not None and known.mtime_ns == file.mtime_ns:
+            xorbs = len({term.xorb for term in file.terms})
+            # A file found by a scan becomes known by its xorbs when it is downloaded as well.
+            if known is not None and (known.mtime_ns, known.xorbs) == (file.mtime_ns, xorbs):
                 continue
             try:
                 self._swarm.share(file)
@@ -89,7 +91,7 @@ class Seeder:
                 file.mtime_ns,
                 file.size_bytes,
                 (file.endpoint, file.repo_type, file.repo_id),
-                len({term.xorb for term in file.terms}),
+                xorbs,
             )
             with self._lock:
                 self._offers[key] = offer

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from zest_hf.errors import ConfigError
 from zest_hf.seed.seeder import Seeder
+from zest_hf.setting_values import HostPort
 
 STOP_S = 1.5
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
@@ -63,7 +64,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"the status page cannot listen on {host}:{port}: {error.strerror}; set ZEST_STATUS to another address, or to off"
+            f"the status page cannot listen on {HostPort(host, port)}: {error.strerror} (another zest-seed, perhaps: "
+            "`zest status` tells); set ZEST_STATUS to another address, or to off"
         ) from error
     return listener
 
@@ -79,7 +81,7 @@ class StatusServer:
 
     def __init__(self, seeder: Seeder, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
-        self.address = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+        self.address = f"http://{HostPort(host, port)}"
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(

@@ -69,9 +69,9 @@ class CdnFailed:
 
 @dataclass(frozen=True, slots=True)
 class WriteFailed:
-    """The file cannot be written: no source can help."""
+    """The file cannot be written, or was written to at a wrong place: no source can help."""
 
-    error: OSError
+    error: Exception
 
 
 Report = ManifestProved | PeerHolds | PeerLeft | PeerEnded | CdnEnded | CdnFailed | WriteFailed

@@ -10,18 +10,18 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from zest_hf._native.codec import Unpacker
 from zest_hf.cas import CasClient
+from zest_hf.core.actions import FetchRun, FetchWhole
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch, fetches_of
-from zest_hf.core.reconstruction import FetchRange, Term
+from zest_hf.core.reconstruction import FetchRange, Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import FetchRun, FetchWhole
 from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError, UrlExpired, XorbError
 from zest_hf.http_body import RangeBody
 from zest_hf.sources.base import CdnEnded, CdnFailed, Reporter, WriteFailed
@@ -35,6 +35,10 @@ MAX_EXPIRED = 3
 RETRY = RetryPolicy(first_delay_s=0.25, max_delay_s=8.0, deadline_s=60.0)
 
 
+_Renew = Callable[[FetchRange], FetchRange]
+"""The same chunks behind a newer url."""
+
+
 class Workers(Protocol):
     """Runs functions on threads."""
 
@@ -45,24 +49,35 @@ class _Stopped(Exception):
     """The source was closed."""
 
 
+class _NotWritten(Exception):
+    """Its cause: the file cannot be written, or its content is spoilt."""
+
+
 class CdnSource:
     """The CDN for one file; ``fd`` is its descriptor, valid until `close` has returned."""
 
     def __init__(
-        self, cas: CasClient, file_hash: XetHash, fd: int, workers: Workers, report: Reporter
+        self,
+        cas: CasClient,
+        file_hash: XetHash,
+        fd: int,
+        workers: Workers,
+        report: Reporter,
+        retry: RetryPolicy = RETRY,
     ) -> None:
-        self._cas = cas
-        self._file_hash = file_hash
         self._fd = fd
         self._workers = workers
         self._report = report
+        self._retry = retry
+        self._urls = _Urls(cas, file_hash)
+        self._cas = cas
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._jobs: dict[int, _Job] = {}
         self._finished_network_bytes = 0
 
     def start(self, action: FetchWhole | FetchRun) -> None:
-        """Begins a GET as soon as a worker is free."""
+        """Begins a GET as soon as a worker is free. Raises ZestError when there are none any more."""
         self._workers.submit(lambda: self._run(action))
 
     def close(self) -> None:
@@ -86,17 +101,21 @@ class CdnSource:
             return self._finished_network_bytes + sum(job.network_bytes for job in self._jobs.values())
 
     def _run(self, action: FetchWhole | FetchRun) -> None:
-        job = _Job(self._cas, self._file_hash, self._fd, self._stop)
+        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry)
         with self._lock:
             self._jobs[action.assignment] = job
+        report: CdnEnded | CdnFailed | WriteFailed
         try:
             chunks = job.whole(action) if isinstance(action, FetchWhole) else job.run(action)
-            report: Any = CdnEnded(action.assignment, chunks)
+            report = CdnEnded(action.assignment, chunks)
         except _Stopped:
             return
-        except OSError as error:
-            report = WriteFailed(error)
+        except _NotWritten as error:
+            assert isinstance(error.__cause__, Exception)
+            report = WriteFailed(error.__cause__)
         except Exception as error:
+            if self._stop.is_set():
+                return
             report = CdnFailed(action.assignment, error)
         finally:
             with self._lock:
@@ -105,14 +124,55 @@ class CdnSource:
         self._report(report)
 
 
+class _Urls:
+    """The urls of a file, renewed when they have expired: once for all GETs that find it out together."""
+
+    def __init__(self, cas: CasClient, file_hash: XetHash) -> None:
+        self._cas = cas
+        self._file_hash = file_hash
+        self._lock = threading.Lock()
+        self._plan: Reconstruction | None = None
+        self._renewals = 0
+
+    def latest(self, source: FetchRange) -> tuple[FetchRange, int]:
+        """The same chunks behind the newest url that is known, and how often urls were renewed for that."""
+        with self._lock:
+            return self._known(source)
+
+    def renewed(self, source: FetchRange, renewals: int) -> tuple[FetchRange, int]:
+        """... behind one that is newer than this, which has expired."""
+        with self._lock:
+            if self._renewals == renewals:
+                self._plan = self._cas.reconstruction(self._file_hash)
+                self._renewals += 1
+            return self._known(source)
+
+    def _known(self, source: FetchRange) -> tuple[FetchRange, int]:
+        return (source if self._plan is None else _same_chunks(self._plan, source)), self._renewals
+
+    def part(self, byte_range: tuple[int, int]) -> Reconstruction:
+        """Urls for just a part of the file."""
+        return self._cas.reconstruction(self._file_hash, byte_range)
+
+
+def _same_chunks(plan: Reconstruction, source: FetchRange) -> FetchRange:
+    found = plan.covering(Term(source.xorb, source.start, source.end, source.end - source.start))
+    if (found.start, found.end) != (source.start, source.end):
+        raise ReconstructionError("reconstruction: the file is laid out differently than before")
+    return found
+
+
 class _Job:
     """One action on its worker."""
 
-    def __init__(self, cas: CasClient, file_hash: XetHash, fd: int, stop: threading.Event) -> None:
+    def __init__(
+        self, cas: CasClient, urls: _Urls, fd: int, stop: threading.Event, retry: RetryPolicy
+    ) -> None:
         self._cas = cas
-        self._file_hash = file_hash
+        self._urls = urls
         self._fd = fd
         self._stop = stop
+        self._retry = retry
         self._gate = threading.Lock()
         """Held while bytes are decoded and written: who closes the source takes it once, and then no one writes."""
         self._body: RangeBody | None = None
@@ -127,46 +187,60 @@ class _Job:
             body.abort()
 
     def whole(self, action: FetchWhole) -> Manifest:
-        return self._fetch(action.fetch, action.expected)
+        self._check_running()
+        source, renewals = self._urls.latest(action.fetch.source)
+
+        def renewed(source: FetchRange) -> FetchRange:
+            nonlocal renewals
+            source, renewals = self._urls.renewed(source, renewals)
+            return source
+
+        return self._fetch(replace(action.fetch, source=source), action.expected, renewed)
 
     def run(self, action: FetchRun) -> Manifest:
         """A part of the file: the CAS gives urls for just its bytes."""
+        self._check_running()
         byte_range = (action.byte_start, action.byte_end)
-        plan = self._cas.reconstruction(self._file_hash, byte_range)
+        plan = self._urls.part(byte_range)
         fetches = fetches_of(plan, action.byte_start, 0)
-        chunks = sum(term.end - term.start for term in plan.terms)
-        size = sum(term.size_bytes for term in plan.terms)
+        wanted = action.chunks
+        # Chunks are written where the plan's terms begin: those have to be where the proved manifest says.
         if (
             plan.offset_into_first_range
-            or chunks != action.end - action.first
-            or size != byte_range[1] - byte_range[0]
+            or sum(term.end - term.start for term in plan.terms) != len(wanted)
+            or any(
+                wanted.offset(place.file_chunk) != place.file_offset - action.byte_start
+                for fetch in fetches
+                for place in fetch.placements
+            )
         ):
             raise ReconstructionError(
                 "reconstruction: a part of the file does not begin and end where it should"
             )
-        parts: dict[int, Manifest] = {}
-        for fetch in fetches:
-            known = {
-                place.start + i: action.expected[
-                    32 * (place.file_chunk + i) : 32 * (place.file_chunk + i + 1)
-                ]
-                for place in fetch.placements
-                for i in range(place.end - place.start)
-            }
-            source = fetch.source
-            complete = all(chunk in known for chunk in range(source.start, source.end))
-            expected = (
-                b"".join(known[chunk] for chunk in range(source.start, source.end)) if complete else None
-            )
-            got = self._fetch(fetch, expected)
-            for place in fetch.placements:
-                parts[place.file_chunk] = got.slice(place.start - source.start, place.end - source.start)
-        manifest = Manifest.join(part for _, part in sorted(parts.items()))
-        if manifest.hashes != action.expected:
-            raise ProofError("the CDN sent chunks that are not the file's")
-        return manifest
 
-    def _fetch(self, fetch: Fetch, expected: bytes | None) -> Manifest:
+        def renewed(source: FetchRange) -> FetchRange:
+            return _same_chunks(self._urls.part(byte_range), source)
+
+        for fetch in fetches:
+            self._fetch(fetch, self._expected(fetch, wanted, renewed), renewed)
+        return wanted
+
+    def _expected(self, fetch: Fetch, wanted: Manifest, renewed: _Renew) -> bytes:
+        """The hashes of all chunks that a GET brings, also of those that lie between the wanted ones."""
+        source = fetch.source
+        known = {
+            place.start + i: wanted.hash(place.file_chunk + i)
+            for place in fetch.placements
+            for i in range(place.end - place.start)
+        }
+        if len(known) < source.end - source.start:
+            # Nothing may be written that was not checked before: a first look, at the hashes alone.
+            found = self._fetch(Fetch(source, ()), None, renewed)
+            for chunk in range(source.start, source.end):
+                known.setdefault(chunk, found.hash(chunk - source.start))
+        return b"".join(known[chunk] for chunk in range(source.start, source.end))
+
+    def _fetch(self, fetch: Fetch, expected: bytes | None, renew: _Renew) -> Manifest:
         began_s = time.monotonic()
         written_before = self.written_bytes
         source = fetch.source
@@ -174,8 +248,8 @@ class _Job:
         attempt = wrong = expired = 0
         unpacker = self._unpacker(fetch, expected)
         while True:
+            before = fed
             try:
-                before = fed
                 for count in self._bytes_of(replace(source, byte_start=source.byte_start + fed), unpacker):
                     fed += count
                     self.written_bytes = written_before + unpacker.bytes_written
@@ -186,15 +260,16 @@ class _Job:
                 if expired > MAX_EXPIRED:
                     raise
                 # An url may be signed for the very range that it came with: what is left of one needs all of it.
-                source, moved = self._renewed(source)
-                if not moved and fed == 0:
+                old = source
+                source = renew(source)
+                if fed == 0 and (old.byte_start, old.byte_end) == (source.byte_start, source.byte_end):
                     continue
             except CasUnavailable as error:
                 if not error.retryable:
                     raise
                 # A connection that brought something may be tried again as if it were the first.
                 attempt, began_s = (0, time.monotonic()) if fed > before else (attempt + 1, began_s)
-                delay_s = RETRY.delay_s(
+                delay_s = self._retry.delay_s(
                     attempt, time.monotonic() - began_s, random.random(), error.retry_after_s
                 )
                 if delay_s is None:
@@ -207,7 +282,10 @@ class _Job:
                 wrong += 1
                 if wrong > MAX_WRONG:
                     raise
-                log.warning("wrong bytes from the CDN, asking again: %s", error)
+                log.info("wrong bytes from the CDN, asking again: %s", error)
+            finally:
+                if expected is None:
+                    _check_in_place(fetch, unpacker)
             fed = 0
             self.written_bytes = written_before
             unpacker = self._unpacker(fetch, expected)
@@ -215,36 +293,49 @@ class _Job:
     def _unpacker(self, fetch: Fetch, expected: bytes | None) -> Unpacker:
         source = fetch.source
         places = [(place.start, place.end, place.file_offset) for place in fetch.placements]
-        return Unpacker(self._fd, source.start, source.end, places, expected)
+        fd = self._fd if places else -1
+        return Unpacker(fd, source.start, source.end, places, expected)
 
-    def _bytes_of(self, source: FetchRange, unpacker: Unpacker) -> Any:
+    def _bytes_of(self, source: FetchRange, unpacker: Unpacker) -> Iterator[int]:
         """Receive, decode and write; yields how many bytes each step took."""
         if source.size_bytes == 0:
             return
+        self._check_running()
         buffer = memoryview(bytearray(BUFFER_BYTES))
-        if self._stop.is_set():
-            raise _Stopped
         with self._cas.open_range(source) as body:
             self._body = body
+            # Who set it before the line above did not see the body.
+            self._check_running()
             try:
                 while count := body.readinto(buffer):
                     self.network_bytes += count
                     with self._gate:
-                        if self._stop.is_set():
-                            raise _Stopped
-                        unpacker.feed(buffer[:count])
+                        self._check_running()
+                        try:
+                            unpacker.feed(buffer[:count])
+                        except OSError as error:
+                            raise _NotWritten from error
                     yield count
             except CasUnavailable:
-                if self._stop.is_set():
-                    raise _Stopped from None
+                self._check_running()
                 raise
             finally:
                 self._body = None
 
-    def _renewed(self, source: FetchRange) -> tuple[FetchRange, bool]:
-        """The same chunks behind a new url; True when they lie at other bytes now."""
-        plan = self._cas.reconstruction(self._file_hash)
-        fresh = plan.covering(Term(source.xorb, source.start, source.end, source.end - source.start))
-        if (fresh.start, fresh.end) != (source.start, source.end):
-            raise ReconstructionError("reconstruction: the file is laid out differently than before")
-        return fresh, (fresh.byte_start, fresh.byte_end) != (source.byte_start, source.byte_end)
+    def _check_running(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+
+def _check_in_place(fetch: Fetch, unpacker: Unpacker) -> None:
+    """Chunks of unknown length are written one after the other: none may have reached the next term's place.
+
+    Neighbours may have been proved already, so what was written over them cannot be made good by asking again.
+    """
+    lengths = unpacker.chunks().lengths
+    for place in fetch.placements:
+        start, end = place.start - fetch.source.start, place.end - fetch.source.start
+        if sum(lengths[start:end]) > place.size_bytes:
+            raise _NotWritten from ReconstructionError(
+                f"reconstruction: a term of {place.size_bytes} bytes has more of them in the xorb"
+            )

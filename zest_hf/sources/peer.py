@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zest_hf._native.session import (
     MAX_MANIFEST_ENTRIES,
@@ -24,7 +24,7 @@ from zest_hf._native.session import (
     WritableFile,
 )
 from zest_hf.core.ids import XetHash, xorb_info_hash
-from zest_hf.core.manifest import Manifest
+from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import MAX_TERMS
 from zest_hf.core.transfer import AskPeer, PeerTrouble
@@ -36,6 +36,10 @@ log = logging.getLogger("zest_hf.sources.peer")
 
 # No file has more: the CAS describes at most so many terms of so many chunks.
 MAX_FILE_CHUNKS = min(1 << 28, MAX_TERMS * 8192)
+# Chunks have 8 KiB and more, but for the last of what was chunked in one go.
+LEAST_MEAN_CHUNK_BYTES = 1024
+# Parts of a manifest that are asked for at a time.
+MANIFEST_WINDOW = 4
 
 _TROUBLE = {
     Outcome.NOT_FOUND: PeerTrouble.LACKS,
@@ -50,6 +54,8 @@ class _Holder:
 
     ranges: tuple[tuple[int, int], ...] | None = None
     """None until it has answered."""
+    chunks: int = 0
+    """Of the file, as it says."""
     by_chunk: bool = False
     """It speaks only BEP XET v1: what it holds shows when it is asked."""
 
@@ -61,8 +67,11 @@ class _ManifestQuest:
     peer: int
     chunks: int
     until_s: float
-    parts: dict[int, Manifest]
-    waiting: set[int]
+    parts: dict[int, Manifest] = field(default_factory=dict)
+    waiting: dict[int, int] = field(default_factory=dict)
+    """Token -> first chunk of the part that was asked for."""
+    asked: int = 0
+    """Chunks before this are asked for."""
 
 
 class PeerSource:
@@ -77,8 +86,12 @@ class PeerSource:
         listener: Listener,
         report: Reporter,
         manifest: Manifest | None = None,
+        size_bytes: int | None = None,
     ) -> None:
-        """``listener`` puts the swarm's events where the download's thread finds them; it then calls `handle`."""
+        """``listener`` puts the swarm's events where the download's thread finds them; it then calls `handle`.
+
+        ``size_bytes`` of the file, if known, bounds what peers can claim of it.
+        """
         self._swarm = swarm
         self._file_hash = file_hash
         self._fd = fd
@@ -86,6 +99,7 @@ class PeerSource:
         self._listener = listener
         self._report = report
         self._manifest = manifest
+        self._size_bytes = size_bytes
         self._file: WritableFile | None = None
         self._holders: dict[int, _Holder] = {}
         self._haves: dict[int, tuple[int, float]] = {}  # token -> peer, when to stop waiting
@@ -179,9 +193,10 @@ class PeerSource:
         holder = self._holders.get(peer)
         if holder is None or answer.outcome is not Outcome.OK or not 0 < answer.chunks <= MAX_FILE_CHUNKS:
             return
-        if self._manifest is not None and answer.chunks != len(self._manifest):
-            self._swarm.ban(peer, "says that the file has another number of chunks")
+        if not self._possible(answer.chunks):
+            self._swarm.ban(peer, f"says that the file has {answer.chunks} chunks, which it cannot have")
             return
+        holder.chunks = answer.chunks
         holder.ranges = tuple((start, end) for start, end in answer.ranges if end <= answer.chunks)
         self._report(PeerHolds(peer, holder.ranges))
         if self._manifest is None and self._quest is None:
@@ -190,50 +205,67 @@ class PeerSource:
     # --- the manifest -------------------------------------------------------------------------------------
 
     def _ask_manifest(self, peer: int, chunks: int) -> None:
-        patience_s = self._settings.manifest_patience_s
-        self._quest = _ManifestQuest(peer, chunks, time.monotonic() + patience_s, {}, set())
-        for first in range(0, chunks, MAX_MANIFEST_ENTRIES):
-            count = min(MAX_MANIFEST_ENTRIES, chunks - first)
+        self._quest = _ManifestQuest(peer, chunks, time.monotonic() + self._settings.manifest_patience_s)
+        self._ask_parts(self._quest)
+
+    def _ask_parts(self, quest: _ManifestQuest) -> None:
+        # A few at a time: a peer that talks of a giant file is found out before much of it is here.
+        left_s = quest.until_s - time.monotonic()
+        while quest.asked < quest.chunks and len(quest.waiting) < MANIFEST_WINDOW and left_s > 0:
+            count = min(MAX_MANIFEST_ENTRIES, quest.chunks - quest.asked)
             token = self._swarm.ask_manifest(
-                self._listener, peer, Kind.FILE, self._file_hash, first, count, patience_s
+                self._listener, quest.peer, Kind.FILE, self._file_hash, quest.asked, count, left_s
             )
-            self._quest.waiting.add(token)
+            quest.waiting[token] = quest.asked
+            quest.asked += count
+
+    def _possible(self, chunks: int) -> bool:
+        if self._manifest is not None:
+            return chunks == len(self._manifest)
+        size = self._size_bytes
+        return size is None or size / MAX_CHUNK_BYTES <= chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
 
     def _next_quest(self) -> None:
         failed = self._quest.peer if self._quest is not None else None
         self._quest = None
         for peer, holder in self._holders.items():
             if peer != failed and holder.ranges:
-                self._ask_manifest(peer, max(end for _, end in holder.ranges))
+                self._ask_manifest(peer, holder.chunks)
                 return
 
     def _manifest_part(self, answer: ManifestAnswer) -> None:
         quest = self._quest
         if quest is None or answer.token not in quest.waiting:
             return
-        quest.waiting.discard(answer.token)
-        if answer.outcome is not Outcome.OK or answer.chunks != quest.chunks or len(answer.part) == 0:
-            self._holders.pop(quest.peer, None)
-            self._report(PeerLeft(quest.peer))
-            self._next_quest()
+        first = quest.waiting.pop(answer.token)
+        wanted = min(MAX_MANIFEST_ENTRIES, quest.chunks - first)
+        if answer.outcome is not Outcome.OK or answer.chunks != quest.chunks or len(answer.part) != wanted:
+            self._give_up_on(quest.peer)
             return
-        quest.parts[answer.first] = answer.part
+        quest.parts[first] = answer.part
+        self._ask_parts(quest)
         if quest.waiting:
+            return
+        if quest.asked < quest.chunks:
+            self._give_up_on(quest.peer)
             return
         manifest = Manifest.join(part for _, part in sorted(quest.parts.items()))
         try:
             manifest.prove_file(self._file_hash)
         except ProofError as error:
             self._swarm.ban(quest.peer, f"sent a manifest that is not the file's: {error}"[:120])
-            self._holders.pop(quest.peer, None)
-            self._report(PeerLeft(quest.peer))
-            self._next_quest()
+            self._give_up_on(quest.peer)
             return
         self.know(manifest)
         self._report(ManifestProved(manifest))
         for peer, holder in self._holders.items():
             if holder.by_chunk:
                 self._offer_by_chunk(peer)
+
+    def _give_up_on(self, peer: int) -> None:
+        self._holders.pop(peer, None)
+        self._report(PeerLeft(peer))
+        self._next_quest()
 
     # --- pieces ---------------------------------------------------------------------------------------------
 

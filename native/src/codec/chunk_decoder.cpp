@@ -48,18 +48,26 @@ ChunkHeader parse_header(const uint8_t *bytes, uint32_t index) {
 
 const uint8_t *ChunkDecoder::decode(const ChunkHeader &header, const uint8_t *payload, uint32_t index) {
     if (header.scheme == ZEST_SCHEME_NONE) return payload;
-    // Not value-initialised: both buffers are always filled before they are read.
+    // Not value-initialised: it is always filled before it is read.
     if (!out_) out_.reset(new uint8_t[ZEST_CHUNK_MAX]);
+    decode_into(header, payload, index, out_.get());
+    return out_.get();
+}
+
+void ChunkDecoder::decode_into(const ChunkHeader &header, const uint8_t *payload, uint32_t index, uint8_t *out) {
+    if (header.scheme == ZEST_SCHEME_NONE) {
+        std::memcpy(out, payload, header.unpacked_size);
+        return;
+    }
     const bool plain = header.scheme == ZEST_SCHEME_LZ4;
     if (!plain && !shuffled_) shuffled_.reset(new uint8_t[ZEST_CHUNK_MAX]);
-    uint8_t *target = plain ? out_.get() : shuffled_.get();
+    uint8_t *target = plain ? out : shuffled_.get();
     if (!frames_.decode(payload, header.packed_size, target, header.unpacked_size)) {
         throw Failure(make_error(ZEST_MALFORMED, "chunk %u: its LZ4 frame does not expand to %u bytes", index,
                                  header.unpacked_size));
     }
-    if (header.scheme == ZEST_SCHEME_BG4_LZ4) bg4_join(target, header.unpacked_size, out_.get());
-    if (header.scheme == ZEST_SCHEME_BITSLICE_LZ4) bitslice_join(target, header.unpacked_size, out_.get());
-    return out_.get();
+    if (header.scheme == ZEST_SCHEME_BG4_LZ4) bg4_join(target, header.unpacked_size, out);
+    if (header.scheme == ZEST_SCHEME_BITSLICE_LZ4) bitslice_join(target, header.unpacked_size, out);
 }
 
 }  // namespace zest

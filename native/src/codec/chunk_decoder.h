@@ -28,6 +28,9 @@ public:
     // Throws Failure.
     const uint8_t *decode(const ChunkHeader &header, const uint8_t *payload, uint32_t index);
 
+    // The same into out[0, unpacked_size).
+    void decode_into(const ChunkHeader &header, const uint8_t *payload, uint32_t index, uint8_t *out);
+
 private:
     FrameDecoder frames_;
     std::unique_ptr<uint8_t[]> shuffled_;

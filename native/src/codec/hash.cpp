@@ -20,7 +20,7 @@ constexpr Key verification_key = {127, 24,  87, 214, 206, 86,  237, 102, 18, 127
                                   164, 205, 38, 213, 181, 219, 73,  230, 65, 36,  152, 127, 40,  251, 148, 195};
 constexpr Key file_key = {};
 
-Hash keyed(const Key &key, const uint8_t *data, size_t size) {
+Hash keyed(const uint8_t *key, const uint8_t *data, size_t size) {
     blake3_hasher hasher;
     blake3_hasher_init_keyed(&hasher, key);
     if (size != 0) blake3_hasher_update(&hasher, data, size);
@@ -35,6 +35,7 @@ Hash chunk_hash(const uint8_t *data, size_t size) { return keyed(data_key, data,
 Hash node_hash(const uint8_t *text, size_t size) { return keyed(node_key, text, size); }
 Hash verification_hash(const uint8_t *raw, size_t size) { return keyed(verification_key, raw, size); }
 Hash file_salt_hash(const Hash &root) { return keyed(file_key, root.data(), root.size()); }
+Hash keyed_hash(const uint8_t key[32], const uint8_t hash[32]) { return keyed(key, hash, ZEST_HASH_SIZE); }
 
 }  // namespace zest
 
@@ -50,5 +51,12 @@ void zest_chunk_hash(const uint8_t *data, size_t size, uint8_t out[32]) {
 void zest_verification_hash(const uint8_t *hashes, size_t count, uint8_t out[32]) {
     const zest::Hash hash = zest::verification_hash(hashes, count * ZEST_HASH_SIZE);
     std::memcpy(out, hash.data(), hash.size());
+}
+
+void zest_keyed_hashes(const uint8_t *hashes, size_t count, const uint8_t key[32], uint8_t *out) {
+    for (size_t i = 0; i < count; ++i) {
+        const zest::Hash hash = zest::keyed_hash(key, hashes + i * ZEST_HASH_SIZE);
+        std::memcpy(out + i * ZEST_HASH_SIZE, hash.data(), hash.size());
+    }
 }
 }

@@ -2,9 +2,9 @@
 //
 // A level is cut into groups; the hash of a group is the keyed BLAKE3 of one text line per member,
 // "<hash text> : <length>\n", and its length is the sum of its members'. The groups are the next level, until one is
-// left.
+// left. Where a group ends depends on its own members alone, so that every level can be built as the members come.
+#include <array>
 #include <cstring>
-#include <vector>
 
 #include "error.h"
 #include "hash.h"
@@ -30,15 +30,6 @@ uint64_t load_le64(const uint8_t *bytes) {
 }
 
 bool cuts(const Hash &hash) { return load_le64(hash.data() + 24) % cut_divisor == 0; }
-
-size_t group_size(const Node *nodes, size_t count) {
-    if (count < group_min) return count;
-    const size_t limit = count < group_max ? count : group_max;
-    for (size_t i = group_min - 1; i < limit; ++i) {
-        if (cuts(nodes[i].hash)) return i + 1;
-    }
-    return limit;
-}
 
 // The text form of a hash: four little-endian words, each as 16 hex digits.
 uint8_t *write_hash(uint8_t *out, const Hash &hash) {
@@ -78,45 +69,110 @@ Node merge(const Node *nodes, size_t count) {
     return {node_hash(text, static_cast<size_t>(out - text)), length};
 }
 
-Hash root(const uint8_t *hashes, const uint32_t *lengths, size_t count) {
-    if (count == 0) return Hash{};
-    std::vector<Node> level(count);
-    for (size_t i = 0; i < count; ++i) {
-        std::memcpy(level[i].hash.data(), hashes + i * ZEST_HASH_SIZE, ZEST_HASH_SIZE);
-        level[i].length = lengths[i];
-    }
-    while (count > 1) {
-        size_t groups = 0;
-        // In place: every group has at least one member, so that writing never overtakes reading.
-        for (size_t i = 0; i < count;) {
-            const size_t members = group_size(&level[i], count - i);
-            level[groups++] = merge(&level[i], members);
-            i += members;
-        }
-        count = groups;
-    }
-    return level[0].hash;
-}
-
 }  // namespace
+
+class Tree {
+public:
+    void add(const uint8_t *hashes, const uint32_t *lengths, size_t count) {
+        for (size_t i = 0; i < count; ++i) {
+            Node node;
+            std::memcpy(node.hash.data(), hashes + i * ZEST_HASH_SIZE, ZEST_HASH_SIZE);
+            node.length = lengths[i];
+            add(0, node);
+        }
+    }
+
+    bool empty() const { return levels_[0].size == 0 && !levels_[0].merged; }
+
+    // 32 zero bytes for no members.
+    Hash root() const {
+        if (empty()) return Hash{};
+        Tree ended = *this;
+        // The end of the list ends the open group of every level, from the lowest to the one that has a single member.
+        for (size_t level = 0;; ++level) {
+            const Level &open = ended.levels_[level];
+            if (open.size == 1 && !open.merged) return open.members[0].hash;
+            if (open.size != 0) ended.close(level);
+        }
+    }
+
+    // 32 zero bytes for an empty file, not the keyed hash of a zero root.
+    Hash file_hash() const { return empty() ? Hash{} : file_salt_hash(root()); }
+
+private:
+    struct Level {
+        std::array<Node, group_max> members{};  // of the open group
+        size_t size = 0;
+        bool merged = false;  // a group of this level is complete already
+    };
+
+    void add(size_t level, const Node &node) {
+        Level &open = levels_[level];
+        open.members[open.size++] = node;
+        if (open.size == group_max || (open.size >= group_min && cuts(node.hash))) close(level);
+    }
+
+    void close(size_t level) {
+        Level &open = levels_[level];
+        const Node parent = merge(open.members.data(), open.size);
+        open.size = 0;
+        open.merged = true;
+        add(level + 1, parent);
+    }
+
+    // All groups of a level but its last have 3 members or more: 2^64 members make 41 levels, and two for the ends.
+    std::array<Level, 43> levels_;
+};
+
 }  // namespace zest
 
+struct zest_tree : zest::Tree {};
+
 extern "C" {
+
+zest_tree *zest_tree_new(zest_error *err) {
+    zest_tree *made = nullptr;
+    zest::guard(err, [&] { made = new zest_tree; });
+    return made;
+}
+
+zest_tree *zest_tree_copy(const zest_tree *tree, zest_error *err) {
+    zest_tree *made = nullptr;
+    zest::guard(err, [&] { made = new zest_tree(*tree); });
+    return made;
+}
+
+void zest_tree_free(zest_tree *tree) { delete tree; }
+
+void zest_tree_add(zest_tree *tree, const uint8_t *hashes, const uint32_t *lengths, size_t count) {
+    tree->add(hashes, lengths, count);
+}
+
+void zest_tree_root(const zest_tree *tree, uint8_t out[32]) {
+    const zest::Hash hash = tree->root();
+    std::memcpy(out, hash.data(), hash.size());
+}
+
+void zest_tree_file_hash(const zest_tree *tree, uint8_t out[32]) {
+    const zest::Hash hash = tree->file_hash();
+    std::memcpy(out, hash.data(), hash.size());
+}
 
 zest_status zest_merkle_root(const uint8_t *hashes, const uint32_t *lengths, size_t count, uint8_t out[32],
                              zest_error *err) {
     return zest::guard(err, [&] {
-        const zest::Hash hash = zest::root(hashes, lengths, count);
-        std::memcpy(out, hash.data(), hash.size());
+        zest_tree tree;
+        tree.add(hashes, lengths, count);
+        zest_tree_root(&tree, out);
     });
 }
 
 zest_status zest_file_hash(const uint8_t *hashes, const uint32_t *lengths, size_t count, uint8_t out[32],
                            zest_error *err) {
     return zest::guard(err, [&] {
-        // An empty file has the zero hash, not the keyed hash of a zero root.
-        const zest::Hash hash = count == 0 ? zest::Hash{} : zest::file_salt_hash(zest::root(hashes, lengths, count));
-        std::memcpy(out, hash.data(), hash.size());
+        zest_tree tree;
+        tree.add(hashes, lengths, count);
+        zest_tree_file_hash(&tree, out);
     });
 }
 }

@@ -21,18 +21,22 @@ constexpr size_t buffer_size = read_size + ZEST_CHUNK_MAX;
 
 struct zest_scan {
 public:
-    zest_scan(int fd, uint64_t size, int rule)
-        : fd_(fd), size_(size), buffer_(new uint8_t[buffer_size]), boundaries_(rule) {
+    zest_scan(int fd, uint64_t begin, uint64_t end, uint64_t size, int rule)
+        : fd_(fd), end_(end), size_(size), read_(begin), at_(begin), boundaries_(rule) {
         zest::check_rule(rule);
+        if (begin > end || end > size) {
+            throw zest::Failure(zest::make_error(ZEST_BAD_ARGUMENT, "a part of a file that is not inside the file"));
+        }
+        buffer_.reset(new uint8_t[buffer_size]);
 #ifdef POSIX_FADV_SEQUENTIAL
         // Only advice: a file system that refuses it is as good.
-        (void)::posix_fadvise(fd, 0, static_cast<off_t>(size), POSIX_FADV_SEQUENTIAL);
+        (void)::posix_fadvise(fd, static_cast<off_t>(begin), static_cast<off_t>(end - begin), POSIX_FADV_SEQUENTIAL);
 #endif
     }
 
     size_t next(size_t max_chunks, uint8_t *hashes, uint32_t *lengths) {
         size_t count = 0;
-        while (count < max_chunks) {
+        while (count < max_chunks && at_ < end_) {
             size_t taken = 0;
             const bool ended = boundaries_.next(buffer_.get() + searched_, filled_ - searched_, taken);
             searched_ += taken;
@@ -46,6 +50,7 @@ public:
             const zest::Hash hash = zest::chunk_hash(buffer_.get() + begin_, length);
             std::memcpy(hashes + count * ZEST_HASH_SIZE, hash.data(), hash.size());
             lengths[count++] = static_cast<uint32_t>(length);
+            at_ += length;
             begin_ = searched_;
         }
         return count;
@@ -73,8 +78,10 @@ private:
     }
 
     const int fd_;
+    const uint64_t end_;
     const uint64_t size_;
-    uint64_t read_ = 0;  // of the file
+    uint64_t read_;  // of the file
+    uint64_t at_;    // where the current chunk starts in the file
     std::unique_ptr<uint8_t[]> buffer_;
     size_t begin_ = 0;     // of the current chunk
     size_t searched_ = 0;  // up to here for a boundary
@@ -84,9 +91,9 @@ private:
 
 extern "C" {
 
-zest_scan *zest_scan_new(int32_t fd, uint64_t size, int32_t rule, zest_error *err) {
+zest_scan *zest_scan_new(int32_t fd, uint64_t begin, uint64_t end, uint64_t size, int32_t rule, zest_error *err) {
     zest_scan *made = nullptr;
-    zest::guard(err, [&] { made = new zest_scan(fd, size, rule); });
+    zest::guard(err, [&] { made = new zest_scan(fd, begin, end, size, rule); });
     return made;
 }
 

@@ -1,22 +1,22 @@
 // The C interface: checks what it is given, lets no exception out.
-#include "zest_swarm.h"
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "peer.hpp"
 #include "session.hpp"
 #include "transfer.hpp"
-
-#include <cerrno>
-#include <cstring>
-#include <fcntl.h>
-#include <unistd.h>
+#include "zest_swarm.h"
 
 struct zest_session {
-  explicit zest_session(zest_session_config const &config) : session(config) {}
-  zest::Session session;
+    explicit zest_session(zest_session_config const &config) : session(config) {}
+    zest::Session session;
 };
 
 struct zest_transfer {
-  std::shared_ptr<zest::Transfer> transfer;
+    std::shared_ptr<zest::Transfer> transfer;
 };
 
 namespace {
@@ -24,72 +24,70 @@ namespace {
 using namespace zest;
 
 Hash hash_at(std::uint8_t const *raw) {
-  Hash out;
-  std::memcpy(out.data(), raw, out.size());
-  return out;
+    Hash out;
+    std::memcpy(out.data(), raw, out.size());
+    return out;
 }
 
 // Chunk lists as callers give them, with the byte offset of each chunk. False: a length is out of range.
 bool take_chunks(std::uint32_t chunks, std::uint8_t const *hashes, std::uint32_t const *lengths, std::vector<Hash> &out,
                  std::vector<std::uint64_t> &offsets) {
-  if (chunks > wire::max_object_chunks)
-    return false;
-  out.resize(chunks);
-  if (chunks)
-    std::memcpy(out.data(), hashes, std::size_t{32} * chunks);
-  offsets.resize(std::size_t{chunks} + 1);
-  for (std::uint32_t i = 0; i < chunks; ++i) {
-    if (lengths[i] == 0 || lengths[i] > wire::max_chunk_bytes)
-      return false;
-    offsets[i + 1] = offsets[i] + lengths[i];
-  }
-  return true;
+    if (chunks > wire::max_object_chunks) return false;
+    out.resize(chunks);
+    if (chunks) std::memcpy(out.data(), hashes, std::size_t{32} * chunks);
+    offsets.resize(std::size_t{chunks} + 1);
+    for (std::uint32_t i = 0; i < chunks; ++i) {
+        if (lengths[i] == 0 || lengths[i] > wire::max_chunk_bytes) return false;
+        offsets[i + 1] = offsets[i] + lengths[i];
+    }
+    return true;
 }
 
-void push_outcome(Session &session, std::uint32_t type, std::uint32_t peer, std::uint64_t token, std::uint32_t outcome) {
-  zest_event event{};
-  event.type = type;
-  event.peer = peer;
-  event.token = token;
-  event.status = outcome;
-  session.events().push(event);
+void push_outcome(Session &session, std::uint32_t type, std::uint32_t peer, std::uint64_t token,
+                  std::uint32_t outcome) {
+    zest_event event{};
+    event.type = type;
+    event.peer = peer;
+    event.token = token;
+    event.status = outcome;
+    session.events().push(event);
 }
 
 // An exception here can only be a lack of memory; what was asked then ends by the caller's own deadline.
-template <typename F> void guarded(F &&f) noexcept {
-  try {
-    f();
-  } catch (...) {
-  }
+template <typename F>
+void guarded(F &&f) noexcept {
+    try {
+        f();
+    } catch (...) {
+    }
 }
 
-template <typename T> size_t copy_out(std::vector<T> const &from, T *out, size_t capacity) {
-  for (size_t i = 0; i < from.size() && i < capacity; ++i)
-    out[i] = from[i];
-  return from.size();
+template <typename T>
+size_t copy_out(std::vector<T> const &from, T *out, size_t capacity) {
+    for (size_t i = 0; i < from.size() && i < capacity; ++i) out[i] = from[i];
+    return from.size();
 }
 
-} // namespace
+}  // namespace
 
 extern "C" {
 
 zest_session *zest_session_open(const zest_session_config *config, char *error, size_t error_size) {
-  try {
-    return new zest_session(*config);
-  } catch (std::exception const &e) {
-    if (error_size) {
-      std::strncpy(error, e.what(), error_size - 1);
-      error[error_size - 1] = 0;
+    try {
+        return new zest_session(*config);
+    } catch (std::exception const &e) {
+        if (error_size) {
+            std::strncpy(error, e.what(), error_size - 1);
+            error[error_size - 1] = 0;
+        }
+    } catch (...) {
+        if (error_size) *error = 0;
     }
-  } catch (...) {
-    if (error_size)
-      *error = 0;
-  }
-  return nullptr;
+    return nullptr;
 }
 
 void zest_session_close(zest_session *session) {
-  guarded([&] { delete session; });
+    guarded([&] { delete session; });
 }
 
 uint16_t zest_session_port(zest_session *session) { return session->session.port(); }
@@ -97,150 +95,149 @@ uint16_t zest_session_port(zest_session *session) { return session->session.port
 int zest_session_event_fd(zest_session *session) { return session->session.events().fd(); }
 
 int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload, size_t capacity) {
-  return session->session.events().next(event, payload, capacity);
+    return session->session.events().next(event, payload, capacity);
 }
 
-int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash, uint64_t token) {
-  try {
-    std::optional<InfoHash> swarm;
-    if (info_hash) {
-      swarm.emplace();
-      std::memcpy(swarm->data(), info_hash, swarm->size());
+int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash,
+                      uint64_t token) {
+    try {
+        std::optional<InfoHash> swarm;
+        if (info_hash) {
+            swarm.emplace();
+            std::memcpy(swarm->data(), info_hash, swarm->size());
+        }
+        return session->session.dial(host, port, swarm, token) ? 0 : -1;
+    } catch (...) {
+        return -1;
     }
-    return session->session.dial(host, port, swarm, token) ? 0 : -1;
-  } catch (...) {
-    return -1;
-  }
 }
 
 void zest_session_ban(zest_session *session, uint32_t peer, const char *reason) {
-  guarded([&] { session->session.ban(peer, reason); });
+    guarded([&] { session->session.ban(peer, reason); });
 }
 
 void zest_session_ask_have(zest_session *session, uint64_t token, uint32_t peer, int kind, const uint8_t *hash,
                            uint32_t timeout_ms) {
-  guarded([&] {
-    auto &s = session->session;
-    s.with_peer(
-        peer,
-        [&s, token, kind, hash = hash_at(hash), timeout_ms](Peer &p) {
-          p.requester.ask_have(token, static_cast<Kind>(kind), hash, timeout_ms, s.now_ms());
-        },
-        [&s, token, peer] { push_outcome(s, ZEST_EVENT_HAVE, peer, token, ZEST_OUTCOME_GONE); });
-  });
+    guarded([&] {
+        auto &s = session->session;
+        s.with_peer(
+            peer,
+            [&s, token, kind, hash = hash_at(hash), timeout_ms](Peer &p) {
+                p.requester.ask_have(token, static_cast<Kind>(kind), hash, timeout_ms, s.now_ms());
+            },
+            [&s, token, peer] { push_outcome(s, ZEST_EVENT_HAVE, peer, token, ZEST_OUTCOME_GONE); });
+    });
 }
 
 void zest_session_ask_manifest(zest_session *session, uint64_t token, uint32_t peer, int kind, const uint8_t *hash,
                                uint32_t first, uint32_t count, uint32_t timeout_ms) {
-  guarded([&] {
-    auto &s = session->session;
-    s.with_peer(
-        peer,
-        [&s, token, kind, hash = hash_at(hash), first, count, timeout_ms](Peer &p) {
-          p.requester.ask_manifest(token, static_cast<Kind>(kind), hash, first, count, timeout_ms, s.now_ms());
-        },
-        [&s, token, peer] { push_outcome(s, ZEST_EVENT_MANIFEST, peer, token, ZEST_OUTCOME_GONE); });
-  });
+    guarded([&] {
+        auto &s = session->session;
+        s.with_peer(
+            peer,
+            [&s, token, kind, hash = hash_at(hash), first, count, timeout_ms](Peer &p) {
+                p.requester.ask_manifest(token, static_cast<Kind>(kind), hash, first, count, timeout_ms, s.now_ms());
+            },
+            [&s, token, peer] { push_outcome(s, ZEST_EVENT_MANIFEST, peer, token, ZEST_OUTCOME_GONE); });
+    });
 }
 
 zest_transfer *zest_transfer_open(int fd, uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths) {
-  try {
-    std::vector<Hash> list;
-    std::vector<std::uint64_t> offsets;
-    if (!take_chunks(chunks, hashes, lengths, list, offsets)) {
-      errno = EINVAL;
-      return nullptr;
+    try {
+        std::vector<Hash> list;
+        std::vector<std::uint64_t> offsets;
+        if (!take_chunks(chunks, hashes, lengths, list, offsets)) {
+            errno = EINVAL;
+            return nullptr;
+        }
+        int const own = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (own < 0) return nullptr;
+        return new zest_transfer{std::make_shared<Transfer>(own, std::move(list), std::move(offsets))};
+    } catch (...) {
+        errno = ENOMEM;
+        return nullptr;
     }
-    int const own = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (own < 0)
-      return nullptr;
-    return new zest_transfer{std::make_shared<Transfer>(own, std::move(list), std::move(offsets))};
-  } catch (...) {
-    errno = ENOMEM;
-    return nullptr;
-  }
 }
 
 void zest_transfer_close(zest_transfer *transfer) {
-  if (!transfer)
-    return;
-  transfer->transfer->close();
-  delete transfer;
+    if (!transfer) return;
+    transfer->transfer->close();
+    delete transfer;
 }
 
 void zest_session_ask_piece(zest_session *session, uint64_t token, uint32_t peer, zest_transfer *transfer, int kind,
                             const uint8_t *hash, uint32_t object_first, uint32_t file_first, uint32_t count,
                             uint32_t timeout_ms) {
-  guarded([&] {
-    auto &s = session->session;
-    Requester::Piece piece{token,        transfer->transfer, static_cast<Kind>(kind), hash_at(hash),
-                           object_first, file_first,         count,                   timeout_ms};
-    s.with_peer(
-        peer, [&s, piece](Peer &p) { p.requester.ask_piece(piece, s.now_ms()); },
-        [&s, token, peer] { push_outcome(s, ZEST_EVENT_PIECE, peer, token, ZEST_OUTCOME_GONE); });
-  });
+    guarded([&] {
+        auto &s = session->session;
+        Requester::Piece piece{token,         transfer->transfer, static_cast<Kind>(kind),
+                               hash_at(hash), object_first,       file_first,
+                               count,         timeout_ms};
+        s.with_peer(
+            peer, [&s, piece](Peer &p) { p.requester.ask_piece(piece, s.now_ms()); },
+            [&s, token, peer] { push_outcome(s, ZEST_EVENT_PIECE, peer, token, ZEST_OUTCOME_GONE); });
+    });
 }
 
 void zest_session_cancel_piece(zest_session *session, uint32_t peer, uint64_t token) {
-  guarded([&] {
-    session->session.with_peer(
-        peer, [token](Peer &p) { p.requester.cancel_piece(token); }, [] {});
-  });
+    guarded([&] {
+        session->session.with_peer(
+            peer, [token](Peer &p) { p.requester.cancel_piece(token); }, [] {});
+    });
 }
 
-int zest_session_share(zest_session *session, const char *path, uint64_t size, int64_t mtime_ns, const uint8_t *file_hash,
-                       uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths, uint32_t terms,
-                       const zest_term *term) {
-  try {
-    auto file = std::make_shared<SharedFile>();
-    file->path = path;
-    file->size = size;
-    file->mtime_ns = mtime_ns;
-    file->hash = hash_at(file_hash);
-    if (!take_chunks(chunks, hashes, lengths, file->chunk_hashes, file->offsets) || file->offsets.back() != size)
-      return -1;
-    for (std::uint32_t i = 0; i < terms; ++i) {
-      if (term[i].start >= term[i].end || term[i].end > wire::max_object_chunks)
+int zest_session_share(zest_session *session, const char *path, uint64_t size, int64_t mtime_ns,
+                       const uint8_t *file_hash, uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths,
+                       uint32_t terms, const zest_term *term) {
+    try {
+        auto file = std::make_shared<SharedFile>();
+        file->path = path;
+        file->size = size;
+        file->mtime_ns = mtime_ns;
+        file->hash = hash_at(file_hash);
+        if (!take_chunks(chunks, hashes, lengths, file->chunk_hashes, file->offsets) || file->offsets.back() != size)
+            return -1;
+        for (std::uint32_t i = 0; i < terms; ++i) {
+            if (term[i].start >= term[i].end || term[i].end > wire::max_object_chunks) return -1;
+            file->terms.push_back({hash_at(term[i].xorb), {term[i].start, term[i].end}});
+        }
+        return session->session.store().add(std::move(file)) ? 0 : -1;
+    } catch (...) {
         return -1;
-      file->terms.push_back({hash_at(term[i].xorb), {term[i].start, term[i].end}});
     }
-    return session->session.store().add(std::move(file)) ? 0 : -1;
-  } catch (...) {
-    return -1;
-  }
 }
 
 void zest_session_unshare(zest_session *session, const char *path, const uint8_t *file_hash) {
-  guarded([&] { session->session.store().remove(path, hash_at(file_hash)); });
+    guarded([&] { session->session.store().remove(path, hash_at(file_hash)); });
 }
 
 size_t zest_session_peers(zest_session *session, zest_peer_info *out, size_t capacity) {
-  try {
-    return copy_out(session->session.peers(), out, capacity);
-  } catch (...) {
-    return 0;
-  }
+    try {
+        return copy_out(session->session.peers(), out, capacity);
+    } catch (...) {
+        return 0;
+    }
 }
 
 size_t zest_session_bans(zest_session *session, zest_ban_info *out, size_t capacity) {
-  try {
-    return copy_out(session->session.bans(), out, capacity);
-  } catch (...) {
-    return 0;
-  }
+    try {
+        return copy_out(session->session.bans(), out, capacity);
+    } catch (...) {
+        return 0;
+    }
 }
 
 size_t zest_session_shares(zest_session *session, zest_share_info *out, size_t capacity) {
-  try {
-    return copy_out(session->session.shares(), out, capacity);
-  } catch (...) {
-    return 0;
-  }
+    try {
+        return copy_out(session->session.shares(), out, capacity);
+    } catch (...) {
+        return 0;
+    }
 }
 
 void zest_session_get_stats(zest_session *session, zest_session_stats *out) {
-  *out = zest_session_stats{};
-  guarded([&] { *out = session->session.stats(); });
+    *out = zest_session_stats{};
+    guarded([&] { *out = session->session.stats(); });
 }
 
-} // extern "C"
+}  // extern "C"

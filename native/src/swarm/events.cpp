@@ -1,54 +1,52 @@
 #include "events.hpp"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
-#include <sys/eventfd.h>
 #include <system_error>
-#include <unistd.h>
 
 namespace zest {
 
 Events::Events() : fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (fd_ < 0)
-    throw std::system_error(errno, std::generic_category(), "eventfd");
+    if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
 
 Events::~Events() { ::close(fd_); }
 
 void Events::push(zest_event event, std::vector<std::uint8_t> payload) {
-  event.payload_size = static_cast<std::uint32_t>(payload.size());
-  bool first;
-  {
-    std::lock_guard lock(mutex_);
-    first = queue_.empty();
-    queue_.push_back({event, std::move(payload)});
-  }
-  if (first) {
-    std::uint64_t const one = 1;
-    // The counter cannot overflow: the reader resets it whenever it finds the queue empty.
-    [[maybe_unused]] auto const n = ::write(fd_, &one, sizeof one);
-  }
+    event.payload_size = static_cast<std::uint32_t>(payload.size());
+    bool first;
+    {
+        std::lock_guard lock(mutex_);
+        first = queue_.empty();
+        queue_.push_back({event, std::move(payload)});
+    }
+    if (first) {
+        std::uint64_t const one = 1;
+        // The counter cannot overflow: the reader resets it whenever it finds the queue empty.
+        [[maybe_unused]] auto const n = ::write(fd_, &one, sizeof one);
+    }
 }
 
 void Events::push(zest_event event, std::string_view payload) {
-  push(event, std::vector<std::uint8_t>(payload.begin(), payload.end()));
+    push(event, std::vector<std::uint8_t>(payload.begin(), payload.end()));
 }
 
 int Events::next(zest_event *event, std::uint8_t *payload, std::size_t capacity) {
-  std::lock_guard lock(mutex_);
-  if (queue_.empty()) {
-    std::uint64_t count;
-    [[maybe_unused]] auto const n = ::read(fd_, &count, sizeof count);
-    return 0;
-  }
-  auto &entry = queue_.front();
-  *event = entry.event;
-  if (entry.payload.size() > capacity)
-    return -1;
-  if (!entry.payload.empty())
-    std::memcpy(payload, entry.payload.data(), entry.payload.size());
-  queue_.pop_front();
-  return 1;
+    std::lock_guard lock(mutex_);
+    if (queue_.empty()) {
+        std::uint64_t count;
+        [[maybe_unused]] auto const n = ::read(fd_, &count, sizeof count);
+        return 0;
+    }
+    auto &entry = queue_.front();
+    *event = entry.event;
+    if (entry.payload.size() > capacity) return -1;
+    if (!entry.payload.empty()) std::memcpy(payload, entry.payload.data(), entry.payload.size());
+    queue_.pop_front();
+    return 1;
 }
 
-} // namespace zest
+}  // namespace zest

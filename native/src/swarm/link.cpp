@@ -1,93 +1,122 @@
 #include "link.hpp"
 
-#include "zest_swarm.h"
-
+#include <algorithm>
 #include <libtorrent/error_code.hpp>
 #include <libtorrent/operations.hpp>
+#include <libtorrent/torrent_peer.hpp>
+
+#include "zest_swarm.h"
 
 namespace zest {
 namespace {
 
 // Small messages that wait for the end of a long one.
 constexpr std::size_t max_waiting_bytes = 1 << 20;
+// Bytes that a peer leaves unread. Answers stop well below (responder.cpp); only who asks and asks and never reads
+// gets here.
+constexpr int max_unread_bytes = 8 << 20;
 
 // What libtorrent keeps until the bytes are written: all but the last of a block. It asks for data() and size() only
 // and has room for 32 bytes. size() must be what is sent: into room left over libtorrent would put the next message
 // without starting a write.
 struct Holder {
-  std::unique_ptr<SendBlock> block;
-  Holder(std::unique_ptr<SendBlock> b) : block(std::move(b)) {}
-  Holder(Holder &&) noexcept = default;
-  Holder &operator=(Holder &&) noexcept = default;
-  ~Holder() {
-    if (block && block->sent)
-      block->sent();
-  }
-  char *data() const { return block->data.get(); }
-  int size() const { return static_cast<int>(block->size) - 1; }
+    std::unique_ptr<SendBlock> block;
+    Holder(std::unique_ptr<SendBlock> b) : block(std::move(b)) {}
+    Holder(Holder &&) noexcept = default;
+    Holder &operator=(Holder &&) noexcept = default;
+    ~Holder() {
+        if (block && block->sent) block->sent();
+    }
+    char *data() const { return block->data.get(); }
+    int size() const { return static_cast<int>(block->size) - 1; }
 };
 
-} // namespace
+}  // namespace
 
-Link::Link(lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token)
-    : connection_(connection), number_(number), token_(token) {}
+Link::Link(lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token, Post const &post)
+    : connection_(connection), number_(number), token_(token), post_(post) {}
+
+std::string Link::host() const { return connection_.remote().address().to_string(); }
 
 std::string Link::address() const {
-  auto const &remote = connection_.remote();
-  auto const host = remote.address().to_string();
-  auto const port = std::to_string(remote.port());
-  return remote.address().is_v6() ? "[" + host + "]:" + port : host + ":" + port;
+    auto const &remote = connection_.remote();
+    auto const host = remote.address().to_string();
+    auto const port = std::to_string(remote.port());
+    return remote.address().is_v6() ? "[" + host + "]:" + port : host + ":" + port;
 }
 
 std::uint32_t Link::speaks() const noexcept {
-  return (xet_id ? std::uint32_t{ZEST_SPEAKS_XET} : 0u) | (zest_id ? std::uint32_t{ZEST_SPEAKS_ZEST} : 0u);
+    return (xet_id ? std::uint32_t{ZEST_SPEAKS_XET} : 0u) | (zest_id ? std::uint32_t{ZEST_SPEAKS_ZEST} : 0u);
 }
 
 void Link::put_frame(std::uint8_t *out, int extension_id, std::size_t payload) {
-  out = wire::put_u32(out, static_cast<std::uint32_t>(payload + 2));
-  out[0] = 20;
-  out[1] = static_cast<std::uint8_t>(extension_id);
+    out = wire::put_u32(out, static_cast<std::uint32_t>(payload + 2));
+    out[0] = 20;
+    out[1] = static_cast<std::uint8_t>(extension_id);
 }
 
 void Link::send(int extension_id, std::vector<std::uint8_t> const &message) {
-  if (gone() || extension_id == 0)
-    return;
-  if (inside_message_ && waiting_.size() > max_waiting_bytes)
-    return disconnect();
-  std::vector<std::uint8_t> framed(frame_bytes + message.size());
-  put_frame(framed.data(), extension_id, message.size());
-  std::copy(message.begin(), message.end(), framed.begin() + frame_bytes);
-  if (inside_message_)
-    waiting_.insert(waiting_.end(), framed.begin(), framed.end());
-  else
-    connection_.send_buffer(reinterpret_cast<char const *>(framed.data()), static_cast<int>(framed.size()));
+    if (gone() || extension_id == 0) return;
+    auto const native = connection_.native_handle();
+    if (!native) return;
+    if ((inside_message_ && waiting_.size() > max_waiting_bytes) || native->send_buffer_size() > max_unread_bytes)
+        return disconnect("does not read what it asks for");
+    std::vector<std::uint8_t> framed(frame_bytes + message.size());
+    put_frame(framed.data(), extension_id, message.size());
+    std::copy(message.begin(), message.end(), framed.begin() + frame_bytes);
+    if (inside_message_)
+        waiting_.insert(waiting_.end(), framed.begin(), framed.end());
+    else
+        connection_.send_buffer(reinterpret_cast<char const *>(framed.data()), static_cast<int>(framed.size()));
 }
 
 void Link::end_message() {
-  inside_message_ = false;
-  if (!waiting_.empty() && !gone())
-    connection_.send_buffer(reinterpret_cast<char const *>(waiting_.data()), static_cast<int>(waiting_.size()));
-  waiting_.clear();
+    inside_message_ = false;
+    if (!waiting_.empty() && !gone())
+        connection_.send_buffer(reinterpret_cast<char const *>(waiting_.data()), static_cast<int>(waiting_.size()));
+    waiting_.clear();
 }
 
 void Link::send_block(std::unique_ptr<SendBlock> block) {
-  auto const native = connection_.native_handle();
-  if (!native || gone() || block->size == 0)
-    return;
-  // Appending does not start a write, sending does: the last byte goes by the sending call.
-  char const last = block->data[block->size - 1];
-  auto const size = static_cast<int>(block->size) - 1;
-  if (size > 0)
-    native->append_const_send_buffer(Holder(std::move(block)), size);
-  else if (block->sent)
-    block->sent();
-  connection_.send_buffer(&last, 1);
+    auto const native = connection_.native_handle();
+    if (!native || gone() || block->size == 0) return;
+    // Appending does not start a write, sending does: the last byte goes by the sending call.
+    char const last = block->data[block->size - 1];
+    auto const size = static_cast<int>(block->size) - 1;
+    if (size > 0)
+        native->append_const_send_buffer(Holder(std::move(block)), size);
+    else if (block->sent)
+        block->sent();
+    connection_.send_buffer(&last, 1);
 }
 
-void Link::disconnect() {
-  if (!gone())
-    connection_.disconnect(lt::errors::make_error_code(lt::errors::self_connection), lt::operation_t::bittorrent,
-                           lt::peer_connection_interface::normal);
+void Link::disconnect(std::string reason) {
+    if (gone()) return;
+    reason_ = reason.empty() ? "disconnected" : std::move(reason);
+    // Not "connected to ourselves" or the like: libtorrent draws conclusions from some errors.
+    post_([connection = connection_]() mutable {
+        if (!connection.is_disconnecting())
+            connection.disconnect(boost::asio::error::connection_aborted, lt::operation_t::bittorrent,
+                                  lt::peer_connection_interface::normal);
+    });
 }
 
-} // namespace zest
+void Link::hide_listen_port(std::int64_t port) {
+    auto const native = connection_.native_handle();
+    auto *const known = native ? native->peer_info_struct() : nullptr;
+    if (!known || port <= 0 || port > 65535) return;
+    // It has nothing to do where the port is known already.
+    auto const real = known->port;
+    known->port = static_cast<std::uint16_t>(port);
+    post_([connection = connection_, real] {
+        auto const still = connection.native_handle();
+        if (auto *const info = still ? still->peer_info_struct() : nullptr) info->port = real;
+    });
+}
+
+void Link::forget_address() {
+    auto const native = connection_.native_handle();
+    if (auto *const known = native ? native->peer_info_struct() : nullptr) known->connectable = false;
+}
+
+}  // namespace zest

@@ -2,72 +2,90 @@
 // Used on the network thread only.
 #pragma once
 
-#include "wire.hpp"
-
-#include <libtorrent/bt_peer_connection.hpp>
-#include <libtorrent/peer_connection_handle.hpp>
-
 #include <array>
 #include <atomic>
 #include <functional>
+#include <libtorrent/bt_peer_connection.hpp>
+#include <libtorrent/peer_connection_handle.hpp>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "wire.hpp"
 
 namespace zest {
 
 // A block of bytes on its way to the socket. `sent` runs on the network thread when the last of it was written or
 // the connection ended, from inside libtorrent: it may only post.
 struct SendBlock {
-  explicit SendBlock(std::size_t bytes) : data(new char[bytes]), size(bytes) {}
-  std::uint8_t *at(std::size_t offset) { return reinterpret_cast<std::uint8_t *>(data.get()) + offset; }
-  std::unique_ptr<char[]> data; // not cleared: every byte is written before it is sent
-  std::size_t size;
-  std::function<void()> sent;
+    explicit SendBlock(std::size_t bytes) : data(new char[bytes]), size(bytes) {}
+    std::uint8_t *at(std::size_t offset) { return reinterpret_cast<std::uint8_t *>(data.get()) + offset; }
+    std::unique_ptr<char[]> data;  // not cleared: every byte is written before it is sent
+    std::size_t size;
+    std::function<void()> sent;
 };
+
+// Run on the network thread, later.
+using Post = std::function<void(std::function<void()>)>;
 
 class Link {
 public:
-  Link(lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token);
+    Link(lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token, Post const &post);
 
-  std::uint32_t number() const noexcept { return number_; }
-  std::uint64_t token() const noexcept { return token_; }
-  bool outgoing() const { return connection_.is_outgoing(); }
-  std::string address() const;
+    std::uint32_t number() const noexcept { return number_; }
+    std::uint64_t token() const noexcept { return token_; }
+    bool outgoing() const { return connection_.is_outgoing(); }
+    std::string address() const;
+    lt::tcp::endpoint remote() const { return connection_.remote(); }
+    std::string host() const;  // the address without the port
 
-  // The extension ids that the peer asked us to use; 0: it does not speak that.
-  int xet_id = 0;
-  int zest_id = 0;
-  std::array<std::uint8_t, 20> node_id{};
-  std::string client;
-  bool ready = false;
+    // The extension ids that the peer asked us to use; 0: it does not speak that.
+    int xet_id = 0;
+    int zest_id = 0;
+    std::array<std::uint8_t, 20> node_id{};
+    std::string client;
+    bool ready = false;
+    bool banned = false;
+    std::int64_t since_ms = 0;  // when it became ready; before that, when it began
 
-  std::uint32_t speaks() const noexcept;
+    std::uint32_t speaks() const noexcept;
 
-  void send_xet(std::vector<std::uint8_t> const &message) { send(xet_id, message); }
-  void send_zest(std::vector<std::uint8_t> const &message) { send(zest_id, message); }
-  // Bytes that are a run of complete messages, framing included (or a part of one whose rest follows directly).
-  void send_block(std::unique_ptr<SendBlock> block);
+    void send_xet(std::vector<std::uint8_t> const &message) { send(xet_id, message); }
+    void send_zest(std::vector<std::uint8_t> const &message) { send(zest_id, message); }
+    // Bytes that are a run of complete messages, framing included (or a part of one whose rest follows directly).
+    void send_block(std::unique_ptr<SendBlock> block);
 
-  // Frame of an extended message of `payload` bytes (BEP 10): length, message 20, extension id.
-  static constexpr std::size_t frame_bytes = 6;
-  static void put_frame(std::uint8_t *out, int extension_id, std::size_t payload);
+    // Frame of an extended message of `payload` bytes (BEP 10): length, message 20, extension id.
+    static constexpr std::size_t frame_bytes = 6;
+    static void put_frame(std::uint8_t *out, int extension_id, std::size_t payload);
 
-  // Between these the blocks are parts of one message: others wait.
-  void begin_message() noexcept { inside_message_ = true; }
-  void end_message();
+    // Between these the blocks are parts of one message: others wait.
+    void begin_message() noexcept { inside_message_ = true; }
+    void end_message();
 
-  void disconnect();
-  bool gone() const { return connection_.is_disconnecting(); }
+    // Hang up, soon: libtorrent tells its plugins at once, and they must not be called from inside themselves. From now
+    // on nothing is sent and nothing that arrives counts. The first reason given is the one that is reported.
+    void disconnect(std::string reason);
+    bool gone() const { return !reason_.empty() || connection_.is_disconnecting(); }
+    std::string const &reason() const noexcept { return reason_; }
+    // Called with what the peer says of its listening port, before libtorrent looks at it: it would take the peer for
+    // one at that port that we are about to dial, and forget about the dial; or for one that is connected, and hang up,
+    // perhaps just when the other end does so with the other connection. The Session tells twins by their node id.
+    void hide_listen_port(std::int64_t port);
+    // Called when the connection ends: libtorrent would connect again by itself, every few seconds, and give up for
+    // ever after some failures. One dial is one attempt; who wants another says so.
+    void forget_address();
 
 private:
-  void send(int extension_id, std::vector<std::uint8_t> const &message);
+    void send(int extension_id, std::vector<std::uint8_t> const &message);
 
-  lt::bt_peer_connection_handle connection_;
-  std::uint32_t const number_;
-  std::uint64_t const token_;
-  bool inside_message_ = false;
-  std::vector<std::uint8_t> waiting_;
+    lt::bt_peer_connection_handle connection_;
+    std::uint32_t const number_;
+    std::uint64_t const token_;
+    Post const &post_;
+    std::string reason_;
+    bool inside_message_ = false;
+    std::vector<std::uint8_t> waiting_;
 };
 
-} // namespace zest
+}  // namespace zest

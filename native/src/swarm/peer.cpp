@@ -1,147 +1,157 @@
 #include "peer.hpp"
 
-#include "session.hpp"
-
+#include <algorithm>
 #include <libtorrent/bdecode.hpp>
 #include <libtorrent/entry.hpp>
 
-#include <algorithm>
+#include "session.hpp"
 
 namespace zest {
 namespace {
 
-template <class... Ts> struct Match : Ts... {
-  using Ts::operator()...;
+template <class... Ts>
+struct Match : Ts... {
+    using Ts::operator()...;
 };
-template <class... Ts> Match(Ts...) -> Match<Ts...>;
+template <class... Ts>
+Match(Ts...) -> Match<Ts...>;
 
 using Verdict = Requester::Verdict;
 
 // Only what can be printed: the string is a stranger's and is shown to the user.
 std::string printable(lt::string_view text) {
-  std::string out(text.substr(0, 40));
-  std::replace_if(out.begin(), out.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
-  return out;
+    std::string out(text.substr(0, 40));
+    std::replace_if(
+        out.begin(), out.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
+    return out;
 }
 
 int extension_id(lt::bdecode_node const &ids, char const *name) {
-  auto const id = ids.dict_find_int_value(name, 0);
-  return id > 0 && id < 256 ? static_cast<int>(id) : 0;
+    auto const id = ids.dict_find_int_value(name, 0);
+    return id > 0 && id < 256 ? static_cast<int>(id) : 0;
 }
 
-} // namespace
+}  // namespace
 
 Peer::Peer(Session &session, lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token)
-    : link(connection, number, token), requester(link, session.events()),
-      responder(std::make_shared<Responder>(link, session.responder_host())), session_(session) {}
+    : link(connection, number, token, session.responder_host().post),
+      requester(link, session.events()),
+      responder(std::make_shared<Responder>(link, session.responder_host())),
+      session_(session) {
+    link.since_ms = session.now_ms();
+}
 
 void Peer::add_handshake(lt::entry &handshake) {
-  auto &ids = handshake["m"];
-  ids[wire::xet_extension_name] = wire::xet_extension_id;
-  ids[wire::zest_extension_name] = wire::zest_extension_id;
-  auto const &node_id = session_.node_id();
-  handshake["zh"] = std::string(node_id.begin(), node_id.end());
+    auto &ids = handshake["m"];
+    ids[wire::xet_extension_name] = wire::xet_extension_id;
+    ids[wire::zest_extension_name] = wire::zest_extension_id;
+    auto const &node_id = session_.node_id();
+    handshake["zh"] = std::string(node_id.begin(), node_id.end());
 }
 
 void Peer::on_connected() {
-  zest_event event{};
-  event.type = ZEST_EVENT_PEER_CONNECTED;
-  event.peer = link.number();
-  event.token = link.token();
-  session_.events().push(event);
+    zest_event event{};
+    event.type = ZEST_EVENT_PEER_CONNECTED;
+    event.peer = link.number();
+    event.token = link.token();
+    session_.events().push(event);
+}
+
+bool Peer::on_handshake(lt::span<char const> reserved) {
+    // BEP 10: without this bit nothing that we could talk about will come.
+    if (reserved.size() < 6 || (reserved[5] & 0x10) == 0) link.disconnect("does not speak the extension protocol");
+    return true;
 }
 
 bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
-  if (handshake.type() != lt::bdecode_node::dict_t || link.ready)
+    if (handshake.type() != lt::bdecode_node::dict_t) return true;
+    link.hide_listen_port(handshake.dict_find_int_value("p", 0));
+    if (link.ready || link.gone()) return true;
+    if (auto const ids = handshake.dict_find_dict("m")) {
+        link.xet_id = extension_id(ids, wire::xet_extension_name);
+        link.zest_id = extension_id(ids, wire::zest_extension_name);
+    }
+    if (auto const id = handshake.dict_find_string("zh"); id && id.string_length() == 20)
+        std::copy_n(id.string_ptr(), 20, link.node_id.begin());
+    if (auto const client = handshake.dict_find_string("v")) link.client = printable(client.string_value());
+    if (link.speaks() == 0)
+        link.disconnect("speaks neither ut_xet nor zest_hf1");
+    else if (auto const why_not = session_.refusal(*this))
+        link.disconnect(why_not);
+    if (link.gone()) return true;
+    link.ready = true;
+    link.since_ms = session_.now_ms();
+    zest_event event{};
+    event.type = ZEST_EVENT_PEER_READY;
+    event.peer = link.number();
+    event.token = link.token();
+    event.status = link.speaks();
+    session_.events().push(event, link.address());
     return true;
-  if (auto const ids = handshake.dict_find_dict("m")) {
-    link.xet_id = extension_id(ids, wire::xet_extension_name);
-    link.zest_id = extension_id(ids, wire::zest_extension_name);
-  }
-  if (auto const id = handshake.dict_find_string("zh"); id && id.string_length() == 20)
-    std::copy_n(id.string_ptr(), 20, link.node_id.begin());
-  if (auto const client = handshake.dict_find_string("v"))
-    link.client = printable(client.string_value());
-  if (link.speaks() == 0 || !session_.admit(*this)) {
-    link.disconnect();
-    return true;
-  }
-  link.ready = true;
-  zest_event event{};
-  event.type = ZEST_EVENT_PEER_READY;
-  event.peer = link.number();
-  event.token = link.token();
-  event.status = link.speaks();
-  session_.events().push(event, link.address());
-  return true;
 }
 
 bool Peer::on_extended(int length, int message, lt::span<char const> body) {
-  if (message != wire::xet_extension_id && message != wire::zest_extension_id)
-    return false;
-  // Called on every partial read; only the last call has it all. (libtorrent bounds the length at 1 MiB.)
-  if (body.size() < length)
+    if (message != wire::xet_extension_id && message != wire::zest_extension_id) return false;
+    // Called on every partial read; only the last call has it all. (libtorrent bounds the length at 1 MiB.)
+    if (body.size() < length) return true;
+    Bytes const bytes{reinterpret_cast<std::uint8_t const *>(body.data()), static_cast<std::size_t>(body.size())};
+    if (!ended_ && link.ready && !link.gone())
+        end(message == wire::xet_extension_id ? handle_xet(bytes) : handle_zest(bytes));
     return true;
-  Bytes const bytes{reinterpret_cast<std::uint8_t const *>(body.data()), static_cast<std::size_t>(body.size())};
-  if (!ended_ && link.ready)
-    end(message == wire::xet_extension_id ? handle_xet(bytes) : handle_zest(bytes));
-  return true;
 }
 
 Verdict Peer::handle_xet(Bytes bytes) {
-  auto const message = wire::parse_xet(bytes);
-  if (!message)
-    return Verdict::violation;
-  auto const answer = [this](auto const &m) {
-    responder->on(m);
-    return Verdict::fine;
-  };
-  return std::visit(Match{
-                        [&](wire::ChunkRequest const &m) { return answer(m); },
-                        [&](wire::XorbRequest const &m) { return answer(m); },
-                        [&](wire::ChunkResponse const &m) { return requester.on(m, session_.now_ms()); },
-                        [&](wire::ChunkNotFound const &m) { return requester.on(m); },
-                        [&](wire::ChunkError const &m) { return requester.on(m); },
-                    },
-                    *message);
+    auto const message = wire::parse_xet(bytes);
+    // Who does not offer an extension cannot be answered on it.
+    if (!message || link.xet_id == 0) return Verdict::violation;
+    auto const answer = [this](auto const &m) {
+        responder->on(m);
+        return Verdict::fine;
+    };
+    return std::visit(Match{
+                          [&](wire::ChunkRequest const &m) { return answer(m); },
+                          [&](wire::XorbRequest const &m) { return answer(m); },
+                          [&](wire::ChunkResponse const &m) { return requester.on(m, session_.now_ms()); },
+                          [&](wire::ChunkNotFound const &m) { return requester.on(m); },
+                          [&](wire::ChunkError const &m) { return requester.on(m); },
+                      },
+                      *message);
 }
 
 Verdict Peer::handle_zest(Bytes bytes) {
-  auto const message = wire::parse_zest(bytes);
-  // Who does not offer the extension cannot be answered on it.
-  if (!message || link.zest_id == 0)
-    return Verdict::violation;
-  auto const answer = [this](auto const &m) {
-    responder->on(m);
-    return Verdict::fine;
-  };
-  return std::visit(Match{
-                        [&](wire::HaveRequest const &m) { return answer(m); },
-                        [&](wire::ManifestRequest const &m) { return answer(m); },
-                        [&](wire::RangeRequest const &m) { return answer(m); },
-                        [&](wire::Cancel const &m) { return answer(m); },
-                        [&](wire::Have const &m) { return requester.on(m); },
-                        [&](wire::ManifestPart const &m) { return requester.on(m); },
-                        [&](wire::RangeData const &m) { return requester.on(m, session_.now_ms()); },
-                        [&](wire::RangeEnd const &m) { return requester.on(m); },
-                    },
-                    *message);
+    auto const message = wire::parse_zest(bytes);
+    if (!message || link.zest_id == 0) return Verdict::violation;
+    auto const answer = [this](auto const &m) {
+        responder->on(m);
+        return Verdict::fine;
+    };
+    return std::visit(Match{
+                          [&](wire::HaveRequest const &m) { return answer(m); },
+                          [&](wire::ManifestRequest const &m) { return answer(m); },
+                          [&](wire::RangeRequest const &m) { return answer(m); },
+                          [&](wire::Cancel const &m) { return answer(m); },
+                          [&](wire::Have const &m) { return requester.on(m); },
+                          [&](wire::ManifestPart const &m) { return requester.on(m); },
+                          [&](wire::RangeData const &m) { return requester.on(m, session_.now_ms()); },
+                          [&](wire::RangeEnd const &m) { return requester.on(m); },
+                      },
+                      *message);
 }
 
 void Peer::end(Verdict verdict) {
-  if (verdict == Verdict::liar)
-    session_.liar(*this, requester.lie());
-  else if (verdict == Verdict::violation)
-    link.disconnect();
+    if (verdict == Verdict::liar)
+        session_.liar(*this, requester.lie());
+    else if (verdict == Verdict::violation)
+        link.disconnect("broke the protocol");
 }
 
 void Peer::on_disconnect(lt::error_code const &error) {
-  if (ended_)
-    return;
-  ended_ = true;
-  responder->close();
-  requester.end_all(ZEST_OUTCOME_GONE);
-  session_.gone(*this, error.message());
+    if (ended_) return;
+    ended_ = true;
+    link.forget_address();
+    responder->close();
+    requester.end_all(ZEST_OUTCOME_GONE);
+    session_.gone(*this, link.reason().empty() ? error.message() : link.reason());
 }
 
-} // namespace zest
+}  // namespace zest

@@ -1,14 +1,13 @@
 // One connection: libtorrent's view of it (a peer plugin) on one side, our two halves of the protocol on the other.
 #pragma once
 
+#include <libtorrent/extensions.hpp>
+#include <memory>
+#include <string>
+
 #include "link.hpp"
 #include "requester.hpp"
 #include "responder.hpp"
-
-#include <libtorrent/extensions.hpp>
-
-#include <memory>
-#include <string>
 
 namespace zest {
 
@@ -16,28 +15,29 @@ class Session;
 
 class Peer final : public lt::peer_plugin, public std::enable_shared_from_this<Peer> {
 public:
-  Peer(Session &session, lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token);
+    Peer(Session &session, lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token);
 
-  Link link;
-  Requester requester;
-  std::shared_ptr<Responder> responder;
+    Link link;
+    Requester requester;
+    std::shared_ptr<Responder> responder;
 
-  lt::string_view type() const override { return wire::zest_extension_name; }
-  void add_handshake(lt::entry &handshake) override;
-  void on_connected() override;
-  bool on_extension_handshake(lt::bdecode_node const &handshake) override;
-  bool on_extended(int length, int message, lt::span<char const> body) override;
-  void on_disconnect(lt::error_code const &error) override;
-  // Our swarms are never "finished with" a peer: it may be asked for something else at any time.
-  bool can_disconnect(lt::error_code const &) override { return false; }
+    lt::string_view type() const override { return wire::zest_extension_name; }
+    void add_handshake(lt::entry &handshake) override;
+    void on_connected() override;
+    bool on_handshake(lt::span<char const> reserved) override;
+    bool on_extension_handshake(lt::bdecode_node const &handshake) override;
+    bool on_extended(int length, int message, lt::span<char const> body) override;
+    void on_disconnect(lt::error_code const &error) override;
+    // Our swarms are never "finished with" a peer: it may be asked for something else at any time.
+    bool can_disconnect(lt::error_code const &) override { return false; }
 
 private:
-  Requester::Verdict handle_xet(Bytes message);
-  Requester::Verdict handle_zest(Bytes message);
-  void end(Requester::Verdict verdict);
+    Requester::Verdict handle_xet(Bytes message);
+    Requester::Verdict handle_zest(Bytes message);
+    void end(Requester::Verdict verdict);
 
-  Session &session_;
-  bool ended_ = false;
+    Session &session_;
+    bool ended_ = false;
 };
 
-} // namespace zest
+}  // namespace zest

@@ -1,8 +1,6 @@
 // Reads what is offered, off the network thread: a page that is not in memory must not stall the others.
 #pragma once
 
-#include "store.hpp"
-
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -14,51 +12,57 @@
 #include <unordered_map>
 #include <vector>
 
+#include "store.hpp"
+
 namespace zest {
 
 // Open files of what is offered, by path. A descriptor is kept for a short while only, and its file is
 // compared with its record at each use: bytes of a file that changed are never served.
 class OpenFiles {
 public:
-  struct Handle {
-    explicit Handle(int descriptor) : fd(descriptor) {}
-    ~Handle();
-    Handle(Handle const &) = delete;
-    Handle &operator=(Handle const &) = delete;
-    int fd;
-  };
-  // Nothing when the file vanished, cannot be read, or is not what it was.
-  std::shared_ptr<Handle> open(SharedFile const &file);
-  void close_idle();
+    struct Handle {
+        explicit Handle(int descriptor) : fd(descriptor) {}
+        ~Handle();
+        Handle(Handle const &) = delete;
+        Handle &operator=(Handle const &) = delete;
+        int fd;
+    };
+    // Nothing when the file vanished, cannot be read, or is not what it was; and when this process lacks what it takes
+    // to open it, which says nothing about the file: then `lacking` is set.
+    std::shared_ptr<Handle> open(SharedFile const &file, bool &lacking);
+    void close_idle();
+
+    // Whether an open file is still what was recorded.
+    static bool unchanged(Handle const &handle, SharedFile const &file);
 
 private:
-  struct Entry {
-    std::string path;
-    std::shared_ptr<Handle> handle;
-    std::int64_t used_ns;
-  };
-  std::mutex mutex_;
-  std::list<Entry> entries_; // the latest used first
+    struct Entry {
+        std::string path;
+        std::shared_ptr<Handle> handle;
+        std::int64_t used_ns;
+    };
+    std::mutex mutex_;
+    std::list<Entry> entries_;  // the latest used first
 };
 
 // A few threads that run what they are given, in order.
 class ReaderPool {
 public:
-  ReaderPool() = default;
-  ~ReaderPool();
-  void start(unsigned threads);
-  void submit(std::function<void()> job);
-  void stop();
+    ReaderPool() = default;
+    ~ReaderPool();
+    void start(unsigned threads);
+    void submit(std::function<void()> job);
+    void stop();
 
-  OpenFiles files;
+    OpenFiles files;
 
 private:
-  void run();
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> jobs_;
-  bool stopping_ = false;
-  std::vector<std::thread> threads_;
+    void run();
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::deque<std::function<void()>> jobs_;
+    bool stopping_ = false;
+    std::vector<std::thread> threads_;
 };
 
-} // namespace zest
+}  // namespace zest

@@ -1,7 +1,6 @@
 #include "requester.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
 namespace zest {
@@ -9,290 +8,269 @@ namespace {
 
 // Single chunks that are asked for at once of a peer that answers them one by one.
 constexpr std::uint32_t chunk_window = 32;
-// Bytes of answers that nobody waits for any more (a cancel crosses them on the way) before we hang up.
+// Bytes of answers that nobody waits for any more (a cancel crosses them on the way) beyond those that were of use,
+// before we hang up.
 constexpr std::uint64_t max_stray_bytes = 64u << 20;
 
-} // namespace
+}  // namespace
 
 std::uint32_t Requester::take_ids(std::uint32_t count) {
-  // Ids only have to differ among the requests that are open. Start again long before they overflow.
-  if (next_id_ > 0x7fff0000u && pieces_.empty() && questions_.empty())
-    next_id_ = 1;
-  auto const id = next_id_;
-  next_id_ += count;
-  return id;
+    // Ids only have to differ among the requests that are open. Start again long before they overflow.
+    if (next_id_ > 0x7fff0000u && pieces_.empty() && questions_.empty()) next_id_ = 1;
+    auto const id = next_id_;
+    next_id_ += count;
+    return id;
 }
 
 void Requester::ask_have(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t timeout_ms,
                          std::int64_t now_ms) {
-  auto const id = take_ids(1);
-  auto const at = questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, 0, 0, now_ms + timeout_ms}).first;
-  if (!link_.zest_id)
-    return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
-  link_.send_zest(wire::have_request(id, kind, hash));
+    auto const id = take_ids(1);
+    auto const at = questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, 0, 0, now_ms + timeout_ms}).first;
+    if (!link_.zest_id) return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
+    link_.send_zest(wire::have_request(id, kind, hash));
 }
 
 void Requester::ask_manifest(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t first, std::uint32_t count,
                              std::uint32_t timeout_ms, std::int64_t now_ms) {
-  auto const id = take_ids(1);
-  auto const at = questions_.emplace(id, Question{token, ZEST_EVENT_MANIFEST, first, count, now_ms + timeout_ms}).first;
-  if (!link_.zest_id || count == 0 || count > wire::max_manifest_entries)
-    return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
-  link_.send_zest(wire::manifest_request(id, kind, hash, first, count));
+    auto const id = take_ids(1);
+    auto const at =
+        questions_.emplace(id, Question{token, ZEST_EVENT_MANIFEST, first, count, now_ms + timeout_ms}).first;
+    if (!link_.zest_id || count == 0 || count > wire::max_manifest_entries)
+        return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
+    link_.send_zest(wire::manifest_request(id, kind, hash, first, count));
 }
 
 void Requester::ask_piece(Piece piece, std::int64_t now_ms) {
-  auto const count = piece.count;
-  bool const fits = count != 0 && count <= wire::max_range_chunks && piece.file_first <= piece.transfer->chunks() &&
-                    count <= piece.transfer->chunks() - piece.file_first &&
-                    piece.object_first <= wire::max_object_chunks - count;
-  bool const by_range = link_.zest_id != 0;
-  auto const id = take_ids(fits && !by_range ? count : 1);
-  if (pieces_.empty())
-    heard_ms_ = now_ms;
-  auto const at = pieces_.emplace(id, Running{std::move(piece), now_ms, 0, 0, {}, 0, 0}).first;
-  if (!fits || !(by_range || link_.xet_id))
-    return end_piece(at, ZEST_OUTCOME_UNSUPPORTED, 0);
-  auto &running = at->second;
-  if (by_range) {
-    auto const &p = running.piece;
-    link_.send_zest(wire::range_request(id, p.kind, p.hash, {p.object_first, p.object_first + p.count}));
-  } else {
-    running.came.resize(count);
-    ask_more_chunks(id, running);
-  }
+    auto const count = piece.count;
+    bool const fits = count != 0 && count <= wire::max_range_chunks && piece.file_first <= piece.transfer->chunks() &&
+                      count <= piece.transfer->chunks() - piece.file_first &&
+                      piece.object_first <= wire::max_object_chunks - count;
+    bool const by_range = link_.zest_id != 0;
+    auto const id = take_ids(fits && !by_range ? count : 1);
+    if (pieces_.empty()) heard_ms_ = now_ms;
+    auto const at = pieces_.emplace(id, Running{std::move(piece), now_ms, 0, 0, {}, 0, 0}).first;
+    if (!fits || !(by_range || link_.xet_id)) return end_piece(at, ZEST_OUTCOME_UNSUPPORTED, 0);
+    auto &running = at->second;
+    if (by_range) {
+        auto const &p = running.piece;
+        link_.send_zest(wire::range_request(id, p.kind, p.hash, {p.object_first, p.object_first + p.count}));
+    } else {
+        running.came.resize(count);
+        ask_more_chunks(id, running);
+    }
 }
 
 void Requester::ask_more_chunks(std::uint32_t id, Running &running) {
-  auto const &piece = running.piece;
-  while (running.asked < piece.count && running.outstanding < chunk_window) {
-    link_.send_xet(wire::chunk_request(id + running.asked, piece.transfer->hash(piece.file_first + running.asked)));
-    ++running.asked;
-    ++running.outstanding;
-  }
+    auto const &piece = running.piece;
+    while (running.asked < piece.count && running.outstanding < chunk_window) {
+        link_.send_xet(wire::chunk_request(id + running.asked, piece.transfer->hash(piece.file_first + running.asked)));
+        ++running.asked;
+        ++running.outstanding;
+    }
 }
 
 void Requester::cancel_piece(std::uint64_t token) {
-  for (auto at = pieces_.begin(); at != pieces_.end(); ++at) {
-    if (at->second.piece.token != token)
-      continue;
-    if (at->second.came.empty())
-      link_.send_zest(wire::cancel(at->first));
-    return end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
-  }
+    for (auto at = pieces_.begin(); at != pieces_.end(); ++at) {
+        if (at->second.piece.token != token) continue;
+        if (at->second.came.empty()) link_.send_zest(wire::cancel(at->first));
+        return end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
+    }
 }
 
 void Requester::end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno) {
-  auto const &running = at->second;
-  zest_event event{};
-  event.type = ZEST_EVENT_PIECE;
-  event.peer = link_.number();
-  event.token = running.piece.token;
-  event.status = outcome;
-  event.count = running.written;
-  event.bytes = outcome == ZEST_OUTCOME_IO ? bytes_or_errno : running.bytes;
-  pieces_.erase(at);
-  events_.push(event);
+    auto const &running = at->second;
+    zest_event event{};
+    event.type = ZEST_EVENT_PIECE;
+    event.peer = link_.number();
+    event.token = running.piece.token;
+    event.status = outcome;
+    event.count = running.written;
+    event.bytes = outcome == ZEST_OUTCOME_IO ? bytes_or_errno : running.bytes;
+    pieces_.erase(at);
+    events_.push(event);
 }
 
 void Requester::end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome) {
-  zest_event event{};
-  event.type = at->second.event_type;
-  event.peer = link_.number();
-  event.token = at->second.token;
-  event.status = outcome;
-  questions_.erase(at);
-  events_.push(event);
+    zest_event event{};
+    event.type = at->second.event_type;
+    event.peer = link_.number();
+    event.token = at->second.token;
+    event.status = outcome;
+    questions_.erase(at);
+    events_.push(event);
 }
 
 // An answer to nothing: late, which is fair within bounds, or made up.
 Requester::Verdict Requester::stray(std::uint32_t id, std::size_t size) {
-  stray_bytes_ += size;
-  return id == 0 || id >= next_id_ || stray_bytes_ > max_stray_bytes ? Verdict::violation : Verdict::fine;
+    stray_bytes_ += size;
+    return id == 0 || id >= next_id_ || stray_bytes_ > max_stray_bytes ? Verdict::violation : Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::Have const &message) {
-  auto const at = questions_.find(message.id);
-  if (at == questions_.end() || at->second.event_type != ZEST_EVENT_HAVE)
-    return stray(message.id, 16);
-  if (message.answer != Answer::ok) {
-    end_question(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND);
+    auto const at = questions_.find(message.id);
+    if (at == questions_.end() || at->second.event_type != ZEST_EVENT_HAVE) return stray(message.id, 16);
+    if (message.answer != Answer::ok) {
+        end_question(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND);
+        return Verdict::fine;
+    }
+    std::vector<std::uint8_t> payload(sizeof(ChunkSpan) * message.ranges.size());
+    if (!payload.empty()) std::memcpy(payload.data(), message.ranges.data(), payload.size());
+    zest_event event{};
+    event.type = ZEST_EVENT_HAVE;
+    event.peer = link_.number();
+    event.token = at->second.token;
+    event.count = message.chunks;
+    questions_.erase(at);
+    events_.push(event, std::move(payload));
     return Verdict::fine;
-  }
-  std::vector<std::uint8_t> payload(sizeof(ChunkSpan) * message.ranges.size());
-  if (!payload.empty())
-    std::memcpy(payload.data(), message.ranges.data(), payload.size());
-  zest_event event{};
-  event.type = ZEST_EVENT_HAVE;
-  event.peer = link_.number();
-  event.token = at->second.token;
-  event.count = message.chunks;
-  questions_.erase(at);
-  events_.push(event, std::move(payload));
-  return Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::ManifestPart const &message) {
-  auto const at = questions_.find(message.id);
-  if (at == questions_.end() || at->second.event_type != ZEST_EVENT_MANIFEST)
-    return stray(message.id, message.entries.size);
-  if (message.answer != Answer::ok) {
-    end_question(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND);
+    auto const at = questions_.find(message.id);
+    if (at == questions_.end() || at->second.event_type != ZEST_EVENT_MANIFEST)
+        return stray(message.id, message.entries.size);
+    if (message.answer != Answer::ok) {
+        end_question(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND);
+        return Verdict::fine;
+    }
+    if (message.first != at->second.first || message.count > at->second.count) return Verdict::violation;
+    std::vector<std::uint8_t> payload(std::size_t{36} * message.count);
+    auto *hashes = payload.data();
+    auto *lengths = payload.data() + std::size_t{32} * message.count;
+    for (std::uint32_t i = 0; i < message.count; ++i) {
+        auto const *entry = message.entries.data + wire::manifest_entry_bytes * i;
+        std::memcpy(hashes + std::size_t{32} * i, entry, 32);
+        auto const length = wire::get_u32(entry + 32);
+        std::memcpy(lengths + std::size_t{4} * i, &length, 4);
+    }
+    zest_event event{};
+    event.type = ZEST_EVENT_MANIFEST;
+    event.peer = link_.number();
+    event.token = at->second.token;
+    event.first = message.first;
+    event.count = message.chunks;
+    questions_.erase(at);
+    events_.push(event, std::move(payload));
     return Verdict::fine;
-  }
-  if (message.first != at->second.first || message.count > at->second.count)
-    return Verdict::violation;
-  std::vector<std::uint8_t> payload(std::size_t{36} * message.count);
-  auto *hashes = payload.data();
-  auto *lengths = payload.data() + std::size_t{32} * message.count;
-  for (std::uint32_t i = 0; i < message.count; ++i) {
-    auto const *entry = message.entries.data + wire::manifest_entry_bytes * i;
-    std::memcpy(hashes + std::size_t{32} * i, entry, 32);
-    auto const length = wire::get_u32(entry + 32);
-    std::memcpy(lengths + std::size_t{4} * i, &length, 4);
-  }
-  zest_event event{};
-  event.type = ZEST_EVENT_MANIFEST;
-  event.peer = link_.number();
-  event.token = at->second.token;
-  event.first = message.first;
-  event.count = message.chunks;
-  questions_.erase(at);
-  events_.push(event, std::move(payload));
-  return Verdict::fine;
 }
 
 Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Bytes data, std::int64_t now_ms,
                                    bool &ended) {
-  auto &running = at->second;
-  auto const chunk = running.piece.file_first + index;
-  ended = true;
-  auto &transfer = *running.piece.transfer;
-  if (!transfer.proves(chunk, data)) {
-    ++chunks_wrong_;
-    lie_ = "sent " + std::to_string(data.size) + " bytes that are not the chunk asked for (chunk " +
-           std::to_string(chunk) + " of the file)";
-    end_piece(at, ZEST_OUTCOME_WRONG, 0);
-    return Verdict::liar;
-  }
-  heard_ms_ = now_ms;
-  switch (transfer.write(chunk, data)) {
-  case Transfer::Written::closed:
-    if (running.came.empty())
-      link_.send_zest(wire::cancel(at->first));
-    end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
+    auto &running = at->second;
+    auto const chunk = running.piece.file_first + index;
+    ended = true;
+    auto &transfer = *running.piece.transfer;
+    if (!transfer.proves(chunk, data)) {
+        ++chunks_wrong_;
+        lie_ = "sent " + std::to_string(data.size) + " bytes that are not the chunk asked for (chunk " +
+               std::to_string(chunk) + " of the file)";
+        end_piece(at, ZEST_OUTCOME_WRONG, 0);
+        return Verdict::liar;
+    }
+    heard_ms_ = now_ms;
+    int error_number = 0;
+    switch (transfer.write(chunk, data, error_number)) {
+        case Transfer::Written::closed:
+            if (running.came.empty()) link_.send_zest(wire::cancel(at->first));
+            end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
+            return Verdict::fine;
+        case Transfer::Written::failed:
+            if (running.came.empty()) link_.send_zest(wire::cancel(at->first));
+            end_piece(at, ZEST_OUTCOME_IO, static_cast<std::uint64_t>(error_number));
+            return Verdict::fine;
+        case Transfer::Written::yes:
+            break;
+    }
+    bytes_down_ += data.size;
+    // What crossed a cancel is forgiven to who goes on being of use.
+    stray_bytes_ -= std::min<std::uint64_t>(stray_bytes_, data.size);
+    running.bytes += data.size;
+    ended = false;
     return Verdict::fine;
-  case Transfer::Written::failed:
-    end_piece(at, ZEST_OUTCOME_IO, static_cast<std::uint64_t>(errno));
-    return Verdict::fine;
-  case Transfer::Written::yes:
-    break;
-  }
-  bytes_down_ += data.size;
-  running.bytes += data.size;
-  ended = false;
-  return Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::RangeData const &message, std::int64_t now_ms) {
-  auto const at = pieces_.find(message.id);
-  if (at == pieces_.end())
-    return stray(message.id, message.data.size);
-  auto &running = at->second;
-  // Chunks of a range come in order; anything else is not an answer to what was asked.
-  if (!running.came.empty() || message.chunk != running.piece.object_first + running.written)
-    return Verdict::violation;
-  bool ended;
-  auto const verdict = take(at, running.written, message.data, now_ms, ended);
-  if (ended)
-    return verdict;
-  if (++running.written == running.piece.count)
-    end_piece(at, ZEST_OUTCOME_OK, 0);
-  return Verdict::fine;
+    auto const at = pieces_.find(message.id);
+    if (at == pieces_.end()) return stray(message.id, message.data.size);
+    auto &running = at->second;
+    // Chunks of a range come in order; anything else is not an answer to what was asked.
+    if (!running.came.empty() || message.chunk != running.piece.object_first + running.written)
+        return Verdict::violation;
+    bool ended;
+    auto const verdict = take(at, running.written, message.data, now_ms, ended);
+    if (ended) return verdict;
+    if (++running.written == running.piece.count) end_piece(at, ZEST_OUTCOME_OK, 0);
+    return Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::RangeEnd const &message) {
-  auto const at = pieces_.find(message.id);
-  if (at == pieces_.end())
-    return stray(message.id, 6);
-  if (!at->second.came.empty())
-    return Verdict::violation;
-  // A range that ends early with "ok" was not delivered either.
-  end_piece(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND, 0);
-  return Verdict::fine;
+    auto const at = pieces_.find(message.id);
+    if (at == pieces_.end()) return stray(message.id, 6);
+    if (!at->second.came.empty()) return Verdict::violation;
+    // A range that ends early with "ok" was not delivered either.
+    end_piece(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND, 0);
+    return Verdict::fine;
 }
 
 Requester::Pieces::iterator Requester::piece_of_chunk_request(std::uint32_t id) {
-  auto at = pieces_.upper_bound(id);
-  if (at == pieces_.begin())
-    return pieces_.end();
-  --at;
-  auto const &running = at->second;
-  if (running.came.empty() || id - at->first >= running.asked || running.came[id - at->first])
-    return pieces_.end();
-  return at;
+    auto at = pieces_.upper_bound(id);
+    if (at == pieces_.begin()) return pieces_.end();
+    --at;
+    auto const &running = at->second;
+    if (running.came.empty() || id - at->first >= running.asked || running.came[id - at->first]) return pieces_.end();
+    return at;
 }
 
 Requester::Verdict Requester::on(wire::ChunkResponse const &message, std::int64_t now_ms) {
-  auto const at = piece_of_chunk_request(message.id);
-  if (at == pieces_.end())
-    return stray(message.id, message.data.size);
-  auto &running = at->second;
-  auto const index = message.id - at->first;
-  bool ended;
-  auto const verdict = take(at, index, message.data, now_ms, ended);
-  if (ended)
-    return verdict;
-  running.came[index] = true;
-  --running.outstanding;
-  while (running.written < running.piece.count && running.came[running.written])
-    ++running.written;
-  if (running.written == running.piece.count)
-    end_piece(at, ZEST_OUTCOME_OK, 0);
-  else
-    ask_more_chunks(at->first, running);
-  return Verdict::fine;
+    auto const at = piece_of_chunk_request(message.id);
+    if (at == pieces_.end()) return stray(message.id, message.data.size);
+    auto &running = at->second;
+    auto const index = message.id - at->first;
+    bool ended;
+    auto const verdict = take(at, index, message.data, now_ms, ended);
+    if (ended) return verdict;
+    running.came[index] = true;
+    --running.outstanding;
+    while (running.written < running.piece.count && running.came[running.written]) ++running.written;
+    if (running.written == running.piece.count)
+        end_piece(at, ZEST_OUTCOME_OK, 0);
+    else
+        ask_more_chunks(at->first, running);
+    return Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::ChunkNotFound const &message) {
-  auto const at = piece_of_chunk_request(message.id);
-  if (at == pieces_.end())
-    return stray(message.id, 5);
-  end_piece(at, ZEST_OUTCOME_NOT_FOUND, 0);
-  return Verdict::fine;
+    auto const at = piece_of_chunk_request(message.id);
+    if (at == pieces_.end()) return stray(message.id, 5);
+    end_piece(at, ZEST_OUTCOME_NOT_FOUND, 0);
+    return Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::ChunkError const &message) {
-  auto const at = piece_of_chunk_request(message.id);
-  if (at == pieces_.end())
-    return stray(message.id, 9);
-  end_piece(at, ZEST_OUTCOME_BUSY, 0);
-  return Verdict::fine;
+    auto const at = piece_of_chunk_request(message.id);
+    if (at == pieces_.end()) return stray(message.id, 9);
+    end_piece(at, ZEST_OUTCOME_BUSY, 0);
+    return Verdict::fine;
 }
 
 void Requester::tick(std::int64_t now_ms) {
-  for (auto at = questions_.begin(); at != questions_.end();) {
-    auto const here = at++;
-    if (now_ms >= here->second.deadline_ms)
-      end_question(here, ZEST_OUTCOME_TIMEOUT);
-  }
-  for (auto at = pieces_.begin(); at != pieces_.end();) {
-    auto const here = at++;
-    auto const &running = here->second;
-    // Pieces wait behind each other: what counts is how long the peer has sent nothing of use at all.
-    if (now_ms - std::max(heard_ms_, running.asked_ms) < running.piece.timeout_ms)
-      continue;
-    if (running.came.empty())
-      link_.send_zest(wire::cancel(here->first));
-    end_piece(here, ZEST_OUTCOME_TIMEOUT, 0);
-  }
+    for (auto at = questions_.begin(); at != questions_.end();) {
+        auto const here = at++;
+        if (now_ms >= here->second.deadline_ms) end_question(here, ZEST_OUTCOME_TIMEOUT);
+    }
+    for (auto at = pieces_.begin(); at != pieces_.end();) {
+        auto const here = at++;
+        auto const &running = here->second;
+        // Pieces wait behind each other: what counts is how long the peer has sent nothing of use at all.
+        if (now_ms - std::max(heard_ms_, running.asked_ms) < running.piece.timeout_ms) continue;
+        if (running.came.empty()) link_.send_zest(wire::cancel(here->first));
+        end_piece(here, ZEST_OUTCOME_TIMEOUT, 0);
+    }
 }
 
 void Requester::end_all(std::uint32_t outcome) {
-  while (!questions_.empty())
-    end_question(questions_.begin(), outcome);
-  while (!pieces_.empty())
-    end_piece(pieces_.begin(), outcome, 0);
+    while (!questions_.empty()) end_question(questions_.begin(), outcome);
+    while (!pieces_.empty()) end_piece(pieces_.begin(), outcome, 0);
 }
 
-} // namespace zest
+}  // namespace zest

@@ -2,97 +2,97 @@
 // Used on the network thread only. Times are milliseconds of the session's steady clock.
 #pragma once
 
-#include "events.hpp"
-#include "link.hpp"
-#include "transfer.hpp"
-
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "events.hpp"
+#include "link.hpp"
+#include "transfer.hpp"
+
 namespace zest {
 
 class Requester {
 public:
-  Requester(Link &link, Events &events) : link_(link), events_(events) {}
+    Requester(Link &link, Events &events) : link_(link), events_(events) {}
 
-  struct Piece {
-    std::uint64_t token;
-    std::shared_ptr<Transfer> transfer;
-    Kind kind;
-    Hash hash;
-    std::uint32_t object_first;
-    std::uint32_t file_first;
-    std::uint32_t count;
-    std::uint32_t timeout_ms;
-  };
+    struct Piece {
+        std::uint64_t token;
+        std::shared_ptr<Transfer> transfer;
+        Kind kind;
+        Hash hash;
+        std::uint32_t object_first;
+        std::uint32_t file_first;
+        std::uint32_t count;
+        std::uint32_t timeout_ms;
+    };
 
-  void ask_have(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t timeout_ms, std::int64_t now_ms);
-  void ask_manifest(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t first, std::uint32_t count,
-                    std::uint32_t timeout_ms, std::int64_t now_ms);
-  void ask_piece(Piece piece, std::int64_t now_ms);
-  void cancel_piece(std::uint64_t token);
+    void ask_have(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t timeout_ms, std::int64_t now_ms);
+    void ask_manifest(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t first, std::uint32_t count,
+                      std::uint32_t timeout_ms, std::int64_t now_ms);
+    void ask_piece(Piece piece, std::int64_t now_ms);
+    void cancel_piece(std::uint64_t token);
 
-  // What a message means for the connection.
-  enum class Verdict { fine, violation, liar };
-  Verdict on(wire::Have const &message);
-  Verdict on(wire::ManifestPart const &message);
-  Verdict on(wire::RangeData const &message, std::int64_t now_ms);
-  Verdict on(wire::RangeEnd const &message);
-  Verdict on(wire::ChunkResponse const &message, std::int64_t now_ms);
-  Verdict on(wire::ChunkNotFound const &message);
-  Verdict on(wire::ChunkError const &message);
+    // What a message means for the connection.
+    enum class Verdict { fine, violation, liar };
+    Verdict on(wire::Have const &message);
+    Verdict on(wire::ManifestPart const &message);
+    Verdict on(wire::RangeData const &message, std::int64_t now_ms);
+    Verdict on(wire::RangeEnd const &message);
+    Verdict on(wire::ChunkResponse const &message, std::int64_t now_ms);
+    Verdict on(wire::ChunkNotFound const &message);
+    Verdict on(wire::ChunkError const &message);
 
-  // Give up what waits too long.
-  void tick(std::int64_t now_ms);
-  // The connection ended: everything open ends with this outcome.
-  void end_all(std::uint32_t outcome);
+    // Give up what waits too long.
+    void tick(std::int64_t now_ms);
+    // The connection ended: everything open ends with this outcome.
+    void end_all(std::uint32_t outcome);
 
-  std::uint32_t open() const noexcept { return static_cast<std::uint32_t>(questions_.size() + pieces_.size()); }
-  std::uint64_t bytes_down() const noexcept { return bytes_down_; }
-  std::uint64_t chunks_wrong() const noexcept { return chunks_wrong_; }
-  std::string const &lie() const noexcept { return lie_; }
+    std::uint32_t open() const noexcept { return static_cast<std::uint32_t>(questions_.size() + pieces_.size()); }
+    std::uint64_t bytes_down() const noexcept { return bytes_down_; }
+    std::uint64_t chunks_wrong() const noexcept { return chunks_wrong_; }
+    std::string const &lie() const noexcept { return lie_; }
 
 private:
-  struct Question { // a have or a manifest
-    std::uint64_t token;
-    std::uint32_t event_type;
-    std::uint32_t first; // of a manifest
-    std::uint32_t count;
-    std::int64_t deadline_ms;
-  };
-  struct Running {
-    Piece piece;
-    std::int64_t asked_ms;
-    std::uint32_t written = 0; // chunks, from the start of the piece
-    std::uint64_t bytes = 0;
-    // BEP XET v1 answers chunk by chunk, in any order: which have come, and the first request id.
-    std::vector<bool> came;
-    std::uint32_t asked = 0;
-    std::uint32_t outstanding = 0;
-  };
-  using Pieces = std::map<std::uint32_t, Running>; // by the first request id
-  // What a piece gets out of one chunk.
-  Verdict take(Pieces::iterator at, std::uint32_t index, Bytes data, std::int64_t now_ms, bool &ended);
-  void ask_more_chunks(std::uint32_t id, Running &running);
-  void end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno);
-  void end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome);
-  Pieces::iterator piece_of_chunk_request(std::uint32_t id);
-  Verdict stray(std::uint32_t id, std::size_t size);
-  std::uint32_t take_ids(std::uint32_t count);
+    struct Question {  // a have or a manifest
+        std::uint64_t token;
+        std::uint32_t event_type;
+        std::uint32_t first;  // of a manifest
+        std::uint32_t count;
+        std::int64_t deadline_ms;
+    };
+    struct Running {
+        Piece piece;
+        std::int64_t asked_ms;
+        std::uint32_t written = 0;  // chunks, from the start of the piece
+        std::uint64_t bytes = 0;
+        // BEP XET v1 answers chunk by chunk, in any order: which have come, and the first request id.
+        std::vector<bool> came;
+        std::uint32_t asked = 0;
+        std::uint32_t outstanding = 0;
+    };
+    using Pieces = std::map<std::uint32_t, Running>;  // by the first request id
+    // What a piece gets out of one chunk.
+    Verdict take(Pieces::iterator at, std::uint32_t index, Bytes data, std::int64_t now_ms, bool &ended);
+    void ask_more_chunks(std::uint32_t id, Running &running);
+    void end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno);
+    void end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome);
+    Pieces::iterator piece_of_chunk_request(std::uint32_t id);
+    Verdict stray(std::uint32_t id, std::size_t size);
+    std::uint32_t take_ids(std::uint32_t count);
 
-  Link &link_;
-  Events &events_;
-  std::map<std::uint32_t, Question> questions_;
-  Pieces pieces_;
-  std::uint32_t next_id_ = 1;
-  std::int64_t heard_ms_ = 0; // when the last chunk of any piece came
-  std::uint64_t bytes_down_ = 0;
-  std::uint64_t stray_bytes_ = 0;
-  std::uint64_t chunks_wrong_ = 0;
-  std::string lie_;
+    Link &link_;
+    Events &events_;
+    std::map<std::uint32_t, Question> questions_;
+    Pieces pieces_;
+    std::uint32_t next_id_ = 1;
+    std::int64_t heard_ms_ = 0;  // when the last chunk of any piece came
+    std::uint64_t bytes_down_ = 0;
+    std::uint64_t stray_bytes_ = 0;
+    std::uint64_t chunks_wrong_ = 0;
+    std::string lie_;
 };
 
-} // namespace zest
+}  // namespace zest

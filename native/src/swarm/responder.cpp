@@ -1,9 +1,11 @@
 #include "responder.hpp"
 
+#include <sys/uio.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <sys/uio.h>
+#include <new>
 
 namespace zest {
 namespace {
@@ -20,141 +22,160 @@ constexpr std::uint32_t error_busy = 1;
 // Fill the batch's part of the block: chunks lie together in the file and apart in the block.
 bool read_batch(int fd, SharedFile const &file, std::uint32_t first, std::uint32_t count, std::size_t lead,
                 std::size_t header, SendBlock &block) {
-  std::array<iovec, batch_chunks> parts;
-  std::size_t at = lead;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    at += header;
-    parts[i] = {block.at(at), file.length(first + i)};
-    at += parts[i].iov_len;
-  }
-  auto offset = static_cast<off_t>(file.offsets[first]);
-  std::uint32_t part = 0;
-  while (part < count) {
-    auto n = ::preadv(fd, parts.data() + part, static_cast<int>(count - part), offset);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0)
-      return false;
-    offset += n;
-    while (part < count && static_cast<std::size_t>(n) >= parts[part].iov_len)
-      n -= static_cast<ssize_t>(parts[part++].iov_len);
-    if (n > 0) {
-      parts[part].iov_base = static_cast<char *>(parts[part].iov_base) + n;
-      parts[part].iov_len -= static_cast<std::size_t>(n);
+    std::array<iovec, batch_chunks> parts;
+    std::size_t at = lead;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        at += header;
+        parts[i] = {block.at(at), file.length(first + i)};
+        at += parts[i].iov_len;
     }
-  }
-  return true;
+    auto offset = static_cast<off_t>(file.offsets[first]);
+    std::uint32_t part = 0;
+    while (part < count) {
+        auto n = ::preadv(fd, parts.data() + part, static_cast<int>(count - part), offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        offset += n;
+        while (part < count && static_cast<std::size_t>(n) >= parts[part].iov_len)
+            n -= static_cast<ssize_t>(parts[part++].iov_len);
+        if (n > 0) {
+            parts[part].iov_base = static_cast<char *>(parts[part].iov_base) + n;
+            parts[part].iov_len -= static_cast<std::size_t>(n);
+        }
+    }
+    return true;
 }
 
-} // namespace
+}  // namespace
 
 void Responder::on(wire::HaveRequest const &message) {
-  enqueue({What::have, message.id, message.kind, message.hash, {}, 0, {}, false, false});
+    enqueue({What::have, message.id, message.kind, message.hash, {}, 0, {}, false, false});
 }
 
 void Responder::on(wire::ManifestRequest const &message) {
-  enqueue({What::manifest,
-           message.id,
-           message.kind,
-           message.hash,
-           {message.first, message.first + message.count},
-           message.first,
-           {},
-           false,
-           false});
+    enqueue({What::manifest,
+             message.id,
+             message.kind,
+             message.hash,
+             {message.first, message.first + message.count},
+             message.first,
+             {},
+             false,
+             false});
 }
 
 void Responder::on(wire::RangeRequest const &message) {
-  enqueue({What::range, message.id, message.kind, message.hash, message.chunks, message.chunks.first, {}, false, false});
+    enqueue(
+        {What::range, message.id, message.kind, message.hash, message.chunks, message.chunks.first, {}, false, false});
 }
 
 void Responder::on(wire::ChunkRequest const &message) {
-  enqueue({What::chunk, message.id, Kind::file, message.chunk, {0, 1}, 0, {}, false, false});
+    enqueue({What::chunk, message.id, Kind::file, message.chunk, {0, 1}, 0, {}, false, false});
 }
 
 void Responder::on(wire::XorbRequest const &message) {
-  enqueue({What::xorb, message.id, Kind::xorb, message.xorb, message.chunks, message.chunks.first, {}, false, false});
+    enqueue({What::xorb, message.id, Kind::xorb, message.xorb, message.chunks, message.chunks.first, {}, false, false});
 }
 
 void Responder::on(wire::Cancel const &message) {
-  for (auto at = queue_.begin(); at != queue_.end(); ++at) {
-    if (at->what != What::range || at->id != message.id)
-      continue;
-    if (at == queue_.begin())
-      at->cancelled = true; // it may be being read
-    else
-      queue_.erase(at);
-    break;
-  }
-  pump();
+    for (auto at = queue_.begin(); at != queue_.end(); ++at) {
+        if (at->what != What::range || at->id != message.id) continue;
+        if (at == queue_.begin())
+            at->cancelled = true;  // it may be being read
+        else
+            queue_.erase(at);
+        break;
+    }
+    pump();
 }
 
 void Responder::close() {
-  closed_ = true;
-  queue_.clear();
+    closed_ = true;
+    queue_.clear();
 }
 
 void Responder::enqueue(Reply reply) {
-  if (closed_)
-    return;
-  if (queue_.size() >= max_queue)
-    return refuse(reply, Answer::busy);
-  queue_.push_back(std::move(reply));
-  pump();
+    if (closed_) return;
+    if (queue_.size() >= max_queue) return refuse(reply, Answer::busy);
+    queue_.push_back(std::move(reply));
+    pump();
+}
+
+// Long answers wait their turn like what is read from files; short ones are bounded by the link.
+void Responder::say(std::vector<std::uint8_t> const &message) {
+    if (message.size() < 512) return link_.send_zest(message);
+    auto block = std::make_unique<SendBlock>(Link::frame_bytes + message.size());
+    Link::put_frame(block->at(0), link_.zest_id, message.size());
+    std::copy(message.begin(), message.end(), block->at(Link::frame_bytes));
+    send(std::move(block));
 }
 
 void Responder::refuse(Reply const &reply, Answer answer) {
-  switch (reply.what) {
-  case What::have:
-    return link_.send_zest(wire::have(reply.id, answer, 0, {}));
-  case What::manifest: {
-    std::vector<std::uint8_t> message(wire::manifest_header_bytes);
-    wire::put_manifest_header(message.data(), reply.id, answer, 0, 0, 0);
-    return link_.send_zest(message);
-  }
-  case What::range:
-    return link_.send_zest(wire::range_end(reply.id, answer));
-  case What::chunk:
-  case What::xorb:
-    if (answer == Answer::busy)
-      return link_.send_xet(wire::chunk_error(reply.id, error_busy, "too many requests"));
-    return link_.send_xet(wire::chunk_not_found(reply.id, reply.hash));
-  }
+    switch (reply.what) {
+        case What::have:
+            return link_.send_zest(wire::have(reply.id, answer, 0, {}));
+        case What::manifest: {
+            std::vector<std::uint8_t> message(wire::manifest_header_bytes);
+            wire::put_manifest_header(message.data(), reply.id, answer, 0, 0, 0);
+            return link_.send_zest(message);
+        }
+        case What::range:
+            return link_.send_zest(wire::range_end(reply.id, answer));
+        case What::chunk:
+        case What::xorb:
+            if (answer == Answer::busy)
+                return link_.send_xet(wire::chunk_error(reply.id, error_busy, "too many requests"));
+            return link_.send_xet(wire::chunk_not_found(reply.id, reply.hash));
+    }
+}
+
+void Responder::give_up(Reply const &reply, Answer answer) {
+    if (reply.cancelled) return;
+    // In the middle of a xorb response there is no way to say so.
+    if (reply.what == What::xorb && reply.next != reply.chunks.first)
+        return link_.disconnect("what it was reading is not there any more");
+    refuse(reply, answer);
 }
 
 void Responder::pump() {
-  while (!closed_ && !reading_ && !queue_.empty() && unsent_bytes_ < max_unsent_bytes) {
-    auto &reply = queue_.front();
-    if (reply.cancelled || answer_now(reply)) {
-      queue_.pop_front();
-      continue;
+    while (!closed_ && !link_.gone() && !reading_ && !queue_.empty() && unsent_bytes_ < max_unsent_bytes) {
+        auto &reply = queue_.front();
+        if (reply.cancelled || answer_now(reply)) {
+            queue_.pop_front();
+            continue;
+        }
+        if (reply.what == What::chunk && !reply.located_once)
+            find_chunk(reply.hash);
+        else if (find_rest(reply))
+            read(next_batch(reply));
+        else
+            queue_.pop_front();
     }
-    read(next_batch(reply));
-  }
 }
 
 // Answer what needs no reading. False: the reply's chunks are to be read.
 bool Responder::answer_now(Reply &reply) {
-  if (reply.what == What::have) {
-    auto const holding = host_.store.holding(reply.kind, reply.hash);
-    if (!holding)
-      refuse(reply, Answer::not_found);
-    else
-      link_.send_zest(wire::have(reply.id, Answer::ok, holding->chunks, holding->ranges));
-    return true;
-  }
-  if (reply.what == What::manifest) {
-    auto const holding = host_.store.holding(reply.kind, reply.hash);
-    if (!holding || holding->chunks == 0 || reply.chunks.first >= holding->chunks) {
-      refuse(reply, Answer::not_found);
-      return true;
+    switch (reply.what) {
+        case What::have:
+            if (auto const holding = host_.store.holding(reply.kind, reply.hash))
+                say(wire::have(reply.id, Answer::ok, holding->chunks, holding->ranges));
+            else
+                refuse(reply, Answer::not_found);
+            return true;
+        case What::manifest:
+            answer_manifest(reply);
+            return true;
+        default:
+            return reply.next == reply.chunks.end;
     }
+}
+
+void Responder::answer_manifest(Reply const &reply) {
+    auto const holding = host_.store.holding(reply.kind, reply.hash);
+    if (!holding || reply.chunks.first >= holding->chunks) return refuse(reply, Answer::not_found);
     ChunkSpan const span{reply.chunks.first, std::min(reply.chunks.end, holding->chunks)};
     auto const located = host_.store.locate(reply.kind, reply.hash, span);
-    if (!located) {
-      refuse(reply, Answer::not_found);
-      return true;
-    }
+    if (!located) return refuse(reply, Answer::not_found);
     auto const payload = wire::manifest_header_bytes + wire::manifest_entry_bytes * span.count();
     auto block = std::make_unique<SendBlock>(Link::frame_bytes + payload);
     Link::put_frame(block->at(0), link_.zest_id, payload);
@@ -162,138 +183,170 @@ bool Responder::answer_now(Reply &reply) {
     wire::put_manifest_header(out, reply.id, Answer::ok, holding->chunks, span.first, span.count());
     out += wire::manifest_header_bytes;
     for (auto const &extent : located->extents)
-      for (std::uint32_t i = 0; i < extent.object.count(); ++i) {
-        auto const chunk = extent.file_first + i;
-        out = std::copy_n(extent.file->chunk_hashes[chunk].begin(), 32, out);
-        out = wire::put_u32(out, extent.file->length(chunk));
-      }
+        for (std::uint32_t i = 0; i < extent.object.count(); ++i) {
+            auto const chunk = extent.file_first + i;
+            out = std::copy_n(extent.file->chunk_hashes[chunk].begin(), 32, out);
+            out = wire::put_u32(out, extent.file->length(chunk));
+        }
     send(std::move(block));
-    return true;
-  }
-  if (!reply.started) {
-    auto located = reply.what == What::chunk ? host_.store.locate_chunk(reply.hash)
-                   : reply.chunks.count() > wire::max_range_chunks
+}
+
+bool Responder::find_rest(Reply &reply) {
+    auto const &extents = reply.located.extents;
+    auto const here =
+        std::find_if(extents.begin(), extents.end(), [&](Extent const &e) { return reply.next < e.object.end; });
+    if (here != extents.end() && here->file->offered) return true;
+    if (reply.what == What::chunk) {
+        refuse(reply, Answer::not_found);
+        return false;
+    }
+    auto located = reply.chunks.count() > wire::max_range_chunks
                        ? std::nullopt
-                       : host_.store.locate(reply.kind, reply.hash, reply.chunks);
+                       : host_.store.locate(reply.kind, reply.hash, {reply.next, reply.chunks.end});
     if (!located) {
-      refuse(reply, Answer::not_found);
-      return true;
+        give_up(reply, Answer::not_found);
+        return false;
     }
     reply.located = std::move(*located);
-    reply.started = true;
-  }
-  return reply.next == reply.chunks.end;
+    return true;
+}
+
+// The only search that may take long.
+void Responder::find_chunk(Hash const &chunk) {
+    reading_ = true;
+    host_.readers.submit([weak = weak_from_this(), chunk, likely = last_chunk_of_, &host = host_] {
+        auto located = host.store.locate_chunk(chunk, likely);
+        host.post([weak, located = std::move(located)] {
+            auto const self = weak.lock();
+            if (!self) return;
+            self->reading_ = false;
+            if (self->closed_ || self->queue_.empty()) return;
+            auto &reply = self->queue_.front();
+            reply.located_once = true;
+            if (located) {
+                reply.located = *located;
+                self->last_chunk_of_ = located->extents.front().file;
+            }
+            self->pump();
+        });
+    });
 }
 
 Responder::Batch Responder::next_batch(Reply const &reply) const {
-  auto const extent = std::find_if(reply.located.extents.begin(), reply.located.extents.end(),
-                                   [&](Extent const &e) { return reply.next < e.object.end; });
-  Batch batch{extent->file, extent->file_first + (reply.next - extent->object.first), 0, 0, 0, 0};
-  batch.header = reply.what == What::xorb    ? wire::stored_chunk_header_bytes
-                 : reply.what == What::chunk ? Link::frame_bytes + wire::chunk_response_header_bytes
-                                             : Link::frame_bytes + wire::range_data_header_bytes;
-  if (reply.what == What::xorb && reply.next == reply.chunks.first)
-    batch.lead = Link::frame_bytes + wire::xorb_response_header_bytes;
-  batch.bytes = batch.lead;
-  for (auto object = reply.next; object < extent->object.end && batch.count < batch_chunks; ++object) {
-    auto const size = batch.header + batch.file->length(batch.file_first + batch.count);
-    if (batch.count != 0 && batch.bytes + size > batch_bytes)
-      break;
-    batch.bytes += size;
-    ++batch.count;
-  }
-  return batch;
+    auto const extent = std::find_if(reply.located.extents.begin(), reply.located.extents.end(),
+                                     [&](Extent const &e) { return reply.next < e.object.end; });
+    Batch batch{extent->file, extent->file_first + (reply.next - extent->object.first), 0, 0, 0, 0};
+    batch.header = reply.what == What::xorb    ? wire::stored_chunk_header_bytes
+                   : reply.what == What::chunk ? Link::frame_bytes + wire::chunk_response_header_bytes
+                                               : Link::frame_bytes + wire::range_data_header_bytes;
+    if (reply.what == What::xorb && reply.next == reply.chunks.first)
+        batch.lead = Link::frame_bytes + wire::xorb_response_header_bytes;
+    batch.bytes = batch.lead;
+    for (auto object = reply.next; object < extent->object.end && batch.count < batch_chunks; ++object) {
+        auto const size = batch.header + batch.file->length(batch.file_first + batch.count);
+        if (batch.count != 0 && batch.bytes + size > batch_bytes) break;
+        batch.bytes += size;
+        ++batch.count;
+    }
+    return batch;
 }
 
 void Responder::read(Batch batch) {
-  reading_ = true;
-  host_.readers.submit([weak = weak_from_this(), batch = std::move(batch), &host = host_] {
-    auto block = std::make_unique<SendBlock>(batch.bytes);
-    auto const handle = host.readers.files.open(*batch.file);
-    if (!handle || !read_batch(handle->fd, *batch.file, batch.file_first, batch.count, batch.lead, batch.header, *block))
-      block = nullptr;
-    // std::function wants something that can be copied.
-    auto shared = std::make_shared<std::unique_ptr<SendBlock>>(std::move(block));
-    host.post([weak, batch, shared] {
-      if (auto const self = weak.lock())
-        self->has_read(batch, std::move(*shared));
+    reading_ = true;
+    host_.readers.submit([weak = weak_from_this(), batch = std::move(batch), &host = host_] {
+        auto got = Got::lacking;
+        // std::function wants something that can be copied.
+        auto const block = std::make_shared<std::unique_ptr<SendBlock>>();
+        try {
+            *block = std::make_unique<SendBlock>(batch.bytes);
+            bool lacking = false;
+            auto const handle = host.readers.files.open(*batch.file, lacking);
+            // Looked at again afterwards: it may have been written to meanwhile.
+            if (handle &&
+                read_batch(handle->fd, *batch.file, batch.file_first, batch.count, batch.lead, batch.header, **block) &&
+                OpenFiles::unchanged(*handle, *batch.file))
+                got = Got::bytes;
+            else if (!lacking)
+                got = Got::file_changed;
+        } catch (std::bad_alloc const &) {
+        }
+        host.post([weak, batch, got, block] {
+            if (auto const self = weak.lock()) self->has_read(batch, got, std::move(*block));
+        });
     });
-  });
 }
 
-void Responder::has_read(Batch const &batch, std::unique_ptr<SendBlock> block) {
-  reading_ = false;
-  if (closed_ || queue_.empty())
-    return;
-  auto &reply = queue_.front();
-  if (!block) {
-    host_.lost(batch.file);
-    // In the middle of a xorb response there is no way to say so.
-    if (reply.what == What::xorb && reply.next != reply.chunks.first)
-      return link_.disconnect();
-    if (!reply.cancelled)
-      refuse(reply, Answer::not_found);
-    queue_.pop_front();
-    return pump();
-  }
-  if (!reply.cancelled) {
-    put_headers(reply, batch, *block);
-    reply.next += batch.count;
-    auto const payload = batch.file->offsets[batch.file_first + batch.count] - batch.file->offsets[batch.file_first];
-    bytes_up_ += payload;
-    served_[batch.file->hash] += payload;
-    if (reply.what == What::xorb && reply.next - batch.count == reply.chunks.first)
-      link_.begin_message();
-    send(std::move(block));
-    if (reply.what == What::xorb && reply.next == reply.chunks.end)
-      link_.end_message();
-  }
-  pump();
+void Responder::has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock> block) {
+    reading_ = false;
+    if (got == Got::file_changed) host_.lost(batch.file);
+    if (closed_ || queue_.empty()) return;
+    auto &reply = queue_.front();
+    if (got == Got::lacking) {
+        give_up(reply, Answer::busy);
+        queue_.pop_front();
+    } else if (got == Got::bytes && batch.file->offered && !reply.cancelled) {
+        put_headers(reply, batch, *block);
+        bool const begins = reply.next == reply.chunks.first;
+        reply.next += batch.count;
+        auto const payload =
+            batch.file->offsets[batch.file_first + batch.count] - batch.file->offsets[batch.file_first];
+        bytes_up_ += payload;
+        served_[batch.file->hash] += payload;
+        if (reply.what == What::xorb && begins) link_.begin_message();
+        send(std::move(block));
+        if (reply.what == What::xorb && reply.next == reply.chunks.end) link_.end_message();
+    } else if (reply.what == What::chunk) {
+        reply.located_once = false;
+        reply.located = {};
+    }
+    // If not sent, the same bytes may lie in another file.
+    pump();
 }
 
 void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &block) const {
-  std::size_t at = 0;
-  if (batch.lead) {
-    std::size_t size = 0;
-    for (auto const &extent : reply.located.extents)
-      size += extent.file->offsets[extent.file_first + extent.object.count()] - extent.file->offsets[extent.file_first];
-    size += wire::stored_chunk_header_bytes * reply.chunks.count();
-    Link::put_frame(block.at(0), link_.xet_id, wire::xorb_response_header_bytes + size);
-    wire::put_xorb_response_header(block.at(Link::frame_bytes), reply.id, reply.chunks.first,
-                                   static_cast<std::uint32_t>(size));
-    at = batch.lead;
-  }
-  for (std::uint32_t i = 0; i < batch.count; ++i) {
-    auto const length = batch.file->length(batch.file_first + i);
-    auto *const out = block.at(at);
-    switch (reply.what) {
-    case What::range:
-      Link::put_frame(out, link_.zest_id, wire::range_data_header_bytes + length);
-      wire::put_range_data_header(out + Link::frame_bytes, reply.id, reply.next + i);
-      break;
-    case What::chunk:
-      Link::put_frame(out, link_.xet_id, wire::chunk_response_header_bytes + length);
-      wire::put_chunk_response_header(out + Link::frame_bytes, reply.id, length);
-      break;
-    default:
-      wire::put_stored_chunk_header(out, length);
+    std::size_t at = 0;
+    if (batch.lead) {
+        std::size_t size = 0;
+        for (auto const &extent : reply.located.extents)
+            size += extent.file->offsets[extent.file_first + extent.object.count()] -
+                    extent.file->offsets[extent.file_first];
+        size += wire::stored_chunk_header_bytes * reply.chunks.count();
+        Link::put_frame(block.at(0), link_.xet_id, wire::xorb_response_header_bytes + size);
+        wire::put_xorb_response_header(block.at(Link::frame_bytes), reply.id, reply.chunks.first,
+                                       static_cast<std::uint32_t>(size));
+        at = batch.lead;
     }
-    at += batch.header + length;
-  }
+    for (std::uint32_t i = 0; i < batch.count; ++i) {
+        auto const length = batch.file->length(batch.file_first + i);
+        auto *const out = block.at(at);
+        switch (reply.what) {
+            case What::range:
+                Link::put_frame(out, link_.zest_id, wire::range_data_header_bytes + length);
+                wire::put_range_data_header(out + Link::frame_bytes, reply.id, reply.next + i);
+                break;
+            case What::chunk:
+                Link::put_frame(out, link_.xet_id, wire::chunk_response_header_bytes + length);
+                wire::put_chunk_response_header(out + Link::frame_bytes, reply.id, length);
+                break;
+            default:
+                wire::put_stored_chunk_header(out, length);
+        }
+        at += batch.header + length;
+    }
 }
 
 void Responder::send(std::unique_ptr<SendBlock> block) {
-  auto const size = block->size;
-  unsent_bytes_ += size;
-  block->sent = [weak = weak_from_this(), size, &host = host_] {
-    host.post([weak, size] {
-      if (auto const self = weak.lock()) {
-        self->unsent_bytes_ -= size;
-        self->pump();
-      }
-    });
-  };
-  link_.send_block(std::move(block));
+    auto const size = block->size;
+    unsent_bytes_ += size;
+    block->sent = [weak = weak_from_this(), size, &host = host_] {
+        host.post([weak, size] {
+            if (auto const self = weak.lock()) {
+                self->unsent_bytes_ -= size;
+                self->pump();
+            }
+        });
+    };
+    link_.send_block(std::move(block));
 }
 
-} // namespace zest
+}  // namespace zest

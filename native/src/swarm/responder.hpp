@@ -2,88 +2,95 @@
 // takes the bytes. Used on the network thread only; reading happens on the reader's threads.
 #pragma once
 
-#include "link.hpp"
-#include "reader.hpp"
-#include "store.hpp"
-
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 
+#include "link.hpp"
+#include "reader.hpp"
+#include "store.hpp"
+
 namespace zest {
 
 // What the session gives every responder.
 struct ResponderHost {
-  Store &store;
-  ReaderPool &readers;
-  // Run on the network thread, later.
-  std::function<void(std::function<void()>)> post;
-  // An offered file is not what it was.
-  std::function<void(SharedFilePtr const &)> lost;
+    Store &store;
+    ReaderPool &readers;
+    Post post;
+    // An offered file is not what it was.
+    std::function<void(SharedFilePtr const &)> lost;
 };
 
 class Responder : public std::enable_shared_from_this<Responder> {
 public:
-  Responder(Link &link, ResponderHost const &host) : link_(link), host_(host) {}
+    Responder(Link &link, ResponderHost const &host) : link_(link), host_(host) {}
 
-  void on(wire::HaveRequest const &message);
-  void on(wire::ManifestRequest const &message);
-  void on(wire::RangeRequest const &message);
-  void on(wire::Cancel const &message);
-  void on(wire::ChunkRequest const &message);
-  void on(wire::XorbRequest const &message);
+    void on(wire::HaveRequest const &message);
+    void on(wire::ManifestRequest const &message);
+    void on(wire::RangeRequest const &message);
+    void on(wire::Cancel const &message);
+    void on(wire::ChunkRequest const &message);
+    void on(wire::XorbRequest const &message);
 
-  // The connection is gone: nothing may be sent any more.
-  void close();
+    // The connection is gone: nothing may be sent any more.
+    void close();
 
-  std::uint32_t open() const noexcept { return static_cast<std::uint32_t>(queue_.size()); }
-  std::uint64_t bytes_up() const noexcept { return bytes_up_; }
-  // Payload bytes by the file that they came from.
-  std::map<Hash, std::uint64_t> const &served() const noexcept { return served_; }
+    std::uint32_t open() const noexcept { return static_cast<std::uint32_t>(queue_.size()); }
+    std::uint64_t bytes_up() const noexcept { return bytes_up_; }
+    // Payload bytes by the file that they came from.
+    std::map<Hash, std::uint64_t> const &served() const noexcept { return served_; }
 
 private:
-  enum class What { have, manifest, range, chunk, xorb };
-  struct Reply {
-    What what;
-    std::uint32_t id;
-    Kind kind = Kind::file;
-    Hash hash{};
-    ChunkSpan chunks{}; // of the object; what is left to send begins at `next`
-    std::uint32_t next = 0;
-    Located located{};
-    bool started = false;
-    bool cancelled = false;
-  };
-  // A run of chunks of one file that is read in one go, with room for a header before each.
-  struct Batch {
-    SharedFilePtr file;
-    std::uint32_t file_first;
-    std::uint32_t count;
-    std::size_t lead; // header bytes before the first chunk's own header
-    std::size_t header;
-    std::size_t bytes;
-  };
+    enum class What { have, manifest, range, chunk, xorb };
+    struct Reply {
+        What what;
+        std::uint32_t id;
+        Kind kind = Kind::file;
+        Hash hash{};
+        ChunkSpan chunks{};  // of the object; what is left to send begins at `next`
+        std::uint32_t next = 0;
+        Located located{};
+        bool located_once = false;
+        bool cancelled = false;
+    };
+    // A run of chunks of one file that is read in one go, with room for a header before each.
+    struct Batch {
+        SharedFilePtr file;
+        std::uint32_t file_first;
+        std::uint32_t count;
+        std::size_t lead;  // header bytes before the first chunk's own header
+        std::size_t header;
+        std::size_t bytes;
+    };
 
-  void enqueue(Reply reply);
-  void refuse(Reply const &reply, Answer answer);
-  void pump();
-  bool answer_now(Reply &reply);
-  Batch next_batch(Reply const &reply) const;
-  void read(Batch batch);
-  void has_read(Batch const &batch, std::unique_ptr<SendBlock> block);
-  void put_headers(Reply const &reply, Batch const &batch, SendBlock &block) const;
-  void send(std::unique_ptr<SendBlock> block);
+    void enqueue(Reply reply);
+    void refuse(Reply const &reply, Answer answer);
+    void pump();
+    bool answer_now(Reply &reply);
+    void answer_manifest(Reply const &reply);
+    // Where what is left of the reply lies, also when a file is not offered any more. False: nowhere; that was said.
+    bool find_rest(Reply &reply);
+    void find_chunk(Hash const &chunk);
+    void give_up(Reply const &reply, Answer answer);
+    void say(std::vector<std::uint8_t> const &message);
+    Batch next_batch(Reply const &reply) const;
+    void read(Batch batch);
+    enum class Got { bytes, file_changed, lacking };
+    void has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock> block);
+    void put_headers(Reply const &reply, Batch const &batch, SendBlock &block) const;
+    void send(std::unique_ptr<SendBlock> block);
 
-  Link &link_;
-  ResponderHost const &host_;
-  std::deque<Reply> queue_;
-  bool reading_ = false;
-  bool closed_ = false;
-  std::size_t unsent_bytes_ = 0;
-  std::uint64_t bytes_up_ = 0;
-  std::map<Hash, std::uint64_t> served_;
+    Link &link_;
+    ResponderHost const &host_;
+    std::deque<Reply> queue_;
+    bool reading_ = false;
+    bool closed_ = false;
+    std::size_t unsent_bytes_ = 0;
+    std::uint64_t bytes_up_ = 0;
+    std::map<Hash, std::uint64_t> served_;
+    SharedFilePtr last_chunk_of_;
 };
 
-} // namespace zest
+}  // namespace zest

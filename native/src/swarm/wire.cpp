@@ -7,349 +7,326 @@ namespace {
 
 enum class Xet : std::uint8_t { request = 1, response = 2, not_found = 3, error = 4 };
 enum class Zest : std::uint8_t {
-  have_request = 1,
-  have = 2,
-  manifest_request = 3,
-  manifest = 4,
-  range_request = 5,
-  range_data = 6,
-  range_end = 7,
-  cancel = 8,
+    have_request = 1,
+    have = 2,
+    manifest_request = 3,
+    manifest = 4,
+    range_request = 5,
+    range_data = 6,
+    range_end = 7,
+    cancel = 8,
 };
 
 // Reads forward through a message whose length was checked by the caller.
 class Reader {
 public:
-  explicit Reader(Bytes message) : at_(message.data) {}
-  std::uint8_t u8() noexcept { return *at_++; }
-  std::uint32_t u32() noexcept {
-    auto const value = get_u32(at_);
-    at_ += 4;
-    return value;
-  }
-  Hash hash() noexcept {
-    Hash value;
-    std::memcpy(value.data(), at_, value.size());
-    at_ += value.size();
-    return value;
-  }
-  std::uint8_t const *rest() const noexcept { return at_; }
+    explicit Reader(Bytes message) : at_(message.data) {}
+    std::uint8_t u8() noexcept { return *at_++; }
+    std::uint32_t u32() noexcept {
+        auto const value = get_u32(at_);
+        at_ += 4;
+        return value;
+    }
+    Hash hash() noexcept {
+        Hash value;
+        std::memcpy(value.data(), at_, value.size());
+        at_ += value.size();
+        return value;
+    }
+    std::uint8_t const *rest() const noexcept { return at_; }
 
 private:
-  std::uint8_t const *at_;
+    std::uint8_t const *at_;
 };
 
 class Writer {
 public:
-  Writer(std::size_t size, std::uint8_t type) : bytes_(size) {
-    bytes_[0] = type;
-    at_ = bytes_.data() + 1;
-  }
-  Writer &u8(std::uint8_t value) {
-    *at_++ = value;
-    return *this;
-  }
-  Writer &u32(std::uint32_t value) {
-    at_ = put_u32(at_, value);
-    return *this;
-  }
-  Writer &hash(Hash const &value) {
-    std::memcpy(at_, value.data(), value.size());
-    at_ += value.size();
-    return *this;
-  }
-  Writer &text(std::string_view value) {
-    if (!value.empty())
-      std::memcpy(at_, value.data(), value.size());
-    at_ += value.size();
-    return *this;
-  }
-  std::vector<std::uint8_t> take() { return std::move(bytes_); }
+    Writer(std::size_t size, std::uint8_t type) : bytes_(size) {
+        bytes_[0] = type;
+        at_ = bytes_.data() + 1;
+    }
+    Writer &u8(std::uint8_t value) {
+        *at_++ = value;
+        return *this;
+    }
+    Writer &u32(std::uint32_t value) {
+        at_ = put_u32(at_, value);
+        return *this;
+    }
+    Writer &hash(Hash const &value) {
+        std::memcpy(at_, value.data(), value.size());
+        at_ += value.size();
+        return *this;
+    }
+    Writer &text(std::string_view value) {
+        if (!value.empty()) std::memcpy(at_, value.data(), value.size());
+        at_ += value.size();
+        return *this;
+    }
+    std::vector<std::uint8_t> take() { return std::move(bytes_); }
 
 private:
-  std::vector<std::uint8_t> bytes_;
-  std::uint8_t *at_;
+    std::vector<std::uint8_t> bytes_;
+    std::uint8_t *at_;
 };
 
 std::optional<Kind> kind_of(std::uint8_t value) {
-  if (value == 1 || value == 2)
-    return static_cast<Kind>(value);
-  return std::nullopt;
+    if (value == 1 || value == 2) return static_cast<Kind>(value);
+    return std::nullopt;
 }
 
 std::optional<Answer> answer_of(std::uint8_t value) {
-  if (value <= 2)
-    return static_cast<Answer>(value);
-  return std::nullopt;
+    if (value <= 2) return static_cast<Answer>(value);
+    return std::nullopt;
 }
 
 bool in_object(ChunkSpan chunks) { return chunks.first < chunks.end && chunks.end <= max_object_chunks; }
 
 std::optional<ZestMessage> parse_have(Bytes message) {
-  if (message.size < 14)
-    return std::nullopt;
-  Reader in({message.data + 1, message.size - 1});
-  Have out{};
-  out.id = in.u32();
-  auto const answer = answer_of(in.u8());
-  out.chunks = in.u32();
-  auto const count = in.u32();
-  if (!answer || count > max_have_ranges || out.chunks > max_object_chunks || message.size != 14 + std::size_t{8} * count)
-    return std::nullopt;
-  out.answer = *answer;
-  out.ranges.reserve(count);
-  std::uint32_t after = 0;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    ChunkSpan span{in.u32(), 0};
-    span.end = in.u32();
-    if (!in_object(span) || span.first < after)
-      return std::nullopt;
-    after = span.end;
-    out.ranges.push_back(span);
-  }
-  return out;
+    if (message.size < 14) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    Have out{};
+    out.id = in.u32();
+    auto const answer = answer_of(in.u8());
+    out.chunks = in.u32();
+    auto const count = in.u32();
+    if (!answer || count > max_have_ranges || out.chunks > max_object_chunks ||
+        message.size != 14 + std::size_t{8} * count)
+        return std::nullopt;
+    out.answer = *answer;
+    out.ranges.reserve(count);
+    std::uint32_t after = 0;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        ChunkSpan span{in.u32(), 0};
+        span.end = in.u32();
+        if (!in_object(span) || span.first < after) return std::nullopt;
+        after = span.end;
+        out.ranges.push_back(span);
+    }
+    return out;
 }
 
 std::optional<ZestMessage> parse_manifest(Bytes message) {
-  if (message.size < manifest_header_bytes)
-    return std::nullopt;
-  Reader in({message.data + 1, message.size - 1});
-  ManifestPart out{};
-  out.id = in.u32();
-  auto const answer = answer_of(in.u8());
-  out.chunks = in.u32();
-  out.first = in.u32();
-  out.count = in.u32();
-  if (!answer || out.count > max_manifest_entries || out.chunks > max_object_chunks || out.first > out.chunks ||
-      out.count > out.chunks - out.first || message.size != manifest_header_bytes + manifest_entry_bytes * out.count)
-    return std::nullopt;
-  out.answer = *answer;
-  out.entries = {in.rest(), manifest_entry_bytes * out.count};
-  for (std::uint32_t i = 0; i < out.count; ++i) {
-    auto const length = get_u32(out.entries.data + manifest_entry_bytes * i + 32);
-    if (length == 0 || length > max_chunk_bytes)
-      return std::nullopt;
-  }
-  return out;
+    if (message.size < manifest_header_bytes) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    ManifestPart out{};
+    out.id = in.u32();
+    auto const answer = answer_of(in.u8());
+    out.chunks = in.u32();
+    out.first = in.u32();
+    out.count = in.u32();
+    if (!answer || out.count > max_manifest_entries || out.chunks > max_object_chunks || out.first > out.chunks ||
+        out.count > out.chunks - out.first || message.size != manifest_header_bytes + manifest_entry_bytes * out.count)
+        return std::nullopt;
+    out.answer = *answer;
+    out.entries = {in.rest(), manifest_entry_bytes * out.count};
+    for (std::uint32_t i = 0; i < out.count; ++i) {
+        auto const length = get_u32(out.entries.data + manifest_entry_bytes * i + 32);
+        if (length == 0 || length > max_chunk_bytes) return std::nullopt;
+    }
+    return out;
 }
 
-} // namespace
+}  // namespace
 
 std::uint32_t get_u32(std::uint8_t const *p) noexcept {
-  return (std::uint32_t{p[0]} << 24) | (std::uint32_t{p[1]} << 16) | (std::uint32_t{p[2]} << 8) | p[3];
+    return (std::uint32_t{p[0]} << 24) | (std::uint32_t{p[1]} << 16) | (std::uint32_t{p[2]} << 8) | p[3];
 }
 
 std::uint8_t *put_u32(std::uint8_t *p, std::uint32_t value) noexcept {
-  p[0] = static_cast<std::uint8_t>(value >> 24);
-  p[1] = static_cast<std::uint8_t>(value >> 16);
-  p[2] = static_cast<std::uint8_t>(value >> 8);
-  p[3] = static_cast<std::uint8_t>(value);
-  return p + 4;
+    p[0] = static_cast<std::uint8_t>(value >> 24);
+    p[1] = static_cast<std::uint8_t>(value >> 16);
+    p[2] = static_cast<std::uint8_t>(value >> 8);
+    p[3] = static_cast<std::uint8_t>(value);
+    return p + 4;
 }
 
 std::optional<XetMessage> parse_xet(Bytes message) {
-  if (message.size < 5)
-    return std::nullopt;
-  Reader in({message.data + 1, message.size - 1});
-  switch (static_cast<Xet>(message.data[0])) {
-  case Xet::request: {
-    // The length tells the dialects apart: a chunk by its hash, or a range of a xorb.
-    if (message.size == 37) {
-      auto const id = in.u32();
-      return ChunkRequest{id, in.hash()};
+    if (message.size < 5) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    switch (static_cast<Xet>(message.data[0])) {
+        case Xet::request: {
+            // The length tells the dialects apart: a chunk by its hash, or a range of a xorb.
+            if (message.size == 37) {
+                auto const id = in.u32();
+                return ChunkRequest{id, in.hash()};
+            }
+            if (message.size == 45) {
+                XorbRequest out{};
+                out.id = in.u32();
+                out.xorb = in.hash();
+                out.chunks.first = in.u32();
+                out.chunks.end = in.u32();
+                if (out.chunks.first >= out.chunks.end) return std::nullopt;
+                return out;
+            }
+            return std::nullopt;
+        }
+        case Xet::response: {
+            if (message.size < chunk_response_header_bytes) return std::nullopt;
+            auto const id = in.u32();
+            if (in.u32() != message.size - chunk_response_header_bytes) return std::nullopt;
+            return ChunkResponse{id, {in.rest(), message.size - chunk_response_header_bytes}};
+        }
+        case Xet::not_found:
+            // ccBitTorrent leaves the hash out; the request id is all that is needed.
+            if (message.size != 5 && message.size != 37) return std::nullopt;
+            return ChunkNotFound{in.u32()};
+        case Xet::error: {
+            if (message.size < 9) return std::nullopt;
+            auto const id = in.u32();
+            return ChunkError{id, in.u32()};
+        }
     }
-    if (message.size == 45) {
-      XorbRequest out{};
-      out.id = in.u32();
-      out.xorb = in.hash();
-      out.chunks.first = in.u32();
-      out.chunks.end = in.u32();
-      if (out.chunks.first >= out.chunks.end)
-        return std::nullopt;
-      return out;
-    }
     return std::nullopt;
-  }
-  case Xet::response: {
-    if (message.size < chunk_response_header_bytes)
-      return std::nullopt;
-    auto const id = in.u32();
-    if (in.u32() != message.size - chunk_response_header_bytes)
-      return std::nullopt;
-    return ChunkResponse{id, {in.rest(), message.size - chunk_response_header_bytes}};
-  }
-  case Xet::not_found:
-    // ccBitTorrent leaves the hash out; the request id is all that is needed.
-    if (message.size != 5 && message.size != 37)
-      return std::nullopt;
-    return ChunkNotFound{in.u32()};
-  case Xet::error: {
-    if (message.size < 9)
-      return std::nullopt;
-    auto const id = in.u32();
-    return ChunkError{id, in.u32()};
-  }
-  }
-  return std::nullopt;
 }
 
 std::vector<std::uint8_t> chunk_request(std::uint32_t id, Hash const &chunk) {
-  return Writer(37, static_cast<std::uint8_t>(Xet::request)).u32(id).hash(chunk).take();
+    return Writer(37, static_cast<std::uint8_t>(Xet::request)).u32(id).hash(chunk).take();
 }
 
 std::vector<std::uint8_t> chunk_not_found(std::uint32_t id, Hash const &hash) {
-  return Writer(37, static_cast<std::uint8_t>(Xet::not_found)).u32(id).hash(hash).take();
+    return Writer(37, static_cast<std::uint8_t>(Xet::not_found)).u32(id).hash(hash).take();
 }
 
 std::vector<std::uint8_t> chunk_error(std::uint32_t id, std::uint32_t code, std::string_view text) {
-  return Writer(9 + text.size(), static_cast<std::uint8_t>(Xet::error)).u32(id).u32(code).text(text).take();
+    return Writer(9 + text.size(), static_cast<std::uint8_t>(Xet::error)).u32(id).u32(code).text(text).take();
 }
 
 void put_chunk_response_header(std::uint8_t *out, std::uint32_t id, std::uint32_t size) {
-  *out = static_cast<std::uint8_t>(Xet::response);
-  put_u32(put_u32(out + 1, id), size);
+    *out = static_cast<std::uint8_t>(Xet::response);
+    put_u32(put_u32(out + 1, id), size);
 }
 
 void put_xorb_response_header(std::uint8_t *out, std::uint32_t id, std::uint32_t first, std::uint32_t size) {
-  *out = static_cast<std::uint8_t>(Xet::response);
-  put_u32(put_u32(put_u32(out + 1, id), first), size);
+    *out = static_cast<std::uint8_t>(Xet::response);
+    put_u32(put_u32(put_u32(out + 1, id), first), size);
 }
 
 void put_stored_chunk_header(std::uint8_t *out, std::uint32_t size) {
-  // Xorb format: version, packed length (little-endian, 24 bits), scheme 0 (none), unpacked length.
-  out[0] = 0;
-  out[4] = 0;
-  for (int i = 0; i < 3; ++i)
-    out[1 + i] = out[5 + i] = static_cast<std::uint8_t>(size >> (8 * i));
+    // Xorb format: version, packed length (little-endian, 24 bits), scheme 0 (none), unpacked length.
+    out[0] = 0;
+    out[4] = 0;
+    for (int i = 0; i < 3; ++i) out[1 + i] = out[5 + i] = static_cast<std::uint8_t>(size >> (8 * i));
 }
 
 std::optional<ZestMessage> parse_zest(Bytes message) {
-  if (message.size < 5)
+    if (message.size < 5) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    switch (static_cast<Zest>(message.data[0])) {
+        case Zest::have_request: {
+            if (message.size != 38) return std::nullopt;
+            auto const id = in.u32();
+            auto const kind = kind_of(in.u8());
+            if (!kind) return std::nullopt;
+            return HaveRequest{id, *kind, in.hash()};
+        }
+        case Zest::have:
+            return parse_have(message);
+        case Zest::manifest_request: {
+            if (message.size != 46) return std::nullopt;
+            ManifestRequest out{};
+            out.id = in.u32();
+            auto const kind = kind_of(in.u8());
+            out.hash = in.hash();
+            out.first = in.u32();
+            out.count = in.u32();
+            if (!kind || out.count == 0 || out.count > max_manifest_entries || out.first >= max_object_chunks)
+                return std::nullopt;
+            out.kind = *kind;
+            return out;
+        }
+        case Zest::manifest:
+            return parse_manifest(message);
+        case Zest::range_request: {
+            if (message.size != 46) return std::nullopt;
+            RangeRequest out{};
+            out.id = in.u32();
+            auto const kind = kind_of(in.u8());
+            out.hash = in.hash();
+            out.chunks.first = in.u32();
+            out.chunks.end = in.u32();
+            if (!kind || !in_object(out.chunks) || out.chunks.count() > max_range_chunks) return std::nullopt;
+            out.kind = *kind;
+            return out;
+        }
+        case Zest::range_data: {
+            if (message.size <= range_data_header_bytes || message.size > range_data_header_bytes + max_chunk_bytes)
+                return std::nullopt;
+            auto const id = in.u32();
+            auto const chunk = in.u32();
+            return RangeData{id, chunk, {in.rest(), message.size - range_data_header_bytes}};
+        }
+        case Zest::range_end: {
+            if (message.size != 6) return std::nullopt;
+            auto const id = in.u32();
+            auto const answer = answer_of(in.u8());
+            if (!answer) return std::nullopt;
+            return RangeEnd{id, *answer};
+        }
+        case Zest::cancel:
+            if (message.size != 5) return std::nullopt;
+            return Cancel{in.u32()};
+    }
     return std::nullopt;
-  Reader in({message.data + 1, message.size - 1});
-  switch (static_cast<Zest>(message.data[0])) {
-  case Zest::have_request: {
-    if (message.size != 38)
-      return std::nullopt;
-    auto const id = in.u32();
-    auto const kind = kind_of(in.u8());
-    if (!kind)
-      return std::nullopt;
-    return HaveRequest{id, *kind, in.hash()};
-  }
-  case Zest::have:
-    return parse_have(message);
-  case Zest::manifest_request: {
-    if (message.size != 46)
-      return std::nullopt;
-    ManifestRequest out{};
-    out.id = in.u32();
-    auto const kind = kind_of(in.u8());
-    out.hash = in.hash();
-    out.first = in.u32();
-    out.count = in.u32();
-    if (!kind || out.count == 0 || out.count > max_manifest_entries || out.first >= max_object_chunks)
-      return std::nullopt;
-    out.kind = *kind;
-    return out;
-  }
-  case Zest::manifest:
-    return parse_manifest(message);
-  case Zest::range_request: {
-    if (message.size != 46)
-      return std::nullopt;
-    RangeRequest out{};
-    out.id = in.u32();
-    auto const kind = kind_of(in.u8());
-    out.hash = in.hash();
-    out.chunks.first = in.u32();
-    out.chunks.end = in.u32();
-    if (!kind || !in_object(out.chunks) || out.chunks.count() > max_range_chunks)
-      return std::nullopt;
-    out.kind = *kind;
-    return out;
-  }
-  case Zest::range_data: {
-    if (message.size <= range_data_header_bytes || message.size > range_data_header_bytes + max_chunk_bytes)
-      return std::nullopt;
-    auto const id = in.u32();
-    auto const chunk = in.u32();
-    return RangeData{id, chunk, {in.rest(), message.size - range_data_header_bytes}};
-  }
-  case Zest::range_end: {
-    if (message.size != 6)
-      return std::nullopt;
-    auto const id = in.u32();
-    auto const answer = answer_of(in.u8());
-    if (!answer)
-      return std::nullopt;
-    return RangeEnd{id, *answer};
-  }
-  case Zest::cancel:
-    if (message.size != 5)
-      return std::nullopt;
-    return Cancel{in.u32()};
-  }
-  return std::nullopt;
 }
 
 std::vector<std::uint8_t> have_request(std::uint32_t id, Kind kind, Hash const &hash) {
-  return Writer(38, static_cast<std::uint8_t>(Zest::have_request))
-      .u32(id)
-      .u8(static_cast<std::uint8_t>(kind))
-      .hash(hash)
-      .take();
+    return Writer(38, static_cast<std::uint8_t>(Zest::have_request))
+        .u32(id)
+        .u8(static_cast<std::uint8_t>(kind))
+        .hash(hash)
+        .take();
 }
 
 std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, std::uint32_t chunks,
                                std::vector<ChunkSpan> const &ranges) {
-  Writer out(14 + 8 * ranges.size(), static_cast<std::uint8_t>(Zest::have));
-  out.u32(id).u8(static_cast<std::uint8_t>(answer)).u32(chunks).u32(static_cast<std::uint32_t>(ranges.size()));
-  for (auto const &range : ranges)
-    out.u32(range.first).u32(range.end);
-  return out.take();
+    Writer out(14 + 8 * ranges.size(), static_cast<std::uint8_t>(Zest::have));
+    out.u32(id).u8(static_cast<std::uint8_t>(answer)).u32(chunks).u32(static_cast<std::uint32_t>(ranges.size()));
+    for (auto const &range : ranges) out.u32(range.first).u32(range.end);
+    return out.take();
 }
 
 std::vector<std::uint8_t> manifest_request(std::uint32_t id, Kind kind, Hash const &hash, std::uint32_t first,
                                            std::uint32_t count) {
-  return Writer(46, static_cast<std::uint8_t>(Zest::manifest_request))
-      .u32(id)
-      .u8(static_cast<std::uint8_t>(kind))
-      .hash(hash)
-      .u32(first)
-      .u32(count)
-      .take();
+    return Writer(46, static_cast<std::uint8_t>(Zest::manifest_request))
+        .u32(id)
+        .u8(static_cast<std::uint8_t>(kind))
+        .hash(hash)
+        .u32(first)
+        .u32(count)
+        .take();
 }
 
 void put_manifest_header(std::uint8_t *out, std::uint32_t id, Answer answer, std::uint32_t chunks, std::uint32_t first,
                          std::uint32_t count) {
-  *out = static_cast<std::uint8_t>(Zest::manifest);
-  out = put_u32(out + 1, id);
-  *out++ = static_cast<std::uint8_t>(answer);
-  put_u32(put_u32(put_u32(out, chunks), first), count);
+    *out = static_cast<std::uint8_t>(Zest::manifest);
+    out = put_u32(out + 1, id);
+    *out++ = static_cast<std::uint8_t>(answer);
+    put_u32(put_u32(put_u32(out, chunks), first), count);
 }
 
 std::vector<std::uint8_t> range_request(std::uint32_t id, Kind kind, Hash const &hash, ChunkSpan chunks) {
-  return Writer(46, static_cast<std::uint8_t>(Zest::range_request))
-      .u32(id)
-      .u8(static_cast<std::uint8_t>(kind))
-      .hash(hash)
-      .u32(chunks.first)
-      .u32(chunks.end)
-      .take();
+    return Writer(46, static_cast<std::uint8_t>(Zest::range_request))
+        .u32(id)
+        .u8(static_cast<std::uint8_t>(kind))
+        .hash(hash)
+        .u32(chunks.first)
+        .u32(chunks.end)
+        .take();
 }
 
 void put_range_data_header(std::uint8_t *out, std::uint32_t id, std::uint32_t chunk) {
-  *out = static_cast<std::uint8_t>(Zest::range_data);
-  put_u32(put_u32(out + 1, id), chunk);
+    *out = static_cast<std::uint8_t>(Zest::range_data);
+    put_u32(put_u32(out + 1, id), chunk);
 }
 
 std::vector<std::uint8_t> range_end(std::uint32_t id, Answer answer) {
-  return Writer(6, static_cast<std::uint8_t>(Zest::range_end)).u32(id).u8(static_cast<std::uint8_t>(answer)).take();
+    return Writer(6, static_cast<std::uint8_t>(Zest::range_end)).u32(id).u8(static_cast<std::uint8_t>(answer)).take();
 }
 
 std::vector<std::uint8_t> cancel(std::uint32_t id) {
-  return Writer(5, static_cast<std::uint8_t>(Zest::cancel)).u32(id).take();
+    return Writer(5, static_cast<std::uint8_t>(Zest::cancel)).u32(id).take();
 }
 
-} // namespace zest::wire
+}  // namespace zest::wire

@@ -18,24 +18,24 @@ namespace zest {
 using Hash = std::array<std::uint8_t, 32>;
 
 struct HashOf {
-  // The hashes are outputs of BLAKE3: any eight of their bytes are as good as a hash of all.
-  std::size_t operator()(Hash const &h) const noexcept {
-    std::size_t value;
-    static_assert(sizeof value <= sizeof h);
-    __builtin_memcpy(&value, h.data(), sizeof value);
-    return value;
-  }
+    // The hashes are outputs of BLAKE3: any eight of their bytes are as good as a hash of all.
+    std::size_t operator()(Hash const &h) const noexcept {
+        std::size_t value;
+        static_assert(sizeof value <= sizeof h);
+        __builtin_memcpy(&value, h.data(), sizeof value);
+        return value;
+    }
 };
 
 struct Bytes {
-  std::uint8_t const *data = nullptr;
-  std::size_t size = 0;
+    std::uint8_t const *data = nullptr;
+    std::size_t size = 0;
 };
 
 struct ChunkSpan {
-  std::uint32_t first = 0;
-  std::uint32_t end = 0;
-  std::uint32_t count() const noexcept { return end - first; }
+    std::uint32_t first = 0;
+    std::uint32_t end = 0;
+    std::uint32_t count() const noexcept { return end - first; }
 };
 
 enum class Kind : std::uint8_t { file = 1, xorb = 2 };
@@ -65,25 +65,25 @@ constexpr char const *zest_extension_name = "zest_hf1";
 // --- ut_xet: BEP XET v1 -----------------------------------------------------------------------
 
 struct ChunkRequest {
-  std::uint32_t id;
-  Hash chunk;
+    std::uint32_t id;
+    Hash chunk;
 };
 // The dialect of zest 0.4: a range of a xorb, answered with serialized xorb bytes.
 struct XorbRequest {
-  std::uint32_t id;
-  Hash xorb;
-  ChunkSpan chunks;
+    std::uint32_t id;
+    Hash xorb;
+    ChunkSpan chunks;
 };
 struct ChunkResponse {
-  std::uint32_t id;
-  Bytes data;
+    std::uint32_t id;
+    Bytes data;
 };
 struct ChunkNotFound {
-  std::uint32_t id;
+    std::uint32_t id;
 };
 struct ChunkError {
-  std::uint32_t id;
-  std::uint32_t code;
+    std::uint32_t id;
+    std::uint32_t code;
 };
 using XetMessage = std::variant<ChunkRequest, XorbRequest, ChunkResponse, ChunkNotFound, ChunkError>;
 
@@ -103,48 +103,48 @@ void put_stored_chunk_header(std::uint8_t *out, std::uint32_t size);
 // --- zest_hf1 -----------------------------------------------------------------------------------
 
 struct HaveRequest {
-  std::uint32_t id;
-  Kind kind;
-  Hash hash;
+    std::uint32_t id;
+    Kind kind;
+    Hash hash;
 };
 struct Have {
-  std::uint32_t id;
-  Answer answer;
-  std::uint32_t chunks; // of the whole object, 0 when the sender does not know
-  std::vector<ChunkSpan> ranges;
+    std::uint32_t id;
+    Answer answer;
+    std::uint32_t chunks;  // of the whole object, 0 when the sender does not know
+    std::vector<ChunkSpan> ranges;
 };
 struct ManifestRequest {
-  std::uint32_t id;
-  Kind kind;
-  Hash hash;
-  std::uint32_t first;
-  std::uint32_t count;
+    std::uint32_t id;
+    Kind kind;
+    Hash hash;
+    std::uint32_t first;
+    std::uint32_t count;
 };
 struct ManifestPart {
-  std::uint32_t id;
-  Answer answer;
-  std::uint32_t chunks; // of the whole object
-  std::uint32_t first;
-  std::uint32_t count;
-  Bytes entries; // count x (32 hash bytes, u32 length)
+    std::uint32_t id;
+    Answer answer;
+    std::uint32_t chunks;  // of the whole object
+    std::uint32_t first;
+    std::uint32_t count;
+    Bytes entries;  // count x (32 hash bytes, u32 length)
 };
 struct RangeRequest {
-  std::uint32_t id;
-  Kind kind;
-  Hash hash;
-  ChunkSpan chunks;
+    std::uint32_t id;
+    Kind kind;
+    Hash hash;
+    ChunkSpan chunks;
 };
 struct RangeData {
-  std::uint32_t id;
-  std::uint32_t chunk;
-  Bytes data;
+    std::uint32_t id;
+    std::uint32_t chunk;
+    Bytes data;
 };
 struct RangeEnd {
-  std::uint32_t id;
-  Answer answer;
+    std::uint32_t id;
+    Answer answer;
 };
 struct Cancel {
-  std::uint32_t id;
+    std::uint32_t id;
 };
 using ZestMessage =
     std::variant<HaveRequest, Have, ManifestRequest, ManifestPart, RangeRequest, RangeData, RangeEnd, Cancel>;
@@ -152,7 +152,8 @@ using ZestMessage =
 std::optional<ZestMessage> parse_zest(Bytes message);
 
 std::vector<std::uint8_t> have_request(std::uint32_t id, Kind kind, Hash const &hash);
-std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, std::uint32_t chunks, std::vector<ChunkSpan> const &ranges);
+std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, std::uint32_t chunks,
+                               std::vector<ChunkSpan> const &ranges);
 std::vector<std::uint8_t> manifest_request(std::uint32_t id, Kind kind, Hash const &hash, std::uint32_t first,
                                            std::uint32_t count);
 constexpr std::size_t manifest_header_bytes = 18;
@@ -168,5 +169,5 @@ std::vector<std::uint8_t> cancel(std::uint32_t id);
 std::uint32_t get_u32(std::uint8_t const *p) noexcept;
 std::uint8_t *put_u32(std::uint8_t *p, std::uint32_t value) noexcept;
 
-} // namespace wire
-} // namespace zest
+}  // namespace wire
+}  // namespace zest

@@ -1,0 +1,688 @@
+"""The transfer under any order of events, and the decisions that are worth a name."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from layouts import Layout, layout, layouts, plain, xorb
+
+from zest_hf.core.actions import Action, AskPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.manifest import Manifest
+from zest_hf.core.pieces import State
+from zest_hf.core.policy import PolicySettings
+from zest_hf.core.transfer import CDN_REST_S, MAX_WRONG_FETCHES, Transfer
+from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError
+
+SETTINGS = PolicySettings()
+GONE_CDN = CasUnavailable("the CDN is gone")
+
+
+class World:
+    """A transfer, what its sources were asked for, and the file that they write."""
+
+    def __init__(self, file: Layout, policy: PolicySettings = SETTINGS) -> None:
+        self.file = file
+        self.transfer = Transfer(file.plan, file.file_hash, policy)
+        self.now_s = 100.0
+        self.running: dict[int, Action] = {}
+        self.content: list[bytes | None] = [None] * len(file.manifest)
+        """The hash of what stands at each chunk's place."""
+
+    def act(self, waiting: bool = False) -> list[Action]:
+        done = {i for i in range(len(self._pieces())) if self._pieces()[i].state is State.DONE}
+        actions = self.transfer.actions(self.now_s, waiting)
+        for action in actions:
+            assert action.assignment not in self.running
+            self.running[action.assignment] = action
+            chunks = set(self.chunks_of(action))
+            for index in done:
+                piece = self.file.plan.pieces[index]
+                assert chunks.isdisjoint(range(piece.first, piece.first + piece.count))
+        return actions
+
+    def chunks_of(self, action: Action) -> list[int]:
+        """Which chunks of the file an action brings."""
+        if isinstance(action, AskPeer):
+            return list(range(action.first, action.first + action.count))
+        if isinstance(action, FetchRun):
+            return list(range(action.first, action.first + len(action.chunks)))
+        return [
+            place.file_chunk + i for place in action.fetch.placements for i in range(place.end - place.start)
+        ]
+
+    def peer_ends(self, ask: AskPeer, written: int, trouble: PeerTrouble | None) -> None:
+        del self.running[ask.assignment]
+        self._write(ask.first, ask.first + written)
+        self.transfer.peer_ended(ask.assignment, written, trouble, self.now_s)
+
+    def cdn_ends(self, get: FetchWhole | FetchRun, wrong: int | None = None) -> None:
+        """``wrong``: which chunk of a GET without known hashes is falsified."""
+        del self.running[get.assignment]
+        if isinstance(get, FetchRun):
+            self._write(get.first, get.first + len(get.chunks))
+            self.transfer.cdn_ended(get.assignment, get.chunks, self.now_s)
+            return
+        truth = self.file.truth(get.fetch.source)
+        hashes = [truth.hash(i) for i in range(len(truth))]
+        if get.expected is not None:
+            assert get.expected == truth.hashes
+        elif wrong is not None:
+            hashes[wrong % len(hashes)] = type(hashes[0])(b"\xee" * 32)
+        for place in get.fetch.placements:
+            for i, chunk in enumerate(range(place.start, place.end)):
+                self.content[place.file_chunk + i] = hashes[chunk - get.fetch.source.start]
+        sent = Manifest(b"".join(hashes), array("I", truth.lengths))
+        self.transfer.cdn_ended(get.assignment, sent, self.now_s)
+
+    def cdn_fails(self, get: FetchWhole | FetchRun, error: Exception = GONE_CDN) -> None:
+        del self.running[get.assignment]
+        self.transfer.cdn_failed(get.assignment, error, self.now_s)
+
+    def finished(self) -> bool:
+        """Whether the transfer is complete and proved; then the file is what it should be."""
+        if not self.transfer.complete:
+            return False
+        manifest = self.transfer.finish()
+        if manifest is None:
+            return False
+        assert manifest == self.file.manifest
+        assert self.content == [manifest.hash(i) for i in range(len(manifest))]
+        assert self.transfer.counts.total == manifest.size_bytes
+        return True
+
+    def check(self) -> None:
+        """What is true at any time."""
+        pieces = self._pieces()
+        states = [pieces[i].state for i in range(len(pieces))]
+        assert pieces.wanted == [i for i, state in enumerate(states) if state is State.WANTED]
+        assert pieces.open == sum(state is not State.DONE for state in states)
+        asked: dict[int, list[int]] = {}
+        for number, action in self.running.items():
+            chunks = set(self.chunks_of(action))
+            for index, planned in enumerate(self.file.plan.pieces):
+                if chunks & set(range(planned.first, planned.first + planned.count)):
+                    asked.setdefault(index, []).append(number)
+        for index, state in enumerate(states):
+            piece, planned = pieces[index], self.file.plan.pieces[index]
+            assert sorted(piece.askers) == sorted(asked.get(index, []))
+            assert state is State.DONE or (state is State.ASKED) == bool(piece.askers)
+            assert piece.end == planned.first + planned.count
+            assert piece.xorb_first - planned.xorb_first == piece.first - planned.first
+            askers = [self.running[number] for number in piece.askers]
+            assert sum(not isinstance(one, AskPeer) for one in askers) <= 1
+            if any(isinstance(one, FetchWhole) and one.expected is None for one in askers):
+                assert len(askers) == 1
+            peers = [one.peer for one in askers if isinstance(one, AskPeer)]
+            assert len(set(peers)) == len(peers) <= 2
+        gets = sum(not isinstance(action, AskPeer) for action in self.running.values())
+        assert gets == self.transfer._gets <= SETTINGS.max_cdn_fetches
+        self._check_counts(states)
+
+    def _check_counts(self, states: list[State]) -> None:
+        manifest, size = self.file.manifest, 0
+        for index, planned in enumerate(self.file.plan.pieces):
+            piece = self._pieces()[index]
+            end = piece.end if states[index] is State.DONE else piece.first
+            size += manifest.offset(end) - manifest.offset(planned.first)
+        assert self.transfer.counts.total == size
+        assert self.transfer.counts.peer >= 0 and self.transfer.counts.cdn >= 0
+
+    def _write(self, first: int, end: int) -> None:
+        for chunk in range(first, end):
+            self.content[chunk] = self.file.manifest.hash(chunk)
+
+    def _pieces(self):  # type: ignore[no-untyped-def]
+        return self.transfer._pieces
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Ends with the first error, as a download does.
+
+    Peers come, lie about what they hold, break off and go; the CDN fails, or sends wrong chunks while it can."""
+
+    @initialize(file=layouts(max_xorbs=3, max_terms=5))
+    def begin(self, file: Layout) -> None:
+        self.world = World(file)
+        self.over = False
+
+    @rule(passed_s=st.sampled_from([0.0, 0.01, 0.5, 1.0, 5.0, 20.0, 40.0]), waiting=st.booleans())
+    def act(self, passed_s: float, waiting: bool) -> None:
+        if self.over:
+            return
+        self.world.now_s += passed_s
+        try:
+            self.world.act(waiting)
+        except CasUnavailable:
+            # Only when nothing runs and there is nothing to hope for.
+            assert all(state is not State.ASKED for state in self._states())
+            self.over = True
+
+    @precondition(lambda self: not self.over)
+    @rule()
+    def learn_the_manifest(self) -> None:
+        self._risk(lambda: self.world.transfer.manifest_proved(self.world.file.manifest))
+
+    @rule(peer=st.integers(0, 3), data=st.data())
+    def peer_holds(self, peer: int, data: st.DataObject) -> None:
+        end = len(self.world.file.manifest)
+        cuts = sorted(data.draw(st.lists(st.integers(0, end), min_size=2, max_size=6)))
+        ranges = list(pairwise(cuts))[::2] if data.draw(st.booleans()) else [(0, end)]
+        self.world.transfer.peer_holds(peer, ranges)
+
+    @rule(peer=st.integers(0, 3))
+    def peer_gone(self, peer: int) -> None:
+        self.world.transfer.peer_gone(peer)
+
+    @precondition(lambda self: not self.over)
+    @precondition(lambda self: any(isinstance(a, AskPeer) for a in self.world.running.values()))
+    @rule(data=st.data(), trouble=st.sampled_from([None, *PeerTrouble]))
+    def peer_ends(self, data: st.DataObject, trouble: PeerTrouble | None) -> None:
+        ask = data.draw(st.sampled_from([a for a in self.world.running.values() if isinstance(a, AskPeer)]))
+        written = ask.count if trouble is None else data.draw(st.integers(0, ask.count - 1))
+        self.world.peer_ends(ask, written, trouble)
+
+    @precondition(lambda self: not self.over)
+    @precondition(lambda self: any(not isinstance(a, AskPeer) for a in self.world.running.values()))
+    @rule(data=st.data(), outcome=st.sampled_from(["right", "right", "wrong", "fails"]))
+    def cdn_ends(self, data: st.DataObject, outcome: str) -> None:
+        gets = [a for a in self.world.running.values() if not isinstance(a, AskPeer)]
+        get = data.draw(st.sampled_from(gets))
+        if outcome == "fails":
+            self.world.cdn_fails(get)
+        else:
+            wrong = data.draw(st.integers(0, 100)) if outcome == "wrong" else None
+            self._risk(lambda: self.world.cdn_ends(get, wrong))
+
+    @precondition(lambda self: not self.over)
+    @rule()
+    def finish(self) -> None:
+        self._risk(self.world.finished)
+
+    @invariant()
+    def holds(self) -> None:
+        if hasattr(self, "world") and not self.over:
+            self.world.check()
+
+    def teardown(self) -> None:
+        """From wherever it is, with a CDN that works from now on, it comes to an end."""
+        if not hasattr(self, "world") or self.over:
+            return
+        world = self.world
+        bound = 50 + 10 * len(world.file.plan.pieces)
+        for _ in range(bound):
+            if self.over:
+                return
+            world.now_s += 0.5
+            for action in list(world.running.values()):
+                if isinstance(action, AskPeer):
+                    world.peer_ends(action, action.count, None)
+                else:
+                    self._risk(lambda get=action: world.cdn_ends(get))  # type: ignore[misc]
+            if not self.over and self._risk(world.finished):
+                return
+            try:
+                world.act()
+            except CasUnavailable:
+                return
+            world.check()
+        raise AssertionError(f"not finished after {bound} steps")
+
+    def _states(self) -> list[State]:
+        pieces = self.world._pieces()
+        return [pieces[i].state for i in range(len(pieces))]
+
+    def _risk(self, step):  # type: ignore[no-untyped-def]
+        """A step that may find out that the CDN lied too often."""
+        try:
+            return step()
+        except ProofError:
+            self.over = True
+
+
+def test_any_order_of_events() -> None:
+    run_state_machine_as_test(
+        AnyOrder,
+        settings=settings(
+            max_examples=150,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+# --- one source that works is enough ------------------------------------------------------------------
+
+
+def drive(world: World, rng: random.Random, *, cdn: float, peers: float, bound: int) -> None:
+    """Ends what runs at random: a GET fails with probability 1 - cdn, a peer's piece breaks off with 1 - peers."""
+    for _ in range(bound):
+        if world.finished():
+            return
+        world.act()
+        if not world.running:
+            world.now_s += 0.1
+            continue
+        world.now_s += rng.random() * 0.2
+        action = rng.choice(list(world.running.values()))
+        if not isinstance(action, AskPeer):
+            if rng.random() < cdn:
+                world.cdn_ends(action)
+            else:
+                world.cdn_fails(action)
+        elif rng.random() < peers:
+            world.peer_ends(action, action.count, None)
+        else:
+            trouble = rng.choice([PeerTrouble.LACKS, PeerTrouble.SILENT, PeerTrouble.BUSY, PeerTrouble.GONE])
+            world.peer_ends(action, rng.randrange(action.count), trouble)
+        world.check()
+    raise AssertionError(f"not finished after {bound} steps")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_with_a_cdn_that_works_useless_peers_do_not_matter(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(plain(3, 40, piece_chunks=7))
+    if rng.random() < 0.7:
+        world.transfer.manifest_proved(world.file.manifest)
+    for peer in range(rng.randrange(4)):
+        world.transfer.peer_holds(peer, [(rng.randrange(60), 60 + rng.randrange(60))])
+    drive(world, rng, cdn=1.0, peers=0.2, bound=2000)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_with_a_peer_that_works_a_dead_cdn_does_not_matter(seed: int) -> None:
+    world = World(plain(3, 40, piece_chunks=7))
+    world.transfer.peer_holds(1, [(0, 120)])
+    world.transfer.peer_holds(2, [(0, 120)])
+    world.transfer.manifest_proved(world.file.manifest)
+    rng = random.Random(seed)
+    for _ in range(2000):
+        if world.finished():
+            return
+        world.act()
+        world.now_s += 0.1 if not world.running else rng.random() * 0.2
+        if not world.running:
+            continue
+        action = rng.choice(list(world.running.values()))
+        if not isinstance(action, AskPeer):
+            world.cdn_fails(action)
+        elif action.peer == 2:
+            world.peer_ends(action, 0, rng.choice(list(PeerTrouble)))
+        elif rng.random() < 0.3:
+            world.peer_ends(action, rng.randrange(action.count), PeerTrouble.BUSY)
+        else:
+            world.peer_ends(action, action.count, None)
+        world.check()
+    raise AssertionError("not finished")
+
+
+def test_when_nothing_works_the_cdns_error_comes_soon() -> None:
+    world = World(plain(1, 10))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 10)])
+    began_s = world.now_s
+    with pytest.raises(CasUnavailable):
+        while world.now_s < began_s + 120:
+            world.act()
+            for action in list(world.running.values()):
+                if isinstance(action, AskPeer):
+                    world.now_s += SETTINGS.piece_silence_s
+                    world.peer_ends(action, 0, PeerTrouble.SILENT)
+                else:
+                    world.cdn_fails(action)
+            world.now_s += 0.1
+    assert world.now_s - began_s < SETTINGS.piece_silence_s + SETTINGS.comeback_patience_s + 5
+
+
+def test_a_peer_that_gives_a_little_now_and_then_keeps_hope_alive() -> None:
+    world = World(plain(1, 60, piece_chunks=60))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 60)])
+    for _ in range(10_000):
+        for action in world.act():
+            if isinstance(action, AskPeer):
+                world.peer_ends(action, 1, None if action.count == 1 else PeerTrouble.SILENT)
+            else:
+                world.cdn_fails(action)
+        if world.finished():
+            return
+        world.now_s += 0.5
+    raise AssertionError("not finished")
+
+
+# --- decisions ------------------------------------------------------------------------------------------
+
+
+def only(actions: list[Action]) -> Action:
+    (action,) = actions
+    return action
+
+
+def test_a_peer_that_cannot_be_asked_for_want_of_a_manifest_is_not_counted_on() -> None:
+    world = World(plain(2, 10))
+    world.transfer.peer_holds(1, [(0, 20)])
+    assert world.act(waiting=True) == []
+    assert all(isinstance(action, FetchWhole) and action.expected is None for action in world.act())
+
+
+def test_part_of_a_file_at_a_peer_without_a_manifest() -> None:
+    world = World(plain(1, 20, piece_chunks=4))
+    world.transfer.peer_holds(1, [(4, 8)])
+    assert isinstance(only(world.act()), FetchWhole)
+
+
+def test_nobody_is_waited_for_beyond_the_patience() -> None:
+    world = World(plain(1, 10))
+    assert world.act(waiting=True) == []
+    world.now_s += SETTINGS.patience_s - 0.01
+    assert world.act(waiting=True) == []
+    world.now_s += 0.01
+    assert isinstance(only(world.act(waiting=True)), FetchWhole)
+
+
+def test_a_cdn_at_work_does_not_stop_for_somebody_who_may_turn_up() -> None:
+    world = World(plain(20, 10))
+    first = world.act()
+    world.cdn_ends(first[0])  # type: ignore[arg-type]
+    assert isinstance(only(world.act(waiting=True)), FetchWhole)
+
+
+def test_the_cdn_helps_slow_peers_from_the_back() -> None:
+    world = World(plain(20, 64, piece_chunks=64))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 20 * 64)])
+    assert [ask.first for ask in world.act() if isinstance(ask, AskPeer)] == [0, 64, 128]
+    world.now_s += SETTINGS.slow_after_s
+    helped = [world.chunks_of(action)[0] // 64 for action in world.act()]
+    assert helped == [19, 18, 17, 16, 15, 14, 13, 12]
+
+
+def test_hashes_are_given_along_as_soon_as_they_are_known() -> None:
+    file = layout(
+        [xorb("a", [10] * 20), xorb("b", [10] * 20), xorb("c", [10] * 30)],
+        [(0, 0, 20), (1, 5, 9), (1, 12, 20), (2, 0, 15), (2, 10, 30)],
+        ranges="whole",
+    )
+    world = World(file)
+    world.transfer.manifest_proved(file.manifest)
+    expected = {a.fetch.source.xorb: a.expected for a in world.act() if isinstance(a, FetchWhole)}
+    a, b, c = file.xorbs
+    assert expected == {a: file.xorbs[a].hashes, b: None, c: file.xorbs[c].hashes}
+
+
+def test_a_peer_takes_the_whole_file_and_the_cdn_nothing() -> None:
+    world = World(plain(4, 128, piece_chunks=16))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 512)])
+    while not world.finished():
+        for action in world.act():
+            assert isinstance(action, AskPeer)
+        world.now_s += 0.01
+        world.peer_ends(next(iter(world.running.values())), 16, None)  # type: ignore[arg-type]
+    assert (world.transfer.counts.cdn, world.transfer.counts.peer) == (0, world.file.manifest.size_bytes)
+
+
+def test_the_cdn_gives_what_no_peer_holds_in_gets_no_larger_than_the_plans() -> None:
+    world = World(plain(4, 100, piece_chunks=10))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 95), (170, 200), (200, 215)])
+    gets = [action for action in world.act() if not isinstance(action, AskPeer)]
+    ranges = sorted((min(world.chunks_of(get)), max(world.chunks_of(get)) + 1) for get in gets)
+    # Chunks 90..95 and 210..215 lie in pieces that the peer has only a part of.
+    assert ranges == [(90, 100), (100, 170), (210, 300), (300, 400)]
+    assert sum(isinstance(get, FetchWhole) for get in gets) == 1
+
+
+def test_a_break_in_the_middle_of_a_piece_keeps_what_came() -> None:
+    world = World(plain(1, 64))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 64)])
+    ask = only(world.act())
+    assert isinstance(ask, AskPeer)
+    world.peer_ends(ask, 40, PeerTrouble.GONE)
+    rest = only(world.act())
+    assert isinstance(rest, FetchRun)
+    assert (rest.first, rest.byte_start, rest.byte_end) == (40, 40 * 65536, 64 * 65536)
+    assert rest.chunks == world.file.manifest.slice(40, 64)
+    world.cdn_ends(rest)
+    assert world.finished()
+    assert world.transfer.counts.peer == 40 * 65536
+
+
+def test_an_idle_peer_takes_over_what_a_slow_one_has_had_for_too_long() -> None:
+    world = World(plain(1, 60, piece_chunks=10))
+    world.transfer.manifest_proved(world.file.manifest)
+    for peer in (1, 2):
+        world.transfer.peer_holds(peer, [(0, 60)])
+    asks = world.act()
+    for ask in asks:
+        assert isinstance(ask, AskPeer)
+        if ask.peer == 1:
+            world.now_s += 0.05
+            world.peer_ends(ask, 10, None)
+    assert world.act() == []
+    world.now_s += SETTINGS.overdue_s
+    again = world.act()
+    assert {action.peer for action in again if isinstance(action, AskPeer)} == {1}
+    assert sorted(map(min, map(world.chunks_of, again))) == sorted(
+        ask.first for ask in asks if isinstance(ask, AskPeer) and ask.peer == 2
+    )
+    for ask in again:
+        world.peer_ends(ask, 10, None)  # type: ignore[arg-type]
+    assert world.finished()
+    # What the slow one still sends does no harm and is not counted twice.
+    for ask in list(world.running.values()):
+        world.peer_ends(ask, 10, None)  # type: ignore[arg-type]
+    assert world.finished()
+
+
+def test_what_both_a_slow_peer_and_the_cdn_bring_is_counted_once() -> None:
+    world = World(plain(1, 30, piece_chunks=10))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 30)])
+    asks = {ask.first: ask for ask in world.act() if isinstance(ask, AskPeer)}
+    world.now_s += SETTINGS.slow_after_s
+    get = only(world.act())
+    assert isinstance(get, FetchWhole) and get.expected is not None
+    world.peer_ends(asks[0], 10, None)
+    world.peer_ends(asks[10], 4, PeerTrouble.SILENT)
+    world.cdn_ends(get)
+    assert world.finished()
+    world.peer_ends(asks[20], 10, None)
+    assert world.finished()
+    assert (world.transfer.counts.peer, world.transfer.counts.cdn) == (14 * 65536, 16 * 65536)
+
+
+def test_the_cdn_helps_even_when_two_peers_were_asked_in_vain() -> None:
+    world = World(plain(1, 10))
+    world.transfer.manifest_proved(world.file.manifest)
+    for peer in (1, 2, 3):
+        world.transfer.peer_holds(peer, [(0, 10)])
+    world.act()
+    world.now_s += SETTINGS.overdue_s
+    assert isinstance(only(world.act()), AskPeer)
+    world.now_s += SETTINGS.slow_after_s - SETTINGS.overdue_s
+    assert isinstance(only(world.act()), FetchWhole)
+    world.now_s += 10
+    assert world.act() == []
+
+
+def test_who_lacks_a_piece_is_not_asked_for_it_again() -> None:
+    world = World(plain(1, 30, piece_chunks=10))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 30)])
+    ask = world.act()[1]
+    assert isinstance(ask, AskPeer) and ask.first == 10
+    world.peer_ends(ask, 3, PeerTrouble.LACKS)
+    rest = only(world.act())
+    assert isinstance(rest, FetchRun) and (rest.first, len(rest.chunks)) == (13, 7)
+    world.cdn_fails(rest)
+    assert world.act() == []
+
+
+def test_a_get_without_known_hashes_is_nobody_elses() -> None:
+    world = World(plain(1, 20))
+    get = only(world.act())
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 20)])
+    world.now_s += 100
+    assert world.act() == []
+    world.cdn_ends(get)  # type: ignore[arg-type]
+    assert world.finished()
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_came_without_hashes_is_settled_by_the_manifest(late: bool) -> None:
+    world = World(plain(3, 10))
+    gets = world.act()
+    if not late:
+        world.transfer.manifest_proved(world.file.manifest)
+    for number, get in enumerate(gets):
+        world.cdn_ends(get, wrong=3 if number == 1 else None)  # type: ignore[arg-type]
+    if late:
+        world.transfer.manifest_proved(world.file.manifest)
+    assert not world.finished()
+    again = only(world.act())
+    assert isinstance(again, FetchWhole) and again.fetch == gets[1].fetch  # type: ignore[union-attr]
+    assert again.expected is not None
+    world.cdn_ends(again)
+    assert world.finished()
+
+
+def test_one_wrong_get_is_one_however_often_the_file_uses_it() -> None:
+    file = layout([xorb("a", [10] * 4), xorb("b", [10])], [(0, 0, 4)] * (MAX_WRONG_FETCHES + 2) + [(1, 0, 1)])
+    world = World(file)
+    wrong, _ = world.act()
+    world.cdn_ends(wrong, wrong=0)  # type: ignore[arg-type]
+    world.transfer.manifest_proved(file.manifest)
+    world.check()
+    for get in list(world.running.values()) + world.act():
+        if get.assignment in world.running:
+            world.cdn_ends(get)  # type: ignore[arg-type]
+    assert world.finished()
+
+
+def test_a_cdn_that_keeps_sending_wrong_chunks_is_given_up() -> None:
+    world = World(plain(MAX_WRONG_FETCHES + 1, 10))
+    gets = world.act()
+    for get in gets:
+        world.cdn_ends(get, wrong=0)  # type: ignore[arg-type]
+    with pytest.raises(ProofError, match="keeps sending"):
+        world.transfer.manifest_proved(world.file.manifest)
+
+
+def test_without_a_manifest_one_wrong_xorb_is_fetched_once_more() -> None:
+    file = layout(
+        [xorb("a", [10] * 20), xorb("b", [10] * 20), xorb("c", [10] * 30)],
+        [(0, 0, 20), (1, 0, 20), (0, 0, 20), (2, 3, 10)],
+    )
+    world = World(file)
+    for get in world.act():
+        assert isinstance(get, FetchWhole)
+        world.cdn_ends(get, wrong=1 if get.fetch.source.xorb == file.reconstruction.terms[1].xorb else None)
+    assert not world.finished()
+    assert world.transfer.counts.total == 400
+    again = world.act()
+    # The first proves itself, the wrong one does not, of the third only a part is there: that proves nothing.
+    fetched = [get.fetch.source.xorb for get in again if isinstance(get, FetchWhole)]
+    assert fetched == [file.reconstruction.terms[1].xorb, file.reconstruction.terms[3].xorb]
+    for get in again:
+        world.cdn_ends(get)  # type: ignore[arg-type]
+    assert world.finished()
+
+
+def test_a_second_failure_of_the_proof_is_the_last() -> None:
+    world = World(plain(2, 10))
+    for _ in range(2):
+        for get in world.act():
+            world.cdn_ends(get, wrong=0)  # type: ignore[arg-type]
+        if not world.transfer._refetched:
+            assert world.transfer.finish() is None
+    with pytest.raises(ProofError):
+        world.transfer.finish()
+
+
+def test_right_xorbs_in_the_wrong_order_are_not_fetched_again() -> None:
+    xorbs = [xorb("plain0", [65536] * 10), xorb("plain1", [65536] * 10)]
+    right, wrong = plain(2, 10), layout(xorbs, [(1, 0, 10), (0, 0, 10)])
+    world = World(wrong)
+    world.transfer = Transfer(wrong.plan, right.file_hash, SETTINGS)
+    for get in world.act():
+        world.cdn_ends(get)  # type: ignore[arg-type]
+    with pytest.raises(ProofError):
+        world.transfer.finish()
+
+
+def test_a_plan_that_the_manifest_contradicts_is_not_followed() -> None:
+    file, other = plain(2, 10), plain(2, 11)
+    with pytest.raises(ReconstructionError):
+        World(file).transfer.manifest_proved(other.manifest)
+    # The same number of chunks and bytes, but the terms meet elsewhere: writing by that plan would spoil neighbours.
+    lengths = [100, 200, 300, 400]
+    one = layout([xorb("x", lengths), xorb("y", [50])], [(0, 0, 4), (1, 0, 1)])
+    two = layout([xorb("x", [*lengths[:3], 50]), xorb("y", [400])], [(0, 0, 4), (1, 0, 1)])
+    assert one.manifest.size_bytes == two.manifest.size_bytes
+    with pytest.raises(ReconstructionError):
+        World(one).transfer.manifest_proved(two.manifest)
+
+
+def test_a_term_of_another_size_than_planned_ends_the_transfer() -> None:
+    file = plain(1, 4, chunk_bytes=1000)
+    world = World(file)
+    get = only(world.act())
+    longer = xorb("longer", [1000, 1000, 1000, 1001])
+    with pytest.raises(ReconstructionError):
+        world.transfer.cdn_ended(get.assignment, longer, world.now_s)
+
+
+def test_the_cdn_rests_after_a_failure_while_peers_give() -> None:
+    world = World(plain(2, 20, piece_chunks=2))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 20)])
+    for action in world.act():
+        if not isinstance(action, AskPeer):
+            world.cdn_fails(action)
+    world.now_s += CDN_REST_S / 2
+    assert all(isinstance(action, AskPeer) for action in world.act())
+    world.now_s += CDN_REST_S
+    assert any(not isinstance(action, AskPeer) for action in world.act())
+
+
+def test_a_busy_peer_is_asked_again_soon_a_silent_one_later() -> None:
+    for trouble, rest_s in ((PeerTrouble.BUSY, SETTINGS.busy_rest_s), (PeerTrouble.SILENT, SETTINGS.suspension_s)):
+        world = World(plain(1, 20))
+        world.transfer.manifest_proved(world.file.manifest)
+        world.transfer.peer_holds(1, [(0, 20)])
+        world.peer_ends(only(world.act()), 0, trouble)  # type: ignore[arg-type]
+        get = only(world.act())
+        assert isinstance(get, FetchWhole)
+        world.cdn_fails(get)
+        world.now_s += rest_s - 0.01
+        assert world.act() == []
+        world.now_s += 0.02
+        assert isinstance(only(world.act()), AskPeer)
+
+
+def test_who_holds_just_the_rest_of_a_piece_is_asked_for_it() -> None:
+    world = World(plain(1, 64))
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(1, [(0, 64)])
+    world.peer_ends(only(world.act()), 40, PeerTrouble.GONE)  # type: ignore[arg-type]
+    world.transfer.peer_holds(2, [(40, 64)])
+    rest = only(world.act())
+    assert isinstance(rest, AskPeer)
+    assert (rest.peer, rest.first, rest.count, rest.xorb_first) == (2, 40, 24, 40)

@@ -1,0 +1,310 @@
+"""The swarm of a process and the peers of one download, over real sessions: who is believed, banned, dialled again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from swarm import wire_peer as wire
+from swarm.node import DEADLINE_S, Content, good, serve
+from swarm.wire_peer import Script, WirePeer, WireServer
+from zest_hf.config import load_settings
+from zest_hf.core.actions import AskPeer
+from zest_hf.core.policy import PolicySettings
+from zest_hf.sources.base import ManifestProved, PeerEnded, PeerHolds, PeerLeft
+from zest_hf.sources.peer import MANIFEST_WINDOW, PeerSource
+from zest_hf.swarm import Swarm
+
+T = TypeVar("T")
+
+
+class Download:
+    """A download as far as its peers go: the thread that takes their events is the test's."""
+
+    def __init__(self, tmp_path: Path, content: Content, *ports: int, **options: Any) -> None:
+        settings = load_settings(
+            {
+                "HOME": str(tmp_path),
+                "ZEST_HOME": str(tmp_path / "zest"),
+                "ZEST_LISTEN": "127.0.0.1:0",
+                "ZEST_PEERS": ",".join(f"127.0.0.1:{port}" for port in ports),
+            }
+        )
+        self.content = content
+        self.swarm = Swarm(settings, PolicySettings())
+        self.reports: list[object] = []
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.fd = os.open(tmp_path / "taken", os.O_RDWR | os.O_CREAT)
+        self.source = PeerSource(
+            self.swarm,
+            content.hash,
+            self.fd,
+            PolicySettings(),
+            self._inbox.put,
+            self.reports.append,
+            **{"size_bytes": len(content.data), **options},
+        )
+
+    def __enter__(self) -> Download:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.close()
+        self.swarm.close()
+        self.swarm.close()
+        os.close(self.fd)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end_s = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < end_s, f"it does not come true; there are {self.reports}"
+            with contextlib.suppress(queue.Empty):
+                self.source.handle(self._inbox.get(timeout=0.02))
+
+    def wait(self, kind: type[T]) -> T:
+        self.until(lambda: any(isinstance(report, kind) for report in self.reports))
+        found = next(report for report in self.reports if isinstance(report, kind))
+        self.reports.remove(found)
+        return found
+
+
+@pytest.fixture
+def content() -> Content:
+    return Content.random(60)
+
+
+@contextlib.contextmanager
+def caller(port: int, content: Content) -> Iterator[None]:
+    """A good peer that dials."""
+    with WirePeer.dial(port) as peer:
+
+        def answer() -> None:
+            with contextlib.suppress(wire.HungUp, OSError):
+                good(content)(peer)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield
+        finally:
+            peer.socket.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def lying(content: Content, lie: Callable[[wire.Question], bytes | None]) -> Script:
+    """Answers as ``lie`` says, and well where it says nothing."""
+
+    def script(peer: WirePeer) -> None:
+        while True:
+            question = peer.question()
+            answer = lie(question)
+            if answer is None:
+                serve(peer, content, question)
+            else:
+                peer.send_zest(answer)
+
+    return script
+
+
+def test_manifest_and_pieces(tmp_path: Path, content: Content) -> None:
+    with WireServer(good(content)) as server, Download(tmp_path, content, server.port) as download:
+        holds = download.wait(PeerHolds)
+        assert holds.ranges == ((0, 60),)
+        assert download.wait(ManifestProved).manifest == content.manifest
+        for assignment, first in enumerate((0, 40, 20)):
+            download.source.start(AskPeer(assignment, holds.peer, first, 20, content.xorbs[first // 10][0], first % 10))
+        ends = [download.wait(PeerEnded) for _ in range(3)]
+        assert {(end.assignment, end.chunks_written, end.trouble) for end in ends} == {
+            (number, 20, None) for number in range(3)
+        }
+        assert os.pread(download.fd, 1 << 20, 0) == content.data
+
+
+def wrong_hashes(content: Content, question: wire.Question) -> bytes | None:
+    if question.type != wire.MANIFEST_REQUEST:
+        return None
+    entries = list(content.entries)
+    entries[33] = (os.urandom(32), entries[33][1])
+    return wire.manifest(question.request, wire.OK, 60, 0, entries)
+
+
+def wrong_lengths(content: Content, question: wire.Question) -> bytes | None:
+    if question.type != wire.MANIFEST_REQUEST:
+        return None
+    entries = list(content.entries)
+    entries[3], entries[4] = (entries[3][0], entries[3][1] + 1), (entries[4][0], entries[4][1] - 1)
+    return wire.manifest(question.request, wire.OK, 60, 0, entries)
+
+
+def too_many_chunks(content: Content, question: wire.Question) -> bytes | None:
+    if question.type != wire.HAVE_REQUEST:
+        return None
+    return wire.have(question.request, wire.OK, 1 << 28, [(0, 1 << 28)])
+
+
+def too_few_chunks(content: Content, question: wire.Question) -> bytes | None:
+    if question.type != wire.HAVE_REQUEST:
+        return None
+    return wire.have(question.request, wire.OK, 1, [(0, 1)])
+
+
+@pytest.mark.parametrize("lie", [wrong_hashes, wrong_lengths, too_many_chunks, too_few_chunks])
+def test_provable_lies_end_in_a_ban(tmp_path: Path, lie: Callable[[Content, wire.Question], bytes | None]) -> None:
+    content = Content.random(60, size=10_000)
+    with (
+        WireServer(lying(content, lambda question: lie(content, question))) as liar,
+        Download(tmp_path, content, liar.port) as download,
+    ):
+        download.until(lambda: bool(download.swarm.bans()))
+        (ban,) = download.swarm.bans()
+        assert ban.address == f"127.0.0.1:{liar.port}"
+        download.until(lambda: not [peer for peer in download.swarm.peers() if peer.ready])
+        # Somebody else is believed.
+        with caller(download.swarm.port, content):
+            assert download.wait(ManifestProved).manifest == content.manifest
+
+
+def other_total(content: Content, question: wire.Question) -> bytes | None:
+    if question.type != wire.MANIFEST_REQUEST:
+        return None
+    return wire.manifest(question.request, wire.OK, 61, 0, content.entries)
+
+
+def part_only(content: Content, question: wire.Question) -> bytes | None:
+    if question.type != wire.MANIFEST_REQUEST:
+        return None
+    return wire.manifest(question.request, wire.OK, 60, 0, content.entries[:59])
+
+
+def refused(content: Content, question: wire.Question) -> bytes | None:
+    if question.type != wire.MANIFEST_REQUEST:
+        return None
+    return wire.manifest(question.request, wire.BUSY, 0, 0, [])
+
+
+@pytest.mark.parametrize("odd", [other_total, part_only, refused])
+def test_who_gives_no_manifest_is_passed_over(
+    tmp_path: Path, content: Content, odd: Callable[[Content, wire.Question], bytes | None]
+) -> None:
+    asked = threading.Event()
+
+    def script(question: wire.Question) -> bytes | None:
+        answer = odd(content, question)
+        if answer is not None:
+            asked.set()
+        return answer
+
+    with (
+        WireServer(lying(content, script)) as server,
+        Download(tmp_path, content, server.port) as download,
+    ):
+        peer = download.wait(PeerHolds).peer
+        download.until(asked.is_set)
+        assert download.wait(PeerLeft).peer == peer
+        with caller(download.swarm.port, content):
+            assert download.wait(ManifestProved).manifest == content.manifest
+        assert download.swarm.bans() == []
+
+
+def test_a_giant_manifest_is_not_asked_for_at_once(tmp_path: Path, content: Content) -> None:
+    """The size may be unknown: then a claim is found out part by part."""
+    questions: list[wire.Question] = []
+
+    def script(peer: WirePeer) -> None:
+        while True:
+            question = peer.question()
+            if question.type == wire.HAVE_REQUEST:
+                peer.send_zest(wire.have(question.request, wire.OK, 1 << 28, [(0, 1 << 28)]))
+            else:
+                questions.append(question)
+
+    with (
+        WireServer(script) as server,
+        Download(tmp_path, content, server.port, size_bytes=None) as download,
+    ):
+        download.until(lambda: len(questions) == MANIFEST_WINDOW)
+        download.until(lambda: download.swarm.peers()[0].requests_out == MANIFEST_WINDOW)
+        assert [question.first for question in questions] == [16384 * at for at in range(MANIFEST_WINDOW)]
+
+
+def test_a_given_peer_that_comes_later_is_found(tmp_path: Path, content: Content) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Download(tmp_path, content, port) as download:
+        download.until(lambda: not download.source.waiting(time.monotonic()))
+        with WireServer(good(content), port=port):
+            assert download.wait(ManifestProved).manifest == content.manifest
+
+
+def test_a_peer_that_knows_only_the_xorb(tmp_path: Path, content: Content) -> None:
+    xorb = content.xorbs[2][0]
+
+    def script(peer: WirePeer) -> None:
+        info_hash = peer.receive_handshake()
+        if info_hash != wire.xorb_swarm(xorb):
+            peer.close()
+            return
+        peer.send_handshake(info_hash)
+        peer.extended_handshake()
+        good(content)(peer)
+
+    with (
+        WireServer(script, handshakes=False, extensions={"ut_xet": 1}, node_id=None) as server,
+        Download(tmp_path, content, server.port, manifest=content.manifest) as download,
+    ):
+        download.until(lambda: server.accepted >= 2)  # dialled again in vain, which must not be forgotten
+        download.until(lambda: not download.source.waiting(time.monotonic()))
+        download.source.try_xorb_swarm(xorb)
+        holds = download.wait(PeerHolds)
+        download.source.start(AskPeer(1, holds.peer, 20, 10, xorb, 0))
+        end = download.wait(PeerEnded)
+        assert (end.chunks_written, end.trouble) == (10, None)
+
+
+def test_a_slow_name_does_not_hold_up_the_others(tmp_path: Path, content: Content, monkeypatch: Any) -> None:
+    resolve = socket.getaddrinfo
+    released = threading.Event()
+
+    def slow(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host == "slow.invalid":
+            released.wait(DEADLINE_S)
+            raise socket.gaierror("no such name")
+        return resolve(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with WireServer(good(content)) as server:
+        settings = load_settings(
+            {
+                "HOME": str(tmp_path),
+                "ZEST_HOME": str(tmp_path / "zest"),
+                "ZEST_LISTEN": "127.0.0.1:0",
+                "ZEST_PEERS": f"slow.invalid:1,127.0.0.1:{server.port}",
+            }
+        )
+        swarm = Swarm(settings, PolicySettings())
+        try:
+            ready = threading.Event()
+            swarm.subscribe(lambda event: ready.set() if type(event).__name__ == "PeerReady" else None)
+            swarm.dial_given()
+            assert ready.wait(DEADLINE_S)
+        finally:
+            released.set()
+            swarm.close()
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    yield
+    end_s = time.monotonic() + DEADLINE_S
+    while any(thread.name.startswith("zest-swarm") for thread in threading.enumerate()):
+        assert time.monotonic() < end_s
+        time.sleep(0.01)

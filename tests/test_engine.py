@@ -1,0 +1,379 @@
+"""What downloads share: peers, counts, the index, and the end of it all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from downloads import Publisher, StoredFile, Watch, engine, fetch, tiny_chunks, within, xorb
+from swarm import wire_peer as wire
+from swarm.node import Content, serve
+from swarm.wire_peer import Question, WirePeer, WireServer
+
+from zest_hf.core.policy import PolicySettings
+from zest_hf.download import DownloadResult, RepoRef
+from zest_hf.engine import Engine
+from zest_hf.errors import ProofError, ZestError
+from zest_hf.hub.process import HubProcess
+
+BOUND_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def publisher(running_hub: HubProcess) -> Publisher:
+    return Publisher(running_hub.endpoint, "org/engine")
+
+
+@pytest.fixture(scope="module")
+def stored(publisher: Publisher) -> StoredFile:
+    """2.4 MB in about 640 chunks, ten pieces, of four xorbs."""
+    return publisher.put(*(tiny_chunks(f"part {number}", 160, 3700) for number in range(4)))
+
+
+def port_of(one: Engine) -> int:
+    swarm = one.swarm()
+    assert swarm is not None
+    return swarm.port
+
+
+def offer(one: Engine, file: StoredFile, path: Path, *, public: bool = True) -> DownloadResult:
+    """Downloads a file and records it, as the hook does."""
+    result = fetch(one, file, path)
+    one.record(result, path, RepoRef(file.endpoint, "model", file.repo), public)
+    return result
+
+
+# --- peers --------------------------------------------------------------------------------------------
+
+
+def test_everything_from_a_peer(local_hub: HubProcess, stored: StoredFile, tmp_path: Path) -> None:
+    with engine(tmp_path / "A") as a:
+        offer(a, stored, tmp_path / "a")
+        local_hub.reset_stats()
+        with engine(tmp_path / "B", [port_of(a)]) as b, within(BOUND_S):
+            result = fetch(b, stored, tmp_path / "b")
+            assert (result.bytes_peer, result.bytes_cdn) == (len(stored.content), 0)
+            assert local_hub.stats()["cdn_bytes"] == 0
+            assert b.status()["bytes"]["peer"] == len(stored.content)
+            assert a.status()["bytes"]["uploaded"] == len(stored.content)
+            assert b.status()["peers_connected"] == 1
+
+
+def test_from_peers_to_a_full_disk(local_hub: HubProcess, stored: StoredFile, tmp_path: Path) -> None:
+    with engine(tmp_path / "A") as a:
+        offer(a, stored, tmp_path / "a")
+        request = stored.request(tmp_path / "b")
+        request.path.unlink()
+        request.path.symlink_to("/dev/full")
+        with engine(tmp_path / "B", [port_of(a)]) as b, within(BOUND_S), pytest.raises(OSError, match="No space"):
+            b.download(request, Watch())
+
+
+def test_a_peer_that_dies_in_the_middle(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path
+) -> None:
+    file = publisher.put(*(tiny_chunks(f"long {number}", 160, 6000) for number in range(8)))
+    # So slow that a part of it is on its way for a second.
+    with engine(tmp_path / "A", ZEST_MAX_UP="4MB") as a:
+        offer(a, file, tmp_path / "a")
+        local_hub.reset_stats()
+        with engine(tmp_path / "B", [port_of(a)]) as b, within(BOUND_S):
+            result = fetch(b, file, tmp_path / "b", Watch(then=a.close))
+        assert result.bytes_peer > 0
+        assert result.bytes_cdn > 0
+
+
+Lie = Callable[[WirePeer, Content, Question], None]
+
+
+def _wrong_chunk(peer: WirePeer, content: Content, question: Question) -> None:
+    if question.type == wire.RANGE_REQUEST and question.extension != wire.XET_ID:
+        right = content.chunks[question.first]
+        peer.send_zest(wire.range_data(question.request, question.first, right[:-1] + bytes([right[-1] ^ 1])))
+    else:
+        serve(peer, content, question)
+
+
+def _wrong_manifest(peer: WirePeer, content: Content, question: Question) -> None:
+    if question.type == wire.MANIFEST_REQUEST and question.extension != wire.XET_ID:
+        part = [(bytes(32), length) for _, length in content.entries]
+        part = part[question.first : question.first + question.end_or_count]
+        peer.send_zest(wire.manifest(question.request, wire.OK, len(content.chunks), question.first, part))
+    else:
+        serve(peer, content, question)
+
+
+def liar(lie: Lie, file: StoredFile) -> wire.Script:
+    lengths = file.manifest.lengths
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    content = Content([file.content[end - length : end] for end, length in zip(ends, lengths, strict=True)])
+
+    def script(peer: WirePeer) -> None:
+        while True:
+            lie(peer, content, peer.question())
+
+    return script
+
+
+@pytest.mark.parametrize("lie", [_wrong_chunk, _wrong_manifest])
+def test_a_peer_that_lies_is_banned_and_the_rest_comes_from_the_cdn(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, lie: Lie
+) -> None:
+    with WireServer(liar(lie, stored)) as server, engine(tmp_path / "B", [server.port]) as b:
+        with within(BOUND_S):
+            result = fetch(b, stored, tmp_path / "b")
+        assert result.bytes_cdn == len(stored.content)
+        (ban,) = b.status()["banned"]
+        assert str(server.port) in ban["address"] or "127.0.0.1" in ban["address"]
+        # It stays away.
+        assert fetch(b, stored, tmp_path / "again").bytes_peer == 0
+
+
+def test_an_honest_peer_beside_a_liar_gives_everything(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    with engine(tmp_path / "A") as a, WireServer(liar(_wrong_chunk, stored)) as server:
+        offer(a, stored, tmp_path / "a")
+        with engine(tmp_path / "B", [server.port, port_of(a)]) as b, within(BOUND_S):
+            result = fetch(b, stored, tmp_path / "b")
+            assert result.bytes_peer > 0
+
+
+def test_a_peer_that_never_answers_costs_only_the_patience(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    def motionless(peer: WirePeer) -> None:
+        peer.wait_until_hung_up()
+
+    patience = PolicySettings()
+    bound_s = patience.dial_patience_s + patience.answer_patience_s + 2
+    with WireServer(motionless) as server, engine(tmp_path / "B", [server.port]) as b, within(bound_s):
+        assert fetch(b, stored, tmp_path / "b").bytes_cdn == len(stored.content)
+
+
+def test_nobody_is_told_of_a_private_file(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    with WireServer(lambda peer: None) as server, engine(tmp_path / "B", [server.port]) as b:
+        result = fetch(b, stored, tmp_path / "b", is_public=lambda: False)
+        b.record(result, tmp_path / "b", RepoRef(stored.endpoint, "model", stored.repo), False)
+        assert result.bytes_peer == 0
+        assert server.accepted == 0
+        assert b.status()["files"] == 0
+        # What is recorded as private stays so for a peer that names it.
+        with engine(tmp_path / "C", [port_of(b)]) as c:
+            assert fetch(c, stored, tmp_path / "c").bytes_peer == 0
+
+
+def test_with_seeding_off_nothing_is_offered(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    with engine(tmp_path / "A", ZEST_SEED="off") as a:
+        offer(a, stored, tmp_path / "a")
+        assert "listen" not in a.status()
+        index = a.index()
+        assert index is not None and len(index.get(stored.file_hash)) == 1
+
+
+# --- several downloads --------------------------------------------------------------------------------
+
+
+def test_eight_downloads_at_once(local_hub: HubProcess, publisher: Publisher, tmp_path: Path) -> None:
+    files = [publisher.put(xorb(f"file {number}", 300_000), xorb("shared", 200_000)) for number in range(8)]
+    with engine(tmp_path / "home") as one, ThreadPoolExecutor(8) as pool, within(BOUND_S):
+        local_hub.fault("cdn", "status", status=503, times=4)
+        runs = [pool.submit(fetch, one, file, tmp_path / f"{n}") for n, file in enumerate(files)]
+        sizes = [run.result().size_bytes for run in runs]
+        assert one.status()["bytes"]["total"] == sum(sizes)
+        # One client for each token provider: these are all their own.
+        assert len(one._clients) == 8
+
+
+def test_downloads_that_share_a_token_share_a_client(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    asked = []
+
+    def token(force: bool) -> Any:
+        asked.append(force)
+        return stored.token()
+
+    with engine(tmp_path / "home") as one:
+        for number in range(3):
+            fetch(one, stored, tmp_path / f"{number}", token_provider=token)
+        assert len(one._clients) == 1
+        assert asked == [False]
+
+
+# --- the end ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("from_peer", [False, True])
+def test_close_ends_downloads_under_way(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path, from_peer: bool
+) -> None:
+    file = publisher.put(*(tiny_chunks(f"close {number}", 160, 6000) for number in range(4)))
+    path = tmp_path / "b"
+    with engine(tmp_path / "A", ZEST_MAX_UP="1MB") as a:
+        offer(a, file, tmp_path / "a")
+        local_hub.fault("cdn", "rate", bytes_per_second=300_000)
+        with engine(tmp_path / "B", [port_of(a)] if from_peer else []) as b:
+            watch = Watch(at_bytes=0)
+            failures: list[BaseException] = []
+
+            def run() -> None:
+                try:
+                    b.download(file.request(path), watch)
+                except BaseException as error:
+                    failures.append(error)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            assert watch.reached.wait(BOUND_S)
+            with within(3.0):
+                b.close()
+            thread.join(3.0)
+            assert not thread.is_alive()
+            (failure,) = failures
+            assert isinstance(failure, ZestError) and "closing" in str(failure)
+            content = path.read_bytes()
+            with pytest.raises(ZestError, match="closing"):
+                b.download(file.request(tmp_path / "later"), Watch())
+            assert b.index() is None
+            assert path.read_bytes() == content
+
+
+def test_close_from_the_thread_that_downloads(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    local_hub.fault("cdn", "rate", bytes_per_second=1_000_000)
+    with engine(tmp_path / "home") as one, within(5.0), pytest.raises(ZestError):
+        one.download(stored.request(tmp_path / "file"), Watch(then=one.close, at_bytes=0))
+
+
+def test_interrupt_ends_downloads(local_hub: HubProcess, stored: StoredFile, tmp_path: Path) -> None:
+    local_hub.fault("cdn", "rate", bytes_per_second=300_000)
+    with engine(tmp_path / "home") as one, within(3.0), pytest.raises(KeyboardInterrupt):
+        one.download(stored.request(tmp_path / "file"), Watch(then=one.interrupt, at_bytes=0))
+
+
+def test_an_exception_of_the_progress_leaves_no_writer_behind(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    def ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    local_hub.fault("cdn", "rate", bytes_per_second=1_000_000)
+    path = tmp_path / "file"
+    with engine(tmp_path / "home") as one:
+        with pytest.raises(KeyboardInterrupt):
+            one.download(stored.request(path), Watch(then=ctrl_c, at_bytes=0))
+        path.write_bytes(b"the next owner's")
+        local_hub.clear_faults()
+        fetch(one, stored, tmp_path / "other")
+        assert path.read_bytes() == b"the next owner's"
+
+
+def test_a_fork_in_the_middle(local_hub: HubProcess, stored: StoredFile, tmp_path: Path) -> None:
+    """The child makes an engine of its own; the parent's download does not notice."""
+    local_hub.fault("cdn", "rate", bytes_per_second=4_000_000)
+    script = f"""
+import os, sys, threading
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from downloads import Publisher, Watch, fetch, tiny_chunks
+from zest_hf.engine import current_engine, get_engine
+root = Path({str(tmp_path)!r})
+file = Publisher({local_hub.endpoint!r}, "org/fork").put(tiny_chunks("fork", 160, 6000))
+watch = Watch(at_bytes=0)
+parent = threading.Thread(target=lambda: fetch(get_engine(), file, root / "parent", watch) and print("parent"))
+parent.start()
+watch.reached.wait(10)
+get_engine().swarm()
+child = os.fork()
+if child == 0:
+    assert current_engine() is None
+    fetch(get_engine(), file, root / "child")
+    get_engine().swarm()
+    get_engine().close()
+    os._exit(7)
+_, status = os.waitpid(child, 0)
+parent.join()
+print("child", os.waitstatus_to_exitcode(status))
+"""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ZEST_"))}
+    environ |= {"ZEST_HOME": str(tmp_path / "home"), "ZEST_LISTEN": "127.0.0.1:0"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environ)
+    assert done.stdout.splitlines() == ["parent", "child 7"] and done.returncode == 0, done.stdout + done.stderr
+
+
+# --- what is remembered -------------------------------------------------------------------------------
+
+
+def test_another_engine_finds_what_was_recorded(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    with engine(tmp_path / "home") as one:
+        offer(one, stored, tmp_path / "file")
+    with engine(tmp_path / "home") as other:
+        index = other.index()
+        assert index is not None
+        (known,) = index.get(stored.file_hash)
+        assert (known.path, known.public) == (tmp_path / "file", True)
+        assert known.manifest == stored.manifest
+        assert sum(term.size_bytes for term in known.terms) == len(stored.content)
+        # With a known manifest, wrong bytes are found out at once and asked for again.
+        local_hub.fault("cdn", "corrupt", offset=100, times=1)
+        fetch(other, stored, tmp_path / "again")
+
+
+def test_what_is_not_the_file_any_more_is_not_recorded(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    with engine(tmp_path / "home") as one:
+        result = fetch(one, stored, tmp_path / "file")
+        (tmp_path / "file").write_bytes(b"something else")
+        one.record(result, tmp_path / "file", RepoRef(stored.endpoint, "model", stored.repo), True)
+        index = one.index()
+        assert index is not None and index.get(stored.file_hash) == []
+
+
+def test_visibility_is_remembered_across_processes(tmp_path: Path) -> None:
+    repo, other = RepoRef("http://hub", "model", "org/one"), RepoRef("http://hub", "model", "org/two")
+    with engine(tmp_path / "home") as one:
+        assert one.remembered_visibility(repo) is None
+        one.remember_visibility(repo, True)
+        one.remember_visibility(other, False)
+    with engine(tmp_path / "home") as again:
+        assert again.remembered_visibility(repo) is True
+        assert again.remembered_visibility(other) is False
+
+
+def test_a_home_that_cannot_be_written_costs_only_the_index(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "home").write_bytes(b"a file, not a directory")
+    with engine(tmp_path / "home") as one:
+        offer(one, stored, tmp_path / "file")
+        offer(one, stored, tmp_path / "again")
+        assert one.remembered_visibility(RepoRef("http://hub", "model", "org/one")) is None
+    warnings = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    assert len(warnings) == 1 and "ZEST_HOME" in warnings[0].getMessage()
+
+
+def test_verify(stored: StoredFile, publisher: Publisher, tmp_path: Path) -> None:
+    file = publisher.put(xorb("chunked as clients do", 400_000))
+    path = tmp_path / "file"
+    path.write_bytes(file.content)
+    with engine(tmp_path / "home") as one:
+        assert one.verify(path, file.file_hash) == file.manifest
+        path.write_bytes(file.content[:-1])
+        with pytest.raises(ProofError):
+            one.verify(path, file.file_hash)
