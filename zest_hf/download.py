@@ -8,6 +8,7 @@ code checks and writes it, and the file hash closes the account.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import queue
@@ -70,6 +71,8 @@ class FileRequest:
     is_public: Callable[[], bool]
     """Whether the Hub shows the repository to an anonymous request; may ask it. Unknown is False."""
     display_name: str
+    read_timeout_s: float | None = None
+    """The longest silence of the CAS or the CDN that the user allows; None: the engine's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +103,28 @@ class FileDownload:
         *,
         cas: CasClient,
         workers: Workers,
-        swarm: Callable[[], Swarm | None],
+        swarm: Callable[[], Swarm | None] | None,
         known_manifest: Callable[[], Manifest | None],
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``swarm`` starts it if need be, and is None where there is nobody to ask."""
         self._request = request
         self._retry = retry
         self._interrupted = interrupted
         self._cas = cas
         self._workers = workers
         self._swarm = swarm
-        self._known_manifest = known_manifest
+        self._known_manifest = functools.cache(known_manifest)
         self._settings = settings
-        self._inbox: queue.SimpleQueue[Report | Event | Reconstruction | Exception] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
         self._reports: deque[Report] = deque()
         """Of the download's thread: what the sources have said and the transfer does not know yet."""
         self._transfer: Transfer | None = None
         self._peers: PeerSource | None = None
+        self._permission_until_s: float | None = None
+        """Until when it is waited for whether peers may be asked; None: that is settled."""
         self._cdn: CdnSource | None = None
 
     def run(self, progress: Progress) -> DownloadResult:
@@ -132,12 +138,14 @@ class FileDownload:
                     raise ReconstructionError(f"the hash of an empty file for one of {request.size_bytes} bytes")
                 os.ftruncate(fd, 0)
                 return DownloadResult(request.file_hash, 0, Manifest.join(()), (), 0, 0, 0)
-            # The CAS and the peers are asked at the same time.
+            # The CAS, the Hub and the peers are asked at the same time.
             threading.Thread(target=self._ask_plan, name="zest-plan", daemon=True).start()
-            self._meet_peers(fd, stack)
+            if self._swarm is not None:
+                self._permission_until_s = time.monotonic() + self._settings.dial_patience_s
+                threading.Thread(target=self._ask_permission, name="zest-permission", daemon=True).start()
             self._cdn = CdnSource(self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry)
             stack.callback(self._cdn.close)
-            manifest = self._loop(progress)
+            manifest = self._loop(progress, fd, stack)
             transfer = self._transfer
             assert transfer is not None
             os.ftruncate(fd, manifest.size_bytes)
@@ -163,12 +171,21 @@ class FileDownload:
         except Exception as error:
             self._inbox.put(error)
 
-    def _meet_peers(self, fd: int, stack: contextlib.ExitStack) -> None:
-        swarm = self._swarm()
+    def _ask_permission(self) -> None:
         # Even to ask for a file by its hash says that somebody has it: not outside what everybody may see.
-        if swarm is None or not self._request.is_public():
-            return
-        self._peers = PeerSource(
+        swarm = None
+        try:
+            assert self._swarm is not None
+            swarm = self._swarm()
+            if swarm is not None and not self._request.is_public():
+                swarm = None
+        except Exception as error:
+            log.warning("no peers for %s: %s", self._request.display_name, error)
+            swarm = None
+        self._inbox.put(_Permission(swarm))
+
+    def _meet_peers(self, swarm: Swarm, fd: int) -> PeerSource:
+        return PeerSource(
             swarm,
             self._request.file_hash,
             fd,
@@ -178,9 +195,8 @@ class FileDownload:
             manifest=self._known_manifest(),
             size_bytes=self._request.size_bytes,
         )
-        stack.callback(self._peers.close)
 
-    def _loop(self, progress: Progress) -> Manifest:
+    def _loop(self, progress: Progress, fd: int, stack: contextlib.ExitStack) -> Manifest:
         next_update_s = 0.0
         done = 0
         while True:
@@ -193,6 +209,11 @@ class FileDownload:
                     self._begin(item)
                 elif isinstance(item, _REPORTS):
                     self._reports.append(item)
+                elif isinstance(item, _Permission):
+                    self._permission_until_s = None
+                    if item.swarm is not None:
+                        self._peers = self._meet_peers(item.swarm, fd)
+                        stack.callback(self._peers.close)
                 elif self._peers is not None:
                     self._peers.handle(item)
             # A peer may answer before the CAS does.
@@ -213,7 +234,7 @@ class FileDownload:
                 total = self._transfer.plan.size_bytes
                 progress.update(min(done, total), total, self._network_bytes())
 
-    def _arrivals(self) -> list[Report | Event | Reconstruction | Exception]:
+    def _arrivals(self) -> list[_Arrival]:
         """What has come, or nothing after a tick."""
         try:
             items = [self._inbox.get(timeout=TICK_S)]
@@ -255,7 +276,10 @@ class FileDownload:
     def _act(self) -> None:
         transfer, now_s = self._transfer, time.monotonic()
         assert transfer is not None and self._cdn is not None
-        waiting = self._peers is not None and self._peers.waiting(now_s)
+        if self._peers is not None:
+            waiting = self._peers.waiting(now_s)
+        else:
+            waiting = self._permission_until_s is not None and now_s < self._permission_until_s
         if self._peers is not None and transfer.plan.terms:
             self._peers.try_xorb_swarm(transfer.plan.terms[0].xorb)
         for action in transfer.actions(now_s, waiting):
@@ -270,4 +294,12 @@ class FileDownload:
         return peer + (self._cdn.network_bytes if self._cdn is not None else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Permission:
+    """Whom peers may be asked through; None: they may not."""
+
+    swarm: Swarm | None
+
+
+_Arrival = Report | Event | Reconstruction | Exception | _Permission
 _REPORTS = (ManifestProved, PeerHolds, PeerLeft, PeerEnded, CdnEnded, CdnFailed, WriteFailed)

@@ -35,7 +35,7 @@ log = logging.getLogger("zest_hf.engine")
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
 RECENT_DOWNLOADS = 1000
-READ_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 10.0
 CLOSE_PATIENCE_S = 5.0
 """How long `close` waits for downloads that it has told to stop."""
 CLOSED = "zest_hf is closing in this process"
@@ -90,7 +90,7 @@ class Engine:
             cas=self._client(request),
             workers=self._workers,
             # Without a peer to ask there is no need to wait for the session.
-            swarm=lambda: self.swarm() if self.settings.peers else None,
+            swarm=self.swarm if self.settings.peers else None,
             known_manifest=lambda: self._known_manifest(request.file_hash),
             settings=self.policy,
             retry=self._retry,
@@ -284,7 +284,7 @@ class Engine:
                 client = self._clients[key] = CasClient(
                     request.token_provider,
                     user_agent=request.user_agent,
-                    read_timeout_s=self._read_timeout_s,
+                    read_timeout_s=request.read_timeout_s or self._read_timeout_s,
                     deadline_s=self._retry.deadline_s,
                     retry=self._retry,
                     ca_bundle=self.settings.ca_bundle,

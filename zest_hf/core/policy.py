@@ -19,7 +19,7 @@ class PolicySettings:
     """How long a download waits for a TCP connection to a peer that was given."""
     answer_patience_s: float = 2.5
     """How long it waits for a connected peer's handshake, and for its answer to what it holds."""
-    manifest_patience_s: float = 10.0
+    manifest_patience_s: float = 4.0
     """How long it waits, in all, for manifests on their way."""
     piece_silence_s: float = 4.0
     """A peer that sends nothing for this long loses what it was asked for."""

@@ -137,6 +137,7 @@ class OneFile:
                 user_agent=_user_agent(self._arguments["headers"]),
                 is_public=connection.is_public,
                 display_name=self._name,
+                read_timeout_s=float(self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT),
             ),
             bars,
         )

@@ -15,9 +15,39 @@ namespace {
 // this threshold, found by experiments with real models.
 constexpr double grouping_threshold = 0.02;
 
+// counts[p][b]: how many bytes at positions p, p + 4, p + 8, ... have b bits set.
+void count_bits(const uint8_t *data, size_t size, uint32_t counts[4][9]) {
+    // A column of counters for each byte of a block, so that a compiler handles a block at once; a counter is a byte,
+    // so that it is emptied in time.
+    constexpr size_t width = 32;
+    constexpr size_t rows_max = 255;
+    size_t at = 0;
+    while (size - at >= width) {
+        uint8_t columns[9][width] = {};
+        const size_t rows = std::min((size - at) / width, rows_max);
+        for (size_t row = 0; row < rows; ++row, at += width) {
+            uint8_t bits[width];
+            for (size_t i = 0; i < width; ++i) {
+                const uint8_t pairs = static_cast<uint8_t>(data[at + i] - ((data[at + i] >> 1) & 0x55));
+                const uint8_t fours = static_cast<uint8_t>((pairs & 0x33) + ((pairs >> 2) & 0x33));
+                bits[i] = static_cast<uint8_t>((fours & 0x0F) + (fours >> 4));
+            }
+            for (uint8_t value = 0; value < 9; ++value) {
+                for (size_t i = 0; i < width; ++i) {
+                    columns[value][i] = static_cast<uint8_t>(columns[value][i] + (bits[i] == value));
+                }
+            }
+        }
+        for (size_t value = 0; value < 9; ++value) {
+            for (size_t i = 0; i < width; ++i) counts[i % 4][value] += columns[value][i];
+        }
+    }
+    for (; at < size; ++at) ++counts[at % 4][__builtin_popcount(data[at])];
+}
+
 bool grouping_helps(const uint8_t *data, size_t size) {
     uint32_t counts[4][9] = {};
-    for (size_t i = 0; i < size; ++i) ++counts[i % 4][__builtin_popcount(data[i])];
+    count_bits(data, size, counts);
     // One extra count everywhere keeps the logarithm finite.
     uint32_t all[9];
     for (size_t bits = 0; bits < 9; ++bits) {
