@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize clean oracle bench-xet
+.PHONY: help build test demo lint format fuzz sanitize bench hub-versions clean oracle bench-xet
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ SYSTEM_PACKAGES := g++ cmake ninja-build pkg-config python3-dev python3-venv \
     libtorrent-rasterbar-dev libboost-dev libssl-dev liblz4-dev librust-blake3-dev
 LINT_PACKAGES := clang-format
 NATIVE := $(shell find native bootstrap -type f 2>/dev/null)
-CXX_FILES := $(shell find native -name '*.h' -o -name '*.cpp' -o -name '*.c')
+CXX_FILES := $(shell find native -name '*.h' -o -name '*.hpp' -o -name '*.cpp' -o -name '*.c')
 
 # One build at a time: several terminals share the environment.
 LOCKED := flock .make/lock
@@ -32,6 +32,8 @@ help:
 	@echo "make sanitize           the native tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make oracle             compare chunks, hashes and downloads with the JavaScript clients"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
+	@echo "make bench              figures of downloads against hf_xet, some minutes"
+	@echo "make hub-versions       a download with each huggingface_hub that is supported"
 	@echo "make clean              remove everything that was built, also $(VENV)"
 
 .make/lock:
@@ -128,6 +130,15 @@ oracle: build .make/oracle
 
 bench-xet: build
 	$(PY) tests/bench/xet.py
+
+# Rounds of a repository of 1 GB: hf_xet, zest_hf without a peer, zest_hf from a peer.
+bench: build
+	$(PY) tests/bench/downloads.py
+	$(PY) tests/bench/startup.py
+
+# A download with each huggingface_hub that is supported, in environments of their own.
+hub-versions: build
+	$(PY) tests/hook/versions.py
 
 clean:
 	rm -rf build dist .make $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

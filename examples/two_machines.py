@@ -1,7 +1,7 @@
 """A model travels from one machine to the next, and the program that loads it does not know.
 
-Everything runs here: a local Hub in place of huggingface.co, and two "machines", each with a Hugging Face cache of its own
-(HF_HOME). Machine A gets the model from the Hub's CDN and seeds it; machine B gets every Xet byte from A.
+Everything runs here: a local Hub in place of huggingface.co, and two "machines", each with a Hugging Face cache of its
+own (HF_HOME). Machine A gets the model from the Hub's CDN and seeds it; machine B gets every Xet byte from A.
 
     python examples/two_machines.py [--keep DIR]
 """
@@ -92,7 +92,7 @@ def story(work: Path) -> int:
             problems.append("the embeddings differ")
     else:
         print("(with torch, transformers and a real model installed, both machines also embed a sentence)")
-    print("\n" + ("FAILED: " + "; ".join(problems) if problems else "It works: B has the model, and the CDN sent it once."))
+    print("\nFAILED: " + "; ".join(problems) if problems else "\nIt works: B has the model, and the CDN sent it once.")
     return 1 if problems else 0
 
 

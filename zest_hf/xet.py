@@ -19,8 +19,9 @@ Errors derive from `ZestError`; whatever is malformed raises its subclass `Proto
 `ReconstructionError`), what does not match its hash `ProofError`. Limits of the format are checked before memory is
 reserved: 131072 bytes a chunk, 8192 chunks and 64 MiB a xorb.
 
-Chunking ("Content-defined chunking"): `chunk`, `chunk_stream`, `chunk_file`, `boundaries`. ``rule`` is RULE_CURRENT,
-or RULE_EARLY for what was uploaded by hf_xet before 1.1.10: only the rule of its upload gives a file its hash.
+Chunking ("Content-defined chunking"): `chunk`, `chunk_stream`, `chunk_file`, `boundaries`, `Cutter`. ``rule`` is
+RULE_CURRENT, or RULE_EARLY for what was uploaded by hf_xet before 1.1.10: only the rule of its upload gives a file its
+hash.
 
 Hashing ("Hashing"): `chunk_hash`, `Manifest.xorb_hash`, `Manifest.file_hash`, `verification_hash`, `keyed_hashes`,
 `Tree` (file and xorb hash of a list that comes in pieces, in constant memory), `FileHasher`, `hash_file`,
@@ -100,6 +101,7 @@ __all__ = [
     "Chunk",
     "ChunkTable",
     "Chunker",
+    "Cutter",
     "FetchRange",
     "FileHasher",
     "Manifest",

@@ -43,6 +43,30 @@ Outcome unpack(const uint8_t *data, size_t size, size_t piece, uint32_t count) {
     return outcome;
 }
 
+// The decoder into memory makes the same of the chunks of a layout, and notices one byte more or less of room.
+void unpack_layout(const uint8_t *data, const zest_layout *layout) {
+    zest_error err{};
+    const size_t count = zest_layout_count(layout);
+    const size_t packed = zest_layout_packed_offsets(layout)[count];
+    size_t total = 0;
+    for (size_t i = 0; i < count; ++i) total += zest_layout_lengths(layout)[i];
+    std::vector<uint8_t> content(total + 1);
+    std::vector<uint8_t> hashes(count * ZEST_HASH_SIZE);
+    require(zest_unpack(data, packed, count, content.data(), total, hashes.data(), &err) == ZEST_OK);
+    require(std::memcmp(hashes.data(), zest_layout_hashes(layout), hashes.size()) == 0);
+    require(zest_unpack(data, packed, count, content.data(), total + 1, nullptr, &err) == ZEST_MALFORMED);
+    require(zest_unpack(data, packed, count, content.data(), total - 1, nullptr, &err) == ZEST_MALFORMED);
+    require(zest_unpack(data, packed - 1, count, content.data(), total, nullptr, &err) == ZEST_MALFORMED);
+    size_t at = 0;
+    for (size_t i = 0; i < count; ++i) {
+        uint8_t hash[32];
+        const uint32_t length = zest_layout_lengths(layout)[i];
+        zest_chunk_hash(content.data() + at, length, hash);
+        require(std::memcmp(hash, hashes.data() + i * ZEST_HASH_SIZE, sizeof hash) == 0);
+        at += length;
+    }
+}
+
 void repack(const uint8_t *data, size_t size) {
     if (size == 0 || size > ZEST_CHUNK_MAX) return;
     zest_error err{};
@@ -80,6 +104,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         uint8_t root[32];
         require(zest_merkle_root(zest_layout_hashes(layout), zest_layout_lengths(layout), chunks, root, &err) ==
                 ZEST_OK);
+        zest_tree *tree = zest_tree_new(&err);
+        uint8_t stepwise[32];
+        for (size_t i = 0; i < chunks; ++i) {
+            zest_tree_add(tree, zest_layout_hashes(layout) + i * ZEST_HASH_SIZE, zest_layout_lengths(layout) + i, 1);
+        }
+        zest_tree_root(tree, stepwise);
+        require(std::memcmp(root, stepwise, sizeof root) == 0);
+        zest_tree_free(tree);
+        unpack_layout(data, layout);
         zest_layout_free(layout);
     } else {
         require(whole.status != ZEST_OK);

@@ -2,9 +2,9 @@
 
     python tests/bench/downloads.py [--runs 7] [--megabytes 1024] [--files 4] [--json FILE]
 
-Each download runs in a process of its own into an empty HF_HOME. Wall time is that of snapshot_download (without the start of the
-interpreter) and of the whole process, CPU and peak memory are the process's. The first round is thrown away; figures are medians, ratios are
-of the medians, and the pairwise ratios show the noise.
+Each download runs in a process of its own into an empty HF_HOME. Wall time is that of snapshot_download (without the
+start of the interpreter) and of the whole process, CPU and peak memory are the process's. The first round is thrown away;
+figures are medians, ratios are of medians, and the pairwise ratios show the noise.
 """
 
 from __future__ import annotations
@@ -155,15 +155,23 @@ def report(results: dict[str, list[Run]], size: int) -> None:
     base = "hf_xet"
     gigabytes = size / 1e9
     print(f"{size / 1e6:.0f} MB, medians of {len(results[base])} rounds")
-    print(f"{'':<20}{'wall s':>8}{'MB/s':>7}{'x':>7}{'(pairs)':>14}{'process s':>11}{'CPU s/GB':>10}{'RSS MB':>8}{'CDN MB':>8}")
+    head = ("wall s", "MB/s", "x", "(pairs)", "process s", "CPU s/GB", "RSS MB", "CDN MB")
+    widths = (8, 7, 7, 14, 11, 10, 8, 8)
+    print(" " * 20 + "".join(f"{text:>{width}}" for text, width in zip(head, widths, strict=True)))
     for name, runs in results.items():
         wall = median(name, "download_s")
         pairs = sorted(a.download_s / b.download_s for a, b in zip(runs, results[base], strict=True))
-        print(
-            f"{name:<20}{wall:>8.2f}{size / 1e6 / wall:>7.0f}{wall / median(base, 'download_s'):>7.2f}"
-            f"{f'{pairs[0]:.2f}..{pairs[-1]:.2f}':>14}{median(name, 'process_s'):>11.2f}"
-            f"{median(name, 'cpu_s') / gigabytes:>10.2f}{median(name, 'rss_mb'):>8.0f}{median(name, 'cdn_bytes') / 1e6:>8.0f}"
+        cells = (
+            f"{wall:.2f}",
+            f"{size / 1e6 / wall:.0f}",
+            f"{wall / median(base, 'download_s'):.2f}",
+            f"{pairs[0]:.2f}..{pairs[-1]:.2f}",
+            f"{median(name, 'process_s'):.2f}",
+            f"{median(name, 'cpu_s') / gigabytes:.2f}",
+            f"{median(name, 'rss_mb'):.0f}",
+            f"{median(name, 'cdn_bytes') / 1e6:.0f}",
         )
+        print(f"{name:<20}" + "".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True)))
 
 
 if __name__ == "__main__":

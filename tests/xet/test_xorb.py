@@ -165,3 +165,25 @@ def test_lists_that_do_not_fit_are_not_written() -> None:
         with pytest.raises(XorbError):
             wrong.to_bytes()
     assert XorbFooter(XetHash(bytes(32)), b"", array("Q", [0]), None).to_bytes()[:8] == b"XETBLOB\0"
+
+
+def test_unpacking_into_a_buffer() -> None:
+    size = sum(map(len, CHUNKS))
+    hashes = b"".join(map(codec.chunk_hash, CHUNKS))
+    out = bytearray(size)
+    assert codec.unpack_into(PACKED, 4, out) == hashes and out == b"".join(CHUNKS)
+    assert codec.unpack_into(PACKED, 4, out, hashed=False) == b""
+    assert codec.unpack_into(b"", 0, bytearray()) == b""
+    for data, count, room, message in [
+        (PACKED, 4, size - 1, "larger than announced"),
+        (PACKED, 4, size + 1, "0 packed and 1 unpacked bytes are left"),
+        (PACKED, 3, size, "are left after 3 chunks"),
+        (PACKED, 5, size, "end after 4 of 5"),
+        (PACKED[:-1], 4, size, "end inside chunk 3"),
+    ]:
+        with pytest.raises(XorbError, match=message):
+            codec.unpack_into(data, count, bytearray(room))
+    with pytest.raises(ZestError, match="writable"):
+        codec.unpack_into(PACKED, 4, bytes(size))
+    with pytest.raises(ZestError, match="at most 8192"):
+        codec.unpack_into(PACKED, 8193, out)

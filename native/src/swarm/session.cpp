@@ -102,14 +102,13 @@ lt::settings_pack settings_for(zest_session_config const &config) {
     pack.set_int(sp::connections_limit, 4000);
     pack.set_int(sp::connection_speed, 500);
     pack.set_int(sp::listen_queue_size, 3000);
-    pack.set_int(sp::torrent_connect_boost, 50);
+    pack.set_int(sp::torrent_connect_boost, 255);
     pack.set_int(sp::peer_turnover, 0);
     pack.set_bool(sp::close_redundant_connections, false);
     pack.set_int(sp::active_downloads, -1);
     pack.set_int(sp::active_seeds, -1);
     pack.set_int(sp::active_limit, -1);
     pack.set_int(sp::mixed_mode_algorithm, sp::prefer_tcp);
-    // A dial waits for the session's tick.
     pack.set_int(sp::tick_interval, static_cast<int>(tick_interval.count()));
     auto const connect_s = static_cast<int>((config.connect_timeout_ms + 999) / 1000);
     pack.set_int(sp::peer_connect_timeout, std::max(1, connect_s));
@@ -191,6 +190,7 @@ Session::Session(zest_session_config const &config)
     BlockSignals const blocked;
     readers_.start(reader_threads);
     session_ = std::make_unique<lt::session>(std::move(params), network_);
+    impl_ = session_->native_handle();
     thread_ = std::thread([this] {
         for (;;) {
             try {
@@ -303,31 +303,28 @@ void Session::tick() {
     });
 }
 
-// With a new swarm libtorrent connects at once, to known ones within a second.
-void Session::join(InfoHash const &swarm, std::optional<lt::tcp::endpoint> const &peer) {
+lt::torrent_handle Session::join(InfoHash const &swarm) {
     std::lock_guard lock(swarms_mutex_);
     auto const found = swarms_.find(swarm);
-    if (found != swarms_.end() && found->second.is_valid()) {
-        if (peer) found->second.connect_peer(*peer);
-        return;
-    }
+    if (found != swarms_.end() && found->second.is_valid()) return found->second;
     lt::add_torrent_params params;
     Swarms::fill(params, swarm);
-    if (peer) params.peers.push_back(*peer);
     auto handle = session_->add_torrent(std::move(params));
-    // A peer that named it may have been first; then what is given here is not looked at.
-    if (peer) handle.connect_peer(*peer);
     swarms_[swarm] = handle;
+    return handle;
 }
 
 bool Session::dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token) {
     lt::error_code error;
     auto const address = lt::make_address(host, error);
     if (error || port == 0) return false;
-    lt::tcp::endpoint const endpoint(address, port);
-    post([this, endpoint, token] { begin_dial(endpoint, token); });
-    // Waits for the network thread, so it runs on the caller's; what was posted comes first.
-    join(swarm.value_or(node_info_hash()), endpoint);
+    auto const where = swarm.value_or(node_info_hash());
+    // Waits for the network thread, so it runs on the caller's.
+    auto const torrent = join(where);
+    post([this, torrent, where, endpoint = lt::tcp::endpoint(address, port), token] {
+        begin_dial(endpoint, token);
+        connect_now(impl_, torrent, where, endpoint);
+    });
     return true;
 }
 

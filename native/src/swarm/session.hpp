@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "dial.hpp"
 #include "events.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
@@ -79,7 +80,7 @@ private:
     void tick();
     void begin_dial(lt::tcp::endpoint const &endpoint, std::uint64_t token);
     void dial_ended(std::uint64_t token, char const *why);
-    void join(InfoHash const &swarm, std::optional<lt::tcp::endpoint> const &peer = std::nullopt);
+    lt::torrent_handle join(InfoHash const &swarm);
     std::uint16_t listen(zest_session_config const &config);
     bool is_banned(Identity const &who) const;
     void remember_ban(std::uint32_t number, Identity who, std::string const &reason);
@@ -114,6 +115,7 @@ private:
     std::mutex swarms_mutex_;  // join() runs on its callers' threads
     std::map<InfoHash, lt::torrent_handle> swarms_;
     std::unique_ptr<lt::session> session_;
+    SessionImpl impl_;  // the same, for the network thread, which may outlast it
     std::thread thread_;
     std::atomic<bool> closing_{false};
 };
