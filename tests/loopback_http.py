@@ -23,6 +23,7 @@ class Recorded:
     headers: dict[str, str]
     """Names in lower case."""
     client_port: int
+    body: bytes = b""
 
 
 Action = Callable[["Handler"], None]
@@ -34,8 +35,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.requests.append(Recorded(self.path, headers, self.client_address[1]))
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        self.server.requests.append(Recorded(self.path, headers, self.client_address[1], body))
         self.server.action_for(self.path)(self)
+
+    do_POST = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

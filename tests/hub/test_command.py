@@ -74,7 +74,8 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
             first = [] if option == "--listen" else ["--listen", "127.0.0.1:0"]
             done = run_hub("--state", str(tmp_path), *first, option, address)
             assert (done.returncode, done.stdout) == (1, "")
-            assert done.stderr == f"zest hub: cannot listen on {address}: Address already in use\n"
+            hint = f"choose another address with {option}"
+                assert done.stderr == f"zest hub: cannot listen on {address}: Address already in use; {hint}\n"
 
 
 def test_one_hub_per_state_directory(tmp_path: Path) -> None:
