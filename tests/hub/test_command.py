@@ -75,7 +75,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
             done = run_hub("--state", str(tmp_path), *first, option, address)
             assert (done.returncode, done.stdout) == (1, "")
             hint = f"choose another address with {option}"
-                assert done.stderr == f"zest hub: cannot listen on {address}: Address already in use; {hint}\n"
+            assert done.stderr == f"zest hub: cannot listen on {address}: Address already in use; {hint}\n"
 
 
 def test_one_hub_per_state_directory(tmp_path: Path) -> None:
