@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize bench hub-versions clean oracle bench-xet
+.PHONY: help build test demo lint format fuzz sanitize bench bench-xet oracle fuzz-python hub-versions clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,7 +28,7 @@ help:
 	@echo "make test               build, then the test suite (PYTEST_ARGS='-k name')"
 	@echo "make demo               build, then examples/two_machines.py"
 	@echo "make lint | format      ruff, mypy, clang-format: check | repair"
-	@echo "make fuzz               libFuzzer on the xorb decoder and the messages, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
+	@echo "make fuzz               libFuzzer and atheris on every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make sanitize           the native tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make oracle             compare chunks, hashes and downloads with the JavaScript clients"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
@@ -98,6 +98,15 @@ fuzz: .make/system .make/fuzz
 	    -print_final_stats=1 build/fuzz/corpus native/fuzz/corpus
 	build/fuzz/fuzz/fuzz_wire -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -rss_limit_mb=1024 \
 	    -print_final_stats=1 build/fuzz/wire_corpus native/fuzz/wire_corpus
+	$(MAKE) fuzz-python
+
+# The parsers in Python. atheris ships no build for every version of Python; then there is a line that says so.
+PYTHON_TARGETS := shard xorb footer reconstruction token
+fuzz-python: build
+	$(PY) -c 'import atheris' 2>/dev/null || $(LOCKED) $(PY) -m pip install -q atheris || \
+	    { echo "zest_hf: atheris cannot be installed for this Python" >&2; exit 1; }
+	for target in $(PYTHON_TARGETS); do \
+	    $(PY) tests/xet/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -print_final_stats=1; done
 
 # The module with sanitizers is kept apart from the environment's: -S ignores the editable installation, and the
 # copy of the package in the working directory comes first.
