@@ -11,6 +11,7 @@ PY := $(VENV)/bin/python
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 FUZZ_SECONDS ?= 60
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -62,7 +63,7 @@ help:
 build: .make/native
 
 test: build
-	$(PY) -m pytest -q tests $(PYTEST_ARGS)
+	$(PY) -m pytest -q tests -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .make/demo: .ci/demo-packages | build
 	.ci/demo-packages $(PY)

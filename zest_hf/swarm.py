@@ -168,7 +168,7 @@ class Swarm:
     # --- questions --------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> list[PeerReady]:
-        """``listener`` gets PeerReady, PeerGone and PeerBanned from now on, on the swarm's thread; the peers ready now."""
+        """``listener`` gets PeerReady, PeerGone and PeerBanned from now on, on the swarm's thread. Who is ready now."""
         with self._lock:
             self._listeners.append(listener)
             return list(self._ready.values())

@@ -1,7 +1,7 @@
 """The swarm session: peers, questions to them, pieces of files, and what this node offers.
 
-Typed over ``native/include/zest_swarm.h``. Nothing here waits for the network but ``Session()`` (until its port is bound)
-and ``close()``; what happens comes out of ``events()`` in order. Any method may be called from any thread.
+Typed over ``native/include/zest_swarm.h``. Nothing here waits for the network but ``Session()`` (until its port is
+bound) and ``close()``; what happens comes out of ``events()`` in order. Any method may be called from any thread.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class PeerBanned:
 
 @dataclass(frozen=True, slots=True)
 class HaveAnswer:
-    """Which chunks of the object the peer holds: half-open ranges in order; ``chunks`` of the object, 0 if unknown to it."""
+    """Which chunks of the object the peer holds: half-open ranges in order; ``chunks``: of the object, 0 if unknown."""
 
     peer: int
     token: int
@@ -110,7 +110,7 @@ class ManifestAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PieceEnd:
-    """A piece ended with its first ``chunks_written`` chunks proved and written. ``error_number``: errno for Outcome.IO."""
+    """A piece ended with its first ``chunks_written`` chunks proved and written. ``error_number``: of Outcome.IO."""
 
     peer: int
     token: int
@@ -253,7 +253,7 @@ class Session:
         self._payload = bytearray(_PAYLOAD_BYTES)
 
     def close(self) -> None:
-        """Stops the threads and ends all connections. In a forked child, where the threads do not exist, does nothing."""
+        """Stops the threads and ends all connections. Does nothing in a forked child, which has no such threads."""
         if os.getpid() != self._pid:
             return
         with self._lock:
@@ -323,6 +323,8 @@ class Session:
 
     def dial(self, host: str, port: int, token: int, info_hash: bytes | None = None) -> None:
         """Connects to a numeric address; without ``info_hash`` at the rendezvous of peers given by hand.
+
+        One attempt, begun at once. It ends in PeerGone with this token, after PeerReady if it succeeds.
 
         Raises SwarmError for an address that is not one.
         """
@@ -397,7 +399,10 @@ class Session:
         manifest: Manifest,
         terms: Sequence[Term],
     ) -> None:
-        """Offers a file as long as its size and time stay as given. Raises SwarmError when manifest, terms and size disagree."""
+        """Offers a file as long as its size and time stay as given.
+
+        Raises SwarmError when manifest, terms and size disagree.
+        """
         native_terms = ffi.new("zest_term[]", max(1, len(terms)))
         for slot, term in zip(native_terms, terms, strict=False):
             slot.xorb = term.xorb
