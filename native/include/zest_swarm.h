@@ -129,7 +129,9 @@ int zest_session_event_fd(zest_session *session);
 int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload, size_t capacity);
 
 /* Connect to host:port (a numeric address). With info_hash NULL the rendezvous for peers given by hand is
- * used, else that swarm. 0, or -1 when the address cannot be read. */
+ * used, else that swarm. One attempt, begun at once, whose end is a ZEST_EVENT_PEER_GONE with the token (peer 0
+ * when there was no connection of its own, as to an address that is connected already). 0, or -1 when the address
+ * cannot be read. */
 int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash, uint64_t token);
 /* Disconnect a peer and never talk to it again in this session. */
 void zest_session_ban(zest_session *session, uint32_t peer, const char *reason);

@@ -33,8 +33,10 @@ int extension_id(lt::bdecode_node const &ids, char const *name) {
 
 }  // namespace
 
-Peer::Peer(Session &session, lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token)
-    : link(connection, number, token, session.responder_host().post),
+Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoHash const &in_swarm,
+           std::uint32_t number, std::uint64_t token)
+    : swarm(in_swarm),
+      link(connection, number, token, session.responder_host().post),
       requester(link, session.events()),
       responder(std::make_shared<Responder>(link, session.responder_host())),
       session_(session) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "infohash.hpp"
 #include "link.hpp"
 #include "requester.hpp"
 #include "responder.hpp"
@@ -15,7 +16,10 @@ class Session;
 
 class Peer final : public lt::peer_plugin, public std::enable_shared_from_this<Peer> {
 public:
-    Peer(Session &session, lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token);
+    Peer(Session &session, lt::peer_connection_handle const &connection, InfoHash const &swarm, std::uint32_t number,
+         std::uint64_t token);
+
+    InfoHash const swarm;  // in which the connection was made; it carries requests for anything
 
     Link link;
     Requester requester;

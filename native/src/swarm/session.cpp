@@ -135,8 +135,11 @@ class Swarms final : public lt::plugin {
 public:
     explicit Swarms(Session &session) : session_(session) {}
 
-    std::shared_ptr<lt::torrent_plugin> new_torrent(lt::torrent_handle const &, lt::client_data_t) override {
-        return std::make_shared<Swarm>(session_);
+    std::shared_ptr<lt::torrent_plugin> new_torrent(lt::torrent_handle const &torrent, lt::client_data_t) override {
+        auto const hashes = torrent.info_hashes();
+        InfoHash name;
+        std::memcpy(name.data(), hashes.v1.data(), name.size());
+        return std::make_shared<Swarm>(session_, name);
     }
 
     bool on_unknown_torrent(lt::info_hash_t const &info_hash, lt::peer_connection_handle const &,
@@ -158,14 +161,15 @@ public:
 private:
     class Swarm final : public lt::torrent_plugin {
     public:
-        explicit Swarm(Session &session) : session_(session) {}
+        Swarm(Session &session, InfoHash const &name) : session_(session), name_(name) {}
         std::shared_ptr<lt::peer_plugin> new_connection(lt::peer_connection_handle const &connection) override {
             if (connection.type() != lt::connection_type::bittorrent) return nullptr;
-            return session_.make_peer(connection);
+            return session_.make_peer(connection, name_);
         }
 
     private:
         Session &session_;
+        InfoHash const name_;
     };
 
     Session &session_;
@@ -322,22 +326,25 @@ bool Session::dial(std::string const &host, std::uint16_t port, std::optional<In
     // Waits for the network thread, so it runs on the caller's.
     auto const torrent = join(where);
     post([this, torrent, where, endpoint = lt::tcp::endpoint(address, port), token] {
-        begin_dial(endpoint, token);
-        connect_now(impl_, torrent, where, endpoint);
+        if (begin_dial(where, endpoint, token)) connect_now(impl_, torrent, where, endpoint);
     });
     return true;
 }
 
 // What libtorrent makes of a dial is not always told: here every one gets an end.
-void Session::begin_dial(lt::tcp::endpoint const &endpoint, std::uint64_t token) {
+bool Session::begin_dial(InfoHash const &swarm, lt::tcp::endpoint const &endpoint, std::uint64_t token) {
     for (auto const &entry : peers_) {
         auto const peer = entry.second.lock();
-        if (peer && peer->link.ready && peer->link.outgoing() && !peer->link.gone() && peer->link.remote() == endpoint)
-            return dial_ended(token, "is connected already");
+        if (!peer || !peer->link.outgoing() || peer->link.gone() || peer->link.remote() != endpoint) continue;
+        if (peer->link.ready || peer->swarm == swarm) {
+            dial_ended(token, peer->link.ready ? "is connected already" : "is being dialled already");
+            return false;
+        }
     }
-    auto const [at, fresh] = dials_.try_emplace(endpoint);
+    auto const [at, fresh] = dials_.try_emplace({swarm, endpoint});
     if (!fresh) dial_ended(at->second.token, "was dialled again");
     at->second = {token, now_ms() + handshake_ms_ + 2000};
+    return true;
 }
 
 void Session::dial_ended(std::uint64_t token, char const *why) {
@@ -347,17 +354,17 @@ void Session::dial_ended(std::uint64_t token, char const *why) {
     events_.push(event, std::string_view(why));
 }
 
-std::shared_ptr<Peer> Session::make_peer(lt::peer_connection_handle const &connection) {
+std::shared_ptr<Peer> Session::make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm) {
     std::uint64_t token = 0;
     if (connection.is_outgoing()) {
-        auto const found = dials_.find(connection.remote());
+        auto const found = dials_.find({swarm, connection.remote()});
         if (found != dials_.end()) {
             token = found->second.token;
             dials_.erase(found);
         }
     }
     auto const number = next_peer_++;
-    auto peer = std::make_shared<Peer>(*this, connection, number, token);
+    auto peer = std::make_shared<Peer>(*this, connection, swarm, number, token);
     peers_[number] = peer;
     return peer;
 }

@@ -68,7 +68,7 @@ public:
     std::int64_t now_ms() const;
     std::array<std::uint8_t, 20> const &node_id() const noexcept { return node_id_; }
     ResponderHost const &responder_host() const noexcept { return host_; }
-    std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection);
+    std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
     // A peer said who it is: why this connection is not to be kept (ourselves, banned, a second one), or nullptr.
     char const *refusal(Peer &peer);
     void gone(Peer &peer, std::string const &why);
@@ -78,7 +78,7 @@ private:
     friend class Swarms;
     void post(std::function<void()> f);
     void tick();
-    void begin_dial(lt::tcp::endpoint const &endpoint, std::uint64_t token);
+    bool begin_dial(InfoHash const &swarm, lt::tcp::endpoint const &endpoint, std::uint64_t token);
     void dial_ended(std::uint64_t token, char const *why);
     lt::torrent_handle join(InfoHash const &swarm);
     std::uint16_t listen(zest_session_config const &config);
@@ -97,7 +97,7 @@ private:
         std::uint64_t token;
         std::int64_t until_ms;
     };
-    std::map<lt::tcp::endpoint, Dial> dials_;  // that libtorrent has not begun
+    std::map<std::pair<InfoHash, lt::tcp::endpoint>, Dial> dials_;  // that libtorrent has not begun
     std::vector<Ban> bans_;
     std::map<std::uint32_t, Identity> left_;  // who left last: bad news about them may come a moment later
     std::uint32_t next_peer_ = 1;
