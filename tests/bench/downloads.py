@@ -3,8 +3,8 @@
     python tests/bench/downloads.py [--runs 7] [--megabytes 1024] [--files 4] [--json FILE]
 
 Each download runs in a process of its own into an empty HF_HOME. Wall time is that of snapshot_download (without the
-start of the interpreter) and of the whole process, CPU and peak memory are the process's. The first round is thrown away;
-figures are medians, ratios are of medians, and the pairwise ratios show the noise.
+start of the interpreter) and of the whole process, CPU and peak memory are the process's. The first round is thrown
+away; figures are medians, ratios are of medians, and the pairwise ratios show the noise.
 """
 
 from __future__ import annotations
