@@ -145,6 +145,7 @@ bench-xet: build
 bench: build
 	$(PY) tests/bench/downloads.py
 	$(PY) tests/bench/startup.py
+	$(PY) tests/bench/hub.py
 
 # A download with each huggingface_hub that is supported, in environments of their own.
 hub-versions: build

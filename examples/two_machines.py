@@ -123,6 +123,8 @@ def environment(home: Path, endpoint: str, **more: str) -> dict[str, str]:
     """A machine of its own: its cache, the Hub, and nothing of this one's settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ZEST_", "HF_", "HUGGING"))}
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    here = "127.0.0.1,localhost"  # a proxy has no business on this machine
+    quiet |= {"NO_PROXY": here, "no_proxy": here}
     return {**kept, **quiet, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, **more}
 
 
@@ -164,7 +166,8 @@ class Seeder:
         line = self._process.stderr.readline().strip()
         if not line.startswith("zest-seed "):
             raise SystemExit(f"zest-seed does not start: {line}")
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._status}/v1/health", timeout=10) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"http://127.0.0.1:{self._status}/v1/health", timeout=10) as answer:
             if answer.status != 200:
                 raise SystemExit("zest-seed is not ready")
         return self

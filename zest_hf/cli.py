@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -257,14 +257,22 @@ def _status(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status, indent=2))
         return 0
-    print(f"zest-seed {status['version']} on {status['listen']}, up {_duration(status['uptime_seconds'])}")
-    print(f"{status['peers_connected']} peers connected, {_size(status['bytes']['uploaded'])} uploaded")
+    try:
+        lines = list(_status_lines(status))
+    except (KeyError, TypeError, ValueError):
+        return _failed(f"what answers at {address} is no seeder; set ZEST_STATUS to the seeder's address")
+    print("\n".join(lines))
+    return 0
+
+
+def _status_lines(status: dict[str, Any]) -> Iterator[str]:
+    yield f"zest-seed {status['version']} on {status['listen']}, up {_duration(status['uptime_seconds'])}"
+    yield f"{status['peers_connected']} peers connected, {_size(status['bytes']['uploaded'])} uploaded"
     for model in status["models"]:
         line = f"  {model['repo']}: {model['files']} files, {_size(model['size'])}"
-        print(line + f", {_size(model['uploaded'])} uploaded, {model['peers']} peers")
+        yield f"{line}, {_size(model['uploaded'])} uploaded, {model['peers']} peers"
     for ban in status["banned"]:
-        print(f"  banned {ban['address']}: {ban['reason']}")
-    return 0
+        yield f"  banned {ban['address']}: {ban['reason']}"
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -276,10 +284,10 @@ def _run(args: argparse.Namespace) -> int:
     if program is None:
         return _failed(f"{command[0]}: no such program")
     os.environ["HF_HUB_ENABLE_ZEST"] = "1"
-    # Where the environment of the program has no hook of its own (a --target folder, python -S), this one is found.
-    bootstrap = importlib.util.find_spec("zest_hf_bootstrap")
-    if bootstrap is None:
-        return _failed("zest_hf_bootstrap is missing: reinstall zest_hf")
+    # Python reads .pth files in site-packages only. Where zest_hf lies elsewhere (a --target folder on PYTHONPATH),
+    # this folder's sitecustomize does it; where it is not installed at all, it says so.
+    paths = [str(Path(__file__).parent / "run_site"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     try:
         os.execv(program, command)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Settings: from the environment first, then from `config.toml` in the zest directory, then the defaults.
 
-The only module that reads the environment. Each variable `ZEST_NAME` except `ZEST_HOME` can be written as
+The only module that reads settings from the environment. Each variable `ZEST_NAME` except `ZEST_HOME` can be written as
 `name` into config.toml. An empty variable counts as unset.
 """
 

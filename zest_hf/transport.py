@@ -183,11 +183,7 @@ def _redirected(url: str, location: str, credentials: bool) -> str:
         target = urljoin(url, location)
         parts, origin = urlsplit(target), urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        same_origin = (parts.scheme, parts.hostname, parts.port) == (
-            origin.scheme,
-            origin.hostname,
-            origin.port,
-        )
+        same_origin = _origin(parts) == _origin(origin)
     except ValueError:
         usable = same_origin = False
         target = location

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_http import answer, running
 
 from zest_hf.errors import CasForbidden, CasNotFound, CasUnauthorized, CasUnavailable, ProtocolError
 from zest_hf.hook import connection
@@ -166,6 +167,20 @@ def test_an_unclear_answer_is_a_no_and_not_remembered(
     hub.clear_faults()
     monkeypatch.setattr(connection, "_shared", connection._Tokens())
     assert link_to(hub, "org/model", AUTHORIZED).is_public()
+
+
+def test_a_login_page_is_no_yes() -> None:
+    """It answers 200 to everyone, after a redirect."""
+    route = "/api/models/org/secret/xet-read-token/main"
+    saved: list[bool] = []
+    with running() as server:
+        server.on(route, answer(302, Location="/login"))
+        server.on("/login", answer(200, b"<html>who are you?</html>"))
+        repo = Route(server.url, "model", "org/secret")
+        link = Connection(server.url + route, repo, AUTHORIZED, remember=saved.append)
+        assert not link.is_public()
+        assert [request.path for request in server.requests] == [route, "/login"]
+    assert saved == []
 
 
 def test_credentials_that_the_client_adds_do_not_count_as_anonymous(hub: HubProcess) -> None:

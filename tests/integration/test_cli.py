@@ -9,12 +9,14 @@ import signal
 import socket
 import sqlite3
 import sys
+import venv
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from loopback_http import answer, running
 from machines import Machine, Run, eventually
 
 import zest_hf
@@ -225,6 +227,11 @@ def test_status_of_something_else(owner: Machine, hub: HubProcess) -> None:
     """Somebody else answers at that address."""
     run = owner.command("zest", "status", ZEST_STATUS=hub.endpoint.removeprefix("http://"))
     assert "no seeder answers" in the_line(run)
+    with running() as server:
+        server.on("/v1/status", answer(200, b"{}"), answer(200, b"[]"))
+        for _ in range(2):
+            run = owner.command("zest", "status", ZEST_STATUS=server.url.removeprefix("http://"))
+            assert "is no seeder" in the_line(run)
 
 
 def test_run(machine: Machine) -> None:
@@ -241,6 +248,26 @@ def test_run(machine: Machine) -> None:
     assert (runs["without dashes"].code, runs["without dashes"].stdout) == (7, "1 True ['x']\n")
     assert "no-such-program: no such program" in the_line(runs["nothing"])
     assert str(machine.root) in the_line(runs["directory"])
+
+
+def test_run_where_no_hook_is_installed(machine: Machine) -> None:
+    """Another sitecustomize is not lost, and a Python without zest_hf is named."""
+    hidden = machine.root / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import os; print('the hidden one') if 'HF_HUB_ENABLE_ZEST' in os.environ else None"
+    )
+    bare = machine.root / "bare"
+    venv.create(bare, with_pip=False, symlinks=True)
+    code = "import os, sys; print('zest_hf' in sys.modules)"
+    commands = {
+        "hidden": ("zest", "run", "--", sys.executable, "-c", code),
+        "bare": ("zest", "run", "--", str(bare / "bin" / "python"), "-c", code),
+    }
+    runs = run_all(machine, commands, HF_HUB_ENABLE_ZEST=None, PYTHONPATH=str(hidden))
+    assert runs["hidden"].stdout == "the hidden one\nTrue\n"
+    assert runs["bare"].stdout == "the hidden one\nFalse\n"
+    assert f"not installed for {bare / 'bin' / 'python'}" in runs["bare"].stderr
 
 
 def test_hub_that_cannot_start(machine: Machine, taken: str) -> None:

@@ -1,4 +1,4 @@
-"""The join between huggingface_hub and the engine; no other module of ours knows that library.
+"""The join between huggingface_hub and the engine; no other module of ours knows its insides.
 
 ``switch``      on and off: an import hook and the functions that it replaces
 ``seam``        the replacements: ``xet_get`` and what surrounds it

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from zest_hf.errors import CasError, ProtocolError, ZestError
-from zest_hf.hook.connection import _as_cas_error, _parse_token
+from zest_hf.hook.connection import as_cas_error, parse_token
 
 if TYPE_CHECKING:
     from zest_hf.cas import CasToken
@@ -76,7 +76,7 @@ class HubRepo:
     def token(self, force: bool) -> CasToken:
         """A TokenProvider for uploads; every call asks the Hub."""
         response = self._request("GET", f"{self._base}/xet-write-token/{quote(self.revision, safe='')}")
-        return _parse_token(response)
+        return parse_token(response)
 
     def modes(self, files: Sequence[Local]) -> dict[str, str]:
         """How the Hub wants each file, by name: "xet", "regular" (inside the commit) or "ignored"."""
@@ -175,7 +175,7 @@ def _json(response: Any) -> dict[str, Any]:
 
 def _hub_error(error: Exception, what: str) -> CasError:
     """With the Hub's words in place of the token route's."""
-    known = _as_cas_error(error)
+    known = as_cas_error(error)
     response = getattr(error, "response", None)
     said = " ".join(str(getattr(error, "server_message", None) or error).split())[:300]
     status = getattr(response, "status_code", None)

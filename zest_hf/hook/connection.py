@@ -221,9 +221,9 @@ class Connection:
             )
             hf_raise_for_status(response)
         except Exception as error:
-            raise _as_cas_error(error) from error
+            raise as_cas_error(error) from error
         anonymous = _was_anonymous(response)
-        return _Cached(_parse_token(response), time.monotonic(), anonymous)
+        return _Cached(parse_token(response), time.monotonic(), anonymous)
 
     def _ask_anonymously(self) -> bool | None:
         from huggingface_hub.utils._http import get_session
@@ -236,6 +236,11 @@ class Connection:
         if not _was_anonymous(response):
             return None
         if response.status_code == 200:
+            # A login page or a captive portal answers 200 as well: only a token for everyone says "public".
+            try:
+                parse_token(response)
+            except ProtocolError:
+                return None
             return True
         return False if response.status_code in (401, 403, 404) else None
 
@@ -246,7 +251,7 @@ def _was_anonymous(response: Any) -> bool:
     return not sent & {"authorization", "cookie"}
 
 
-def _parse_token(response: Any) -> CasToken:
+def parse_token(response: Any) -> CasToken:
     from zest_hf.cas import CasToken
 
     headers = response.headers
@@ -269,7 +274,7 @@ def _parse_token(response: Any) -> CasToken:
     return CasToken(url, token, expires_at_s)
 
 
-def _as_cas_error(error: Exception) -> ZestError:
+def as_cas_error(error: Exception) -> ZestError:
     """From HfHubHTTPError or whatever the HTTP library of the Hub's client raises (three of them so far)."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if not isinstance(status, int):

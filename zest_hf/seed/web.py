@@ -41,7 +41,7 @@ def build_app(seeder: Seeder, host: str) -> Starlette:
     async def models(request: Request) -> Response:
         return JSONResponse({"models": await run_in_threadpool(seeder.models)})
 
-    guarded = [Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES)] if _is_loopback(host) else []
+    guarded = [Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, host])] if _is_loopback(host) else []
     return Starlette(
         routes=[Route("/v1/health", health), Route("/v1/status", status), Route("/v1/models", models)],
         middleware=guarded,

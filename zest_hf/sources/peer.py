@@ -29,7 +29,7 @@ from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import MAX_TERMS
 from zest_hf.core.transfer import AskPeer, PeerTrouble
 from zest_hf.errors import ProofError, SwarmError
-from zest_hf.sources.base import ManifestProved, PeerEnded, PeerHolds, PeerLeft, Report, Reporter, WriteFailed
+from zest_hf.sources.base import ManifestProved, PeerEnded, PeerHolds, PeerLeft, Reporter, WriteFailed
 from zest_hf.swarm import Listener, Swarm
 
 log = logging.getLogger("zest_hf.sources.peer")
@@ -281,5 +281,3 @@ class PeerSource:
             log.debug("peer %d: %s after %d chunks", event.peer, trouble.value, event.chunks_written)
         self._report(PeerEnded(assignment, event.chunks_written, trouble))
 
-
-__all__ = ["PeerSource", "Report"]
