@@ -8,22 +8,29 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from downloads import Publisher, StoredFile, Watch, engine, fetch, tiny_chunks, within, xorb
+from machines import eventually
 from swarm import wire_peer as wire
 from swarm.node import Content, serve
 from swarm.wire_peer import Question, WirePeer, WireServer
+from test_index import held_by_another_process
 
+from zest_hf import engine as engine_module
 from zest_hf.core.policy import PolicySettings
 from zest_hf.download import DownloadResult, RepoRef
 from zest_hf.engine import Engine
 from zest_hf.errors import ProofError, ZestError
 from zest_hf.hub.process import HubProcess
+from zest_hf.index import Index
 
 BOUND_S = 10.0
+REPO = RepoRef("http://hub", "model", "org/one")
+OTHER = RepoRef("http://hub", "model", "org/two")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,7 @@ def offer(one: Engine, file: StoredFile, path: Path, *, public: bool = True) -> 
     """Downloads a file and records it, as the hook does."""
     result = fetch(one, file, path)
     one.record(result, path, RepoRef(file.endpoint, "model", file.repo), public)
+    assert one.settle(BOUND_S)
     return result
 
 
@@ -164,6 +172,7 @@ def test_nobody_is_told_of_a_private_file(
     with WireServer(lambda peer: None) as server, engine(tmp_path / "B", [server.port]) as b:
         result = fetch(b, stored, tmp_path / "b", is_public=lambda: False)
         b.record(result, tmp_path / "b", RepoRef(stored.endpoint, "model", stored.repo), False)
+        assert b.settle(BOUND_S)
         assert result.bytes_peer == 0
         assert server.accepted == 0
         assert b.status()["files"] == 0
@@ -341,12 +350,47 @@ def test_what_is_not_the_file_any_more_is_not_recorded(
         result = fetch(one, stored, tmp_path / "file")
         (tmp_path / "file").write_bytes(b"something else")
         one.record(result, tmp_path / "file", RepoRef(stored.endpoint, "model", stored.repo), True)
+        assert one.settle(BOUND_S)
         index = one.index()
         assert index is not None and index.get(stored.file_hash) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+@pytest.mark.parametrize("kind", ["file", "database"])
+def test_an_index_that_others_lock_holds_up_no_download(
+    local_hub: HubProcess,
+    stored: StoredFile,
+    tmp_path: Path,
+    kind: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "home" / "index.sqlite"
+    with closing(Index(path)) as made:
+        made.generation()
+    with engine(tmp_path / "home") as one:
+        with held_by_another_process(kind, path):
+            with within(1.5):  # of which the downloads take most
+                for number in range(5):
+                    result = fetch(one, stored, tmp_path / f"{number}")
+                    one.record(result, tmp_path / f"{number}", REPO, True)
+            with within(engine_module.INDEX_PATIENCE_S + 0.3):
+                assert one.settle(BOUND_S)
+            with within(0.1):
+                one.remember_visibility(REPO, True)
+                assert one.remembered_visibility(REPO) is None
+            assert one.index() is None
+            # Peers get them all the same.
+            assert one.status()["files"] == 1
+        (warning,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+        assert "kept it locked" in warning.getMessage()
+        one._index_rests_until_s = 0.0  # a minute later
+        offer(one, stored, tmp_path / "file")
+        index = one.index()
+        assert index is not None and [file.path for file in index.get(stored.file_hash)] == [tmp_path / "file"]
+
+
 def test_visibility_is_remembered_across_processes(tmp_path: Path) -> None:
-    repo, other = RepoRef("http://hub", "model", "org/one"), RepoRef("http://hub", "model", "org/two")
+    repo, other = REPO, OTHER
     with engine(tmp_path / "home") as one:
         assert one.remembered_visibility(repo) is None
         one.remember_visibility(repo, True)
@@ -354,6 +398,111 @@ def test_visibility_is_remembered_across_processes(tmp_path: Path) -> None:
     with engine(tmp_path / "home") as again:
         assert again.remembered_visibility(repo) is True
         assert again.remembered_visibility(other) is False
+
+
+def test_nobody_waits_for_what_the_hub_says_of_a_repository(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    answer = threading.Event()
+    with engine(tmp_path / "home") as one:
+        paths = [tmp_path / "one", tmp_path / "two"]
+        for path in paths:
+            result = fetch(one, stored, path)
+            with within(engine_module.RECORD_PATIENCE_S + 0.2):
+                one.record(result, path, REPO, None, lambda: answer.wait(BOUND_S))
+        assert one._records.drain(BOUND_S)
+        index = one.index()
+        assert index is not None
+        assert [(file.path, file.public) for file in index.get(stored.file_hash)] == [(p, False) for p in paths]
+        assert "files" not in one.status()
+        answer.set()
+        assert one.settle(BOUND_S)
+        assert [file.public for file in index.get(stored.file_hash)] == [True, True]
+        assert one.status()["files"] == 1
+
+
+def test_close_does_not_wait_for_what_the_hub_says(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def ask() -> bool:
+        asked.set()
+        return answer.wait(BOUND_S)
+
+    with engine(tmp_path / "home") as one:
+        one.record(fetch(one, stored, tmp_path / "file"), tmp_path / "file", REPO, None, ask)
+        assert asked.wait(BOUND_S)
+        with within(0.5):
+            one.close()
+    answer.set()
+    with closing(Index(tmp_path / "home" / "index.sqlite")) as index:
+        assert len(index.get(stored.file_hash)) == 1
+
+
+@pytest.mark.parametrize(("seed", "peers", "asked"), [("off", [], 0), ("off", [9], 1), ("on", [], 1)])
+def test_the_hub_is_asked_only_if_somebody_wants_to_know(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, seed: str, peers: list[int], asked: int
+) -> None:
+    questions = []
+    with engine(tmp_path / "home", ZEST_SEED=seed) as one:
+        result = fetch(one, stored, tmp_path / "file")
+    with engine(tmp_path / "home", peers, ZEST_SEED=seed) as one:
+        one.record(result, tmp_path / "file", REPO, None, lambda: questions.append(1) is None)
+        assert one.settle(BOUND_S)
+    assert len(questions) == asked
+
+
+# --- repositories that become private -----------------------------------------------------------------
+
+
+def test_what_becomes_private_is_withdrawn(local_hub: HubProcess, stored: StoredFile, tmp_path: Path) -> None:
+    with engine(tmp_path / "A") as a:
+        result = fetch(a, stored, tmp_path / "a")
+        for repo in (REPO, OTHER):
+            a.record(result, tmp_path / "a", repo, True)
+        assert a.settle(BOUND_S) and a.status()["files"] == 1
+        a.remember_visibility(OTHER, False)
+        assert a.status()["files"] == 1, "it is in a public repository too"
+        a.remember_visibility(REPO, False)
+        assert a.status()["files"] == 0
+        with engine(tmp_path / "B", [port_of(a)]) as b:
+            assert fetch(b, stored, tmp_path / "b").bytes_peer == 0
+        a.record(result, tmp_path / "a", REPO, True)
+        assert a.settle(BOUND_S) and a.status()["files"] == 1
+
+
+def test_what_another_process_heard_counts_here(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    with engine(tmp_path / "home") as one, closing(Index(tmp_path / "home" / "index.sqlite")) as others:
+        one.record(fetch(one, stored, tmp_path / "file"), tmp_path / "file", REPO, True)
+        assert one.settle(BOUND_S) and one.status()["files"] == 1
+        others.set_public(REPO.endpoint, REPO.repo_type, REPO.repo_id, False)
+        assert one.remembered_visibility(REPO) is False
+        assert one.status()["files"] == 0
+
+
+def test_an_old_answer_is_asked_for_again(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "VISIBILITY_AGE_S", 0.05)
+    monkeypatch.setattr(engine_module, "VISIBILITY_LOOK_S", 0.02)
+    silent, private = threading.Semaphore(0), threading.Event()
+    with engine(tmp_path / "home") as one:
+
+        def ask() -> bool:
+            if private.is_set():
+                one.remember_visibility(REPO, False)
+            silent.release()
+            return False
+
+        one.record(fetch(one, stored, tmp_path / "file"), tmp_path / "file", REPO, True, ask)
+        for _ in range(3):
+            assert silent.acquire(timeout=BOUND_S)
+        assert one.status()["files"] == 1, "no answer changes nothing"
+        private.set()
+        eventually(lambda: one.status()["files"] == 0, "it is withdrawn")
 
 
 def test_a_home_that_cannot_be_written_costs_only_the_index(

@@ -10,8 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -455,8 +457,8 @@ def test_full_disk(index: Index) -> None:
 
 def test_lock_that_is_never_given_back(index: Index, path: Path) -> None:
     index.add(indexed(1))
-    index._database._busy_timeout_s = 0.1
-    index._database._drop()
+    index.close()
+    index = Index(path, patience_s=0.1)
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("BEGIN IMMEDIATE")
     assert index.get(indexed(1).file_hash), "readers do not wait for a writer"
@@ -464,6 +466,69 @@ def test_lock_that_is_never_given_back(index: Index, path: Path) -> None:
         index.add(indexed(2))
     raw.close()
     index.add(indexed(2))
+    index.close()
+
+
+HOLD_LOCK = """
+import fcntl, sqlite3, sys
+kind, path = sys.argv[1:]
+if kind == "file":
+    held = open(path + ".lock", "w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+else:
+    held = sqlite3.connect(path, isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by_another_process(kind: str, path: Path) -> Iterator[None]:
+    """``kind`` "file": the lock for opening the index; "database": that for writing to it."""
+    command = [sys.executable, "-c", HOLD_LOCK, kind, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        yield
+        holder.communicate("")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+@pytest.mark.parametrize("kind", ["file", "database"])
+def test_the_patience_is_for_all_threads_and_locks_together(index: Index, path: Path, kind: str) -> None:
+    index.add(indexed(1))
+    index.close()
+    with held_by_another_process(kind, path):
+        hasty = Index(path, patience_s=0.2)
+        failures: list[StorageError] = []
+
+        def work() -> None:
+            try:
+                hasty.add(indexed(2))
+            except StorageError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        began_s = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(failures) == 6 and "kept it locked for 0.2 s" in str(failures[0])
+        # One after the other it would be 1.2 s.
+        assert time.monotonic() - began_s < 0.8
+    hasty.add(indexed(2))
+    hasty.close()
+
+
+def test_an_unknown_visibility_changes_nothing(index: Index) -> None:
+    index.add(indexed(1))
+    hidden = replace(indexed(1), public=False)
+    index.add(hidden, visibility_known=False)
+    assert index.get(hidden.file_hash) == [indexed(1)]
+    index.add(hidden)
+    index.add(indexed(2), visibility_known=False)
+    assert [entry.public for entry in index.entries()] == [False, indexed(2).public]
 
 
 MOUNTS = """\

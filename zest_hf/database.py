@@ -58,16 +58,17 @@ class Database:
     A damaged file is moved aside to `<name>.corrupt-<n>` and made anew, with a warning: it may hold only what
     can be found out again. A file of a newer version, or one that is not ours, is left alone: StorageError.
     Every other failure is a StorageError too, in one line that says what to do. The file is opened when it
-    is first needed, and again after a fork.
+    is first needed, and again after a fork. `patience_s` is how long one `read` or `write` waits, in all, for
+    others who use the file.
     """
 
-    def __init__(
-        self, path: Path, schema: Sequence[str], version: int, *, busy_timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, path: Path, schema: Sequence[str], version: int, *, patience_s: float = 10.0) -> None:
         self.path = path
         self._schema = schema
         self._version = version
-        self._busy_timeout_s = busy_timeout_s
+        self._patience_s = patience_s
+        self._deadline_s = 0.0
+        """Until when who holds the lock may wait for other processes."""
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -77,7 +78,12 @@ class Database:
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on the connection. It may run twice, if the file turns out to be damaged or replaced."""
-        with self._lock:
+        deadline_s = time.monotonic() + self._patience_s
+        # Another thread may be waiting for another process.
+        if not self._lock.acquire(timeout=self._patience_s):
+            raise self._failure(BlockingIOError())
+        try:
+            self._deadline_s = deadline_s
             try:
                 try:
                     return work(self._usable())
@@ -89,6 +95,8 @@ class Database:
                 return work(self._usable())
             except (sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
                 raise self._failure(error) from error
+        finally:
+            self._lock.release()
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction: all of it happens, or nothing."""
@@ -124,7 +132,11 @@ class Database:
         if self._connection is None:
             self._open()
         assert self._connection is not None
+        self._connection.execute(f"PRAGMA busy_timeout = {int(self._left_s() * 1000)}").fetchone()
         return self._connection
+
+    def _left_s(self) -> float:
+        return max(0.0, self._deadline_s - time.monotonic())
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +154,7 @@ class Database:
     def _prepared(self) -> sqlite3.Connection:
         """A connection to a file with our schema."""
         connection = sqlite3.connect(
-            self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+            self.path, timeout=self._left_s(), isolation_level=None, check_same_thread=False
         )
         try:
             connection.execute("PRAGMA cell_size_check = ON")
@@ -210,13 +222,12 @@ class Database:
             return
         handle = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            deadline = time.monotonic() + self._busy_timeout_s
             while True:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if time.monotonic() > deadline:
+                    if not self._left_s():
                         raise
                     time.sleep(0.01)
                 except OSError:
@@ -230,7 +241,7 @@ class Database:
         if code == _FULL:
             what = "the disk is full; free some space, or set ZEST_HOME to a directory on another disk"
         elif code in {_BUSY, _LOCKED}:
-            what = f"another process has kept it locked for {self._busy_timeout_s:g} s"
+            what = f"another process has kept it locked for {self._patience_s:g} s"
         elif code in {_READONLY, _CANTOPEN}:
             what = f"it cannot be written ({error}); set ZEST_HOME to a writable directory"
         else:

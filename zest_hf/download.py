@@ -141,7 +141,7 @@ class FileDownload:
             # The CAS, the Hub and the peers are asked at the same time.
             threading.Thread(target=self._ask_plan, name="zest-plan", daemon=True).start()
             if self._swarm is not None:
-                self._permission_until_s = time.monotonic() + self._settings.dial_patience_s
+                self._permission_until_s = time.monotonic() + self._settings.permission_patience_s
                 threading.Thread(target=self._ask_permission, name="zest-permission", daemon=True).start()
             self._cdn = CdnSource(self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry)
             stack.callback(self._cdn.close)

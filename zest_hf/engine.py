@@ -6,15 +6,19 @@ Made on first use, once per process; a forked child makes its own.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
+from zest_hf.background import Background
 from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.config import Settings, load_settings
 from zest_hf.core.ids import XetHash
@@ -26,6 +30,7 @@ from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress
 from zest_hf.errors import StorageError, SwarmError, ZestError
 from zest_hf.index import Index, IndexedFile
 from zest_hf.scan import scan_file
+from zest_hf.shared import Shared
 from zest_hf.sources.cdn import RETRY
 from zest_hf.swarm import Swarm
 from zest_hf.workers import WorkerPool
@@ -41,6 +46,19 @@ CLOSE_PATIENCE_S = 5.0
 CLOSED = "zest_hf is closing in this process"
 VISIBILITY_AGE_S = 24 * 3600.0
 """A repository may be made private: what the Hub said is asked again after a day."""
+VISIBILITY_LOOK_S = 60.0
+"""When the Hub gives no clear answer then, it is asked again after this time."""
+INDEX_PATIENCE_S = 0.2
+"""How long a download waits for others who use the index."""
+INDEX_REST_S = 60.0
+"""How long the index is left alone after it has failed."""
+RECORD_PATIENCE_S = 0.1
+"""How long a download waits for being noted; usually that takes a few milliseconds."""
+RECORDS_END_S = 3.0
+"""How long `close` waits for files to be noted; one that is not noted is found by the scan of zest-seed."""
+QUESTIONS_END_S = 0.1
+"""How long `close` waits for what the Hub says of repositories; zest-seed asks by itself."""
+MAX_BACKGROUND_JOBS = 256
 
 
 class Engine:
@@ -65,7 +83,8 @@ class Engine:
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_DOWNLOADS)
         self._clients: OrderedDict[tuple[TokenProvider, str], CasClient] = OrderedDict()
         self._index: Index | None = None
-        self._index_failed = False
+        self._index_closed = False
+        self._index_rests_until_s = 0.0
         self._index_failure_said = threading.Lock()
         """Taken by the first who says it, for good."""
         self._swarm: Swarm | None = None
@@ -76,6 +95,10 @@ class Engine:
         """Downloads under way, with the thread of each."""
         self._one_ended = threading.Condition(self._lock)
         self._interrupted = threading.Event()
+        self._records = Background("zest-record", MAX_BACKGROUND_JOBS)
+        # A thread of its own: a Hub that does not answer must not keep files out of the index.
+        self._questions = Background("zest-visibility", MAX_BACKGROUND_JOBS, idle=self._ask_again)
+        self._shared: Shared[RepoRef] = Shared()
 
     # --- downloads ---------------------------------------------------------------------------------
 
@@ -130,8 +153,20 @@ class Engine:
         """
         self._interrupted.set()
 
-    def record(self, result: DownloadResult, final_path: Path, repo: RepoRef, public: bool) -> None:
-        """Notes a finished file under its final path, and offers it when its repository is public."""
+    def record(
+        self,
+        result: DownloadResult,
+        final_path: Path,
+        repo: RepoRef,
+        public: bool | None,
+        ask: Callable[[], bool] | None = None,
+    ) -> None:
+        """Notes a finished file under its final path, and offers it when its repository is public.
+
+        That happens in the background; it is waited for `RECORD_PATIENCE_S` at most. ``public`` is what is known
+        without asking. ``ask`` finds it out, now or when a repository may have become private, and is False for
+        "unknown" too; a "no" of the Hub comes by `remember_visibility`. Raises OSError when the file is gone.
+        """
         path = final_path.resolve()
         stat = path.stat()
         if stat.st_size != result.size_bytes or result.size_bytes == 0:
@@ -144,20 +179,85 @@ class Engine:
             repo_id=repo.repo_id,
             repo_type=repo.repo_type,
             endpoint=repo.endpoint,
-            public=public,
+            public=bool(public),
             manifest=result.manifest,
             terms=result.terms,
         )
+        self._records.submit(lambda: self._record(file, repo, public, ask), RECORD_PATIENCE_S)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Waits until all that was recorded is noted and offered; False if that takes longer than ``timeout_s``."""
+        deadline_s = time.monotonic() + timeout_s
+        # The questions come from the records.
+        return self._records.drain(timeout_s) and self._questions.drain(max(0.0, deadline_s - time.monotonic()))
+
+    def _record(
+        self, file: IndexedFile, repo: RepoRef, public: bool | None, ask: Callable[[], bool] | None
+    ) -> None:
+        if public is None:
+            public = self.remembered_visibility(repo)
+        self._add(replace(file, public=bool(public)), visibility_known=public is not None)
+        if public:
+            self._offer(file, repo, ask)
+        elif public is None and ask is not None and (self.settings.seed or self.settings.peers):
+            question = ask
+            self._questions.submit(lambda: self._find_out(file, repo, question))
+
+    def _find_out(self, file: IndexedFile, repo: RepoRef, ask: Callable[[], bool]) -> None:
+        if not self._closed and ask():
+            self._add(replace(file, public=True))
+            self._offer(file, repo, ask)
+
+    def _add(self, file: IndexedFile, *, visibility_known: bool = True) -> None:
         index = self.index()
         if index is not None:
             try:
-                index.add(file)
+                index.add(file, visibility_known=visibility_known)
             except StorageError as error:
-                self._without_index(error)
-        if public and self.settings.seed:
-            swarm = self.swarm()
+                self._rest_from_index(error)
+
+    def _offer(self, file: IndexedFile, repo: RepoRef, ask: Callable[[], bool] | None) -> None:
+        swarm = self.swarm() if self.settings.seed else None
+        if swarm is None:
+            return
+        try:
+            swarm.share(file)
+        except SwarmError as error:
+            log.info("%s is not offered: %s", file.path, error)
+            return
+        self._shared.add(repo, (file.path, file.file_hash), ask, self._next_question_s(repo))
+        if ask is not None:
+            self._questions.submit(lambda: None)  # it may be sleeping for longer
+
+    def _next_question_s(self, repo: RepoRef) -> float:
+        """When the answer that was heard just now is too old."""
+        age_s = 0.0
+        index = self.index()
+        if index is not None:
+            try:
+                known = index.visibility(repo.endpoint, repo.repo_type, repo.repo_id)
+            except StorageError as error:
+                self._rest_from_index(error)
+            else:
+                # It may have been another process that heard it.
+                age_s = known.age_s if known is not None and known.age_s <= VISIBILITY_AGE_S else 0.0
+        return time.monotonic() + max(VISIBILITY_LOOK_S, VISIBILITY_AGE_S - age_s)
+
+    def _ask_again(self) -> float | None:
+        for repo, ask in self._shared.due():
+            self._shared.postpone(repo, time.monotonic() + VISIBILITY_LOOK_S)
+            if self._closed:
+                return None
+            if ask():
+                self._shared.postpone(repo, self._next_question_s(repo))
+        return self._shared.pause_s()
+
+    def _withdraw(self, repo: RepoRef) -> None:
+        swarm = self._swarm
+        for path, file_hash in self._shared.withdraw(repo):
             if swarm is not None:
-                swarm.share(file)
+                with contextlib.suppress(SwarmError):  # closed meanwhile
+                    swarm.unshare(os.fspath(path), file_hash)
 
     def verify(self, path: Path, file_hash: XetHash) -> Manifest:
         """Chunks and hashes a file by the rules that uploaders have used so far; its manifest.
@@ -173,18 +273,20 @@ class Engine:
     # --- what is shared ------------------------------------------------------------------------------
 
     def index(self) -> Index | None:
-        """The index, or None when it cannot be used here (said once)."""
+        """The index, or None when it cannot be used here, or could not a moment ago (said once)."""
         with self._lock:
-            if self._index is None and not self._index_failed and not self._closed:
-                try:
-                    self._index = Index(self.settings.home / "index.sqlite")
-                except StorageError as error:
-                    self._index_failed = True
-                    self._without_index(error)
+            if self._index_closed or time.monotonic() < self._index_rests_until_s:
+                return None
+            if self._index is None:
+                self._index = Index(self.settings.home / "index.sqlite", patience_s=INDEX_PATIENCE_S)
             return self._index
 
-    def _without_index(self, error: StorageError) -> None:
-        # The next file would fail for the same reason.
+    def _rest_from_index(self, error: StorageError) -> None:
+        # The next file would wait for the same reason.
+        with self._lock:
+            if self._index_closed:
+                return
+            self._index_rests_until_s = time.monotonic() + INDEX_REST_S
         level = logging.WARNING if self._index_failure_said.acquire(blocking=False) else logging.INFO
         log.log(level, "zest_hf: no index, downloads are not remembered for seeding: %s", error)
 
@@ -207,19 +309,25 @@ class Engine:
         if index is None:
             return None
         try:
-            return index.is_public(repo.endpoint, repo.repo_type, repo.repo_id, max_age_s=VISIBILITY_AGE_S)
-        except StorageError:
+            public = index.is_public(repo.endpoint, repo.repo_type, repo.repo_id, max_age_s=VISIBILITY_AGE_S)
+        except StorageError as error:
+            self._rest_from_index(error)
             return None
+        if public is False:
+            self._withdraw(repo)  # another process has heard it
+        return public
 
     def remember_visibility(self, repo: RepoRef, public: bool) -> None:
-        """Keeps the answer for other processes."""
+        """Keeps the answer for other processes. What is offered of a repository that is not public is withdrawn."""
+        if not public:
+            self._withdraw(repo)
         index = self.index()
         if index is None:
             return
         try:
             index.set_public(repo.endpoint, repo.repo_type, repo.repo_id, public)
         except StorageError as error:
-            log.info("visibility of %s is not remembered: %s", repo.repo_id, error)
+            self._rest_from_index(error)
 
     def status(self) -> dict[str, Any]:
         """What this process has done. ``bytes``: file bytes by source; ``downloads``: the last files."""
@@ -261,6 +369,8 @@ class Engine:
             here = threading.get_ident()
             others = [download for download, thread in self._running.items() if thread != here]
             self._one_ended.wait_for(lambda: not any(one in self._running for one in others), CLOSE_PATIENCE_S)
+        self._records.close(RECORDS_END_S)
+        self._questions.close(QUESTIONS_END_S)
         with self._swarm_lock:
             swarm, self._swarm = self._swarm, None
         if swarm is not None:
@@ -268,7 +378,7 @@ class Engine:
         with self._lock:
             clients = list(self._clients.values())
             self._clients.clear()
-            index, self._index = self._index, None
+            index, self._index, self._index_closed = self._index, None, True
         for client in clients:
             client.close()
         self._workers.close()
@@ -306,7 +416,7 @@ class Engine:
                 if file.manifest.file_hash() == file_hash:
                     return file.manifest
         except StorageError as error:
-            log.info("the index does not answer: %s", error)
+            self._rest_from_index(error)
         return None
 
 

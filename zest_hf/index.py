@@ -77,12 +77,17 @@ class IndexedFile:
 
 
 class Copy(NamedTuple):
-    """Where a file lies and whose it is, without what it is made of. ``repo``: (endpoint, repo_type, repo_id)."""
+    """Where a file lies and whose it is, without what it is made of.
+
+    ``repo``: (endpoint, repo_type, repo_id); ``terms``: how many are known.
+    """
 
     file_hash: XetHash
     path: Path
     mtime_ns: int
     repo: tuple[str, str, str]
+    public: bool
+    terms: int
 
 
 class Visibility(NamedTuple):
@@ -96,15 +101,21 @@ class Index:
     """The index at `path`, made when it is first needed. For any number of threads and processes, across
     forks.
 
-    Every method raises StorageError, with one line for the user, when the disk or the file fails.
+    Every method raises StorageError, with one line for the user, when the disk or the file fails, or when
+    others keep it locked for `patience_s`.
     """
 
-    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(Path(path), _SCHEMA, SCHEMA_VERSION)
+    def __init__(
+        self, path: Path, *, wall_clock: Callable[[], float] = time.time, patience_s: float = 10.0
+    ) -> None:
+        self._database = Database(Path(path), _SCHEMA, SCHEMA_VERSION, patience_s=patience_s)
         self._wall_clock = wall_clock
 
-    def add(self, file: IndexedFile) -> None:
-        """Put in a file, or what is new about it. What else was thought to lie at its path is forgotten."""
+    def add(self, file: IndexedFile, *, visibility_known: bool = True) -> None:
+        """Put in a file, or what is new about it. What else was thought to lie at its path is forgotten.
+
+        With `visibility_known` false, an entry that is there already keeps its `public`.
+        """
         if file.size_bytes != file.manifest.size_bytes or (
             file.terms and sum(term.size_bytes for term in file.terms) != file.size_bytes
         ):
@@ -112,7 +123,6 @@ class Index:
         path = os.fsencode(file.path)
         manifest, terms = file.manifest.to_bytes(), _pack_terms(file.terms)
         repo = (file.endpoint, file.repo_type, file.repo_id)
-        state = (file.mtime_ns, int(file.public))
 
         def work(db: sqlite3.Connection) -> None:
             content, known_terms = db.execute(
@@ -136,6 +146,8 @@ class Index:
                 WHERE path = ? AND endpoint = ? AND repo_type = ? AND repo_id = ?""",
                 (path, *repo),
             ).fetchone()
+            public = int(file.public) if visibility_known or known is None else known[1]
+            state = (file.mtime_ns, public)
             if known != state:
                 db.execute(
                     """INSERT OR REPLACE INTO copies
@@ -178,11 +190,22 @@ class Index:
         """Every entry, without loading manifests."""
         rows = self._database.read(
             lambda db: db.execute(
-                """SELECT file_hash, path, mtime_ns, endpoint, repo_type, repo_id
+                # The length of a blob is known without reading it.
+                """SELECT file_hash, path, mtime_ns, endpoint, repo_type, repo_id, public, length(terms)
                 FROM copies JOIN contents ON contents.id = copies.content ORDER BY copies.id"""
             ).fetchall()
         )
-        return [Copy(XetHash(row[0]), Path(os.fsdecode(row[1])), row[2], (row[3], row[4], row[5])) for row in rows]
+        return [
+            Copy(
+                file_hash=XetHash(file_hash),
+                path=Path(os.fsdecode(path)),
+                mtime_ns=mtime_ns,
+                repo=(endpoint, repo_type, repo_id),
+                public=bool(public),
+                terms=terms_bytes // _TERM.size,
+            )
+            for file_hash, path, mtime_ns, endpoint, repo_type, repo_id, public, terms_bytes in rows
+        ]
 
     def remove(self, file_hash: XetHash, path: Path) -> bool:
         """Forget the copy of a file at `path` for all repositories; False if there was none."""

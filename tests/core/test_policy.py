@@ -68,4 +68,4 @@ def test_a_faster_peer_never_gets_less(one: float, other: float, piece: float) -
 
 
 def test_the_whole_patience_is_that_of_its_steps() -> None:
-    assert SETTINGS.patience_s == 1.0 + 2.5 + 2.5 + 4.0
+    assert SETTINGS.patience_s == 2.0 + 1.0 + 2.5 + 2.5 + 4.0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 import socket
 import sqlite3
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from machines import PRELUDE, Machine, Seeder, eventually
 
 from zest_hf.config import load_settings
@@ -142,6 +144,42 @@ def test_nothing_of_a_private_repository_leaves(hub: HubProcess, make: MakeMachi
         assert (status["files"], status["bytes"]["uploaded"]) == (0, 0)
 
 
+def test_a_public_repository_of_the_same_name_elsewhere(tmp_path: Path) -> None:
+    """What was downloaded from one Hub is not public because another shows a repository of that name."""
+    there = {"model.safetensors": random.Random("elsewhere").randbytes(500_000)}
+    with (
+        HubProcess(tmp_path / "here", token=OWNER) as here,
+        HubProcess(tmp_path / "there", token=OWNER) as elsewhere,
+    ):
+        upload(here, CONTENT, private=True)
+        upload(elsewhere, there, private=False)
+        a = Machine(here, tmp_path / "A")
+        plain(a, HF_TOKEN=OWNER)
+        with a.seeder(ZEST_LOG="info", HF_ENDPOINT=elsewhere.endpoint, HF_TOKEN=OWNER) as seeder:
+            seeder.wait_for_line(f"{FILES} files of the cache are new in the index")
+            assert elsewhere.stats()["by_route"]["HEAD resolve"]["requests"] == FILES
+            # What is learned of that repository later does not make them public either.
+            with closing(Index(a.home / "zest" / "index.sqlite")) as index:
+                index.set_public(elsewhere.endpoint, "model", "org/model", False)
+                index.set_public(elsewhere.endpoint, "model", "org/model", True)
+                assert not any(copy.public for copy in index.copies())
+            assert "0 files" in seeder.line
+        with a.seeder(HF_ENDPOINT=elsewhere.endpoint) as seeder:
+            assert "0 files" in seeder.line
+        # The one Hub makes it public: now it is, and the cache has not changed.
+        HfApi(here.endpoint, token=OWNER).update_repo_settings("org/model", private=False)
+        with a.seeder(ZEST_LOG="info") as seeder:
+            seeder.wait_for_files(FILES)
+            assert " hashing " not in seeder.end(signal.SIGTERM).stderr
+
+
+def upload(hub: HubProcess, content: dict[str, bytes], *, private: bool) -> None:
+    api = HfApi(hub.endpoint, token=OWNER)
+    api.create_repo("org/model", private=private)
+    files = [CommitOperationAdd(name, data) for name, data in content.items()]
+    api.create_commit("org/model", files, commit_message="files")
+
+
 def test_a_repository_that_becomes_private_is_withdrawn(hub: HubProcess, make: MakeMachine) -> None:
     a = make("A")
     snapshot(a, "org/later")
@@ -226,7 +264,7 @@ def test_health_is_503_until_the_index_is_offered(owner: Machine) -> None:
     settings = load_settings({"HF_HOME": str(owner.home), "ZEST_LISTEN": "127.0.0.1:0"})
     index = Index(settings.home / "index.sqlite")
     swarm = Swarm(settings, PolicySettings())
-    seeder = SeederCore(index, swarm, "127.0.0.1")
+    seeder = SeederCore(index, swarm, "127.0.0.1", threading.Event())
     page = StatusServer(seeder, listen("127.0.0.1", 0))
     page.start()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

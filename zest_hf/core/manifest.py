@@ -7,7 +7,7 @@ manifest holds proved chunks, but its own root proves nothing.
 
 from __future__ import annotations
 
-import struct
+import sys
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,7 +21,11 @@ from zest_hf.errors import ProofError, ProtocolError
 MAX_CHUNK_BYTES: Final = 128 * 1024
 """Upper bound of an unpacked chunk (Xet specification, content-defined chunking)."""
 
-_RECORD: Final = struct.Struct(">32sI")
+# The stored form in u32: eight of the hash, one of the length.
+_WORD_BYTES: Final = 4
+_HASH_WORDS: Final = HASH_SIZE // _WORD_BYTES
+_RECORD_WORDS: Final = _HASH_WORDS + 1
+_RECORD_BYTES: Final = _WORD_BYTES * _RECORD_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Manifest:
 
     hashes: bytes
     lengths: array[int]
-    _offsets: array[int] = field(init=False, repr=False, compare=False)
+    _size_bytes: int = field(init=False, repr=False, compare=False)
+    _offsets: array[int] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.hashes) != HASH_SIZE * len(self.lengths):
@@ -44,7 +49,8 @@ class Manifest:
             )
         if self.lengths and not (min(self.lengths) >= 1 and max(self.lengths) <= MAX_CHUNK_BYTES):
             raise ProtocolError(f"manifest with a chunk length outside 1..{MAX_CHUNK_BYTES}")
-        object.__setattr__(self, "_offsets", array("Q", accumulate(self.lengths, initial=0)))
+        object.__setattr__(self, "_size_bytes", sum(self.lengths))
+        object.__setattr__(self, "_offsets", None)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -58,7 +64,7 @@ class Manifest:
     @property
     def size_bytes(self) -> int:
         """Unpacked size of all chunks together."""
-        return self._offsets[-1]
+        return self._size_bytes
 
     def hash(self, index: int) -> XetHash:
         """The hash of chunk `index`."""
@@ -73,7 +79,12 @@ class Manifest:
     def offset(self, index: int) -> int:
         """Where chunk `index` begins, in unpacked bytes; `index == len(self)` gives the size."""
         self._check(index, len(self))
-        return self._offsets[index]
+        offsets = self._offsets
+        if offsets is None:
+            # Not at once: what is only stored or offered never needs them.
+            offsets = array("Q", accumulate(self.lengths, initial=0))
+            object.__setattr__(self, "_offsets", offsets)
+        return offsets[index]
 
     def slice(self, start: int, end: int) -> Manifest:
         """The chunks of the half-open range start..end as a manifest of their own."""
@@ -113,25 +124,34 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The stored form: per chunk 32 raw bytes and the length as big-endian u32."""
-        pack = _RECORD.pack
-        hashes = self.hashes
-        return b"".join(
-            pack(hashes[HASH_SIZE * i : HASH_SIZE * (i + 1)], length) for i, length in enumerate(self.lengths)
-        )
+        # Slices with a step, as records are many and Python is slow with each.
+        words = array("I", bytes(_RECORD_BYTES * len(self)))
+        hashes = array("I", self.hashes)
+        for at in range(_HASH_WORDS):
+            words[at::_RECORD_WORDS] = hashes[at::_HASH_WORDS]
+        words[_HASH_WORDS::_RECORD_WORDS] = _big_endian(self.lengths[:])
+        return words.tobytes()
 
     @staticmethod
     def from_bytes(data: bytes) -> Manifest:
         """Parse the stored form; raises ProtocolError. Needs memory in proportion to `data` only."""
-        if len(data) % _RECORD.size:
-            raise ProtocolError(f"manifest of {len(data)} bytes is no multiple of {_RECORD.size}")
-        if not data:
-            return Manifest(b"", array("I"))
-        hashes, lengths = zip(*_RECORD.iter_unpack(data), strict=True)
-        return Manifest(b"".join(hashes), array("I", lengths))
+        if len(data) % _RECORD_BYTES:
+            raise ProtocolError(f"manifest of {len(data)} bytes is no multiple of {_RECORD_BYTES}")
+        words = array("I", data)
+        lengths = _big_endian(words[_HASH_WORDS::_RECORD_WORDS])
+        del words[_HASH_WORDS::_RECORD_WORDS]
+        return Manifest(words.tobytes(), lengths)
 
     def _check(self, index: int, last: int) -> None:
         if not 0 <= index <= last:
             raise IndexError(f"chunk {index} of a manifest of {len(self)}")
+
+
+def _big_endian(words: array[int]) -> array[int]:
+    """``words``, changed in place: from the order of this machine to big-endian, or back."""
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words
 
 
 def _prove(kind: str, wanted: XetHash, got: XetHash) -> None:

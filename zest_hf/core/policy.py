@@ -15,6 +15,8 @@ from dataclasses import dataclass
 class PolicySettings:
     """Times in seconds, rates in bytes per second."""
 
+    permission_patience_s: float = 2.0
+    """How long a download waits for the Hub to say whether peers may be asked."""
     dial_patience_s: float = 1.0
     """How long a download waits for a TCP connection to a peer that was given."""
     answer_patience_s: float = 2.5
@@ -45,8 +47,8 @@ class PolicySettings:
 
     @property
     def patience_s(self) -> float:
-        """How long a download waits for peers, in all, before it asks the CDN: dial, handshake, have, manifest."""
-        return self.dial_patience_s + 2 * self.answer_patience_s + self.manifest_patience_s
+        """How long a download waits for peers in all: permission, dial, handshake, have, manifest."""
+        return self.permission_patience_s + self.dial_patience_s + 2 * self.answer_patience_s + self.manifest_patience_s
 
 
 class CdnUse(enum.Enum):

@@ -2,7 +2,8 @@
 
 Read-only, and by looking at the disk alone. Layout: `{models|datasets|spaces}--{org}--{name}/blobs/{etag}`, where the
 etag of a large file is its SHA-256; from huggingface_hub 1.32 on such a blob may be a link into
-`blobs/{xx}/{xet hash}`; from 1.22 on `trees/{commit}.json` says which Xet hash belongs to which SHA-256.
+`blobs/{xx}/{xet hash}`; from 1.22 on `trees/{commit}.json` says which Xet hash belongs to which SHA-256. The links
+`snapshots/{commit}/{path}` lead to the blobs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A large file of the cache. ``path`` is the real file, ``claimed`` the Xet hash that the Hub gave it, if known."""
+    """A large file of the cache. ``path`` is the real file, ``claimed`` the Xet hash that the Hub gave it, if known.
+
+    ``sha256`` is what its blob is called, ``revision_path`` a commit and its path there, if any are known.
+    """
 
     path: Path
     size_bytes: int
@@ -39,6 +43,8 @@ class CachedFile:
     repo_type: str
     repo_id: str
     claimed: XetHash | None
+    sha256: str
+    revision_path: tuple[str, str] | None
 
 
 def cache_directory() -> Path:
@@ -74,7 +80,8 @@ def cached_files(directory: Path) -> Iterator[CachedFile]:
         if match is None:
             continue
         repo_type, repo_id = match[1].removesuffix("s"), match[2].replace("--", "/", 1)
-        claims = _claims(folder / "trees")
+        claims, places = _listed(folder / "trees")
+        places |= _linked(folder / "snapshots")
         for blob in _entries(folder / "blobs"):
             if not _HEX64.fullmatch(blob.name):
                 continue  # small files are named by a git hash; downloads under way end in .incomplete
@@ -85,7 +92,9 @@ def cached_files(directory: Path) -> Iterator[CachedFile]:
                 continue
             claimed = claims.get(blob.name) or (_hash_or_none(path.name) if path != blob else None)
             if stat.st_size:
-                yield CachedFile(path, stat.st_size, stat.st_mtime_ns, repo_type, repo_id, claimed)
+                yield CachedFile(
+                    path, stat.st_size, stat.st_mtime_ns, repo_type, repo_id, claimed, blob.name, places.get(blob.name)
+                )
 
 
 def is_public(
@@ -117,24 +126,48 @@ def _entries(directory: Path) -> list[Path]:
         return []
 
 
-def _claims(trees: Path) -> dict[str, XetHash]:
-    """SHA-256 -> Xet hash, from all listings of a repository."""
-    out: dict[str, XetHash] = {}
+def _linked(snapshots: Path) -> dict[str, tuple[str, str]]:
+    """SHA-256 -> commit and path there, from the links; of several commits the one that came last."""
+    out: dict[str, tuple[str, str]] = {}
+    for snapshot in sorted(_subfolders(snapshots), key=_mtime_ns):
+        for folder, _, names in os.walk(snapshot):
+            for name in names:
+                link = Path(folder, name)
+                with contextlib.suppress(OSError):
+                    target = Path(os.readlink(link))
+                    if target.parent.name == "blobs" and _HEX64.fullmatch(target.name):
+                        out[target.name] = snapshot.name, link.relative_to(snapshot).as_posix()
+    return out
+
+
+def _mtime_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _listed(trees: Path) -> tuple[dict[str, XetHash], dict[str, tuple[str, str]]]:
+    """SHA-256 -> Xet hash, and SHA-256 -> commit and path there, from all listings of a repository."""
+    claims: dict[str, XetHash] = {}
+    places: dict[str, tuple[str, str]] = {}
     for listing in _entries(trees):
         if listing.suffix != ".json":
             continue
         try:
             if os.stat(listing).st_size > MAX_TREE_BYTES:
                 continue
-            files = json.loads(listing.read_bytes())["files"].values()
-            for file in files:
+            files = json.loads(listing.read_bytes())["files"]
+            for path, file in files.items():
                 sha256, text = file.get("lfs_sha256"), file.get("xet_hash")
+                if isinstance(sha256, str):
+                    places[sha256] = listing.stem, path
                 found = _hash_or_none(text) if isinstance(text, str) else None
                 if found is not None and isinstance(sha256, str):
-                    out[sha256] = found
+                    claims[sha256] = found
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             _log.debug("%s is not a listing that we can read: %s", listing, error)
-    return out
+    return claims, places
 
 
 def _hash_or_none(text: str) -> XetHash | None:

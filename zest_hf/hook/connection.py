@@ -177,11 +177,17 @@ class Connection:
     def is_public(self) -> bool:
         """Whether the Hub shows the repository to everyone; False as long as that is not known.
 
-        May wait for one request of at most `ANONYMOUS_TIMEOUT_S`. Raises nothing.
+        May wait for one request: of at most `ANONYMOUS_TIMEOUT_S`, or, without credentials, the token's own, which the
+        download waits for as well. Raises nothing.
         """
         if self._key[1] == "":
+            try:
+                self.token(False)
+            except Exception as error:  # what everybody is told here is told to us
+                _log.debug("whether %s is public is not known: %s", self.route.repo_id, error)
+                return False
             cached = _shared.tokens.get(self._key)
-            if cached is not None and cached.anonymous and self._is_good(cached, None):
+            if cached is not None and cached.anonymous:
                 return True
         with _shared.lock_for(self.route):
             public, good_until_s = _shared.public.get(self.route, (False, 0.0))

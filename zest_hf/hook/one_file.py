@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from zest_hf.errors import ConfigError, NativeUnavailable, ProtocolError, ZestError
 
+from . import connection as token_route
 from . import switch
-from .connection import connect
 from .fallback import download_normally
 from .progress import HubBars
 from .staging import InPlace, Place, Staged, empty
 
 if TYPE_CHECKING:
     from zest_hf.config import Settings
+
+    from .connection import Connection
 
 _log = logging.getLogger("zest_hf")
 
@@ -125,7 +128,7 @@ class OneFile:
 
         data = self._arguments["xet_file_data"]
         engine = get_engine()
-        connection = connect(data.refresh_route, self._arguments["headers"])
+        connection = token_route.connect(data.refresh_route, self._arguments["headers"])
         repo = RepoRef(connection.route.endpoint, connection.route.repo_type, connection.route.repo_id)
         result = engine.download(
             FileRequest(
@@ -148,7 +151,8 @@ class OneFile:
 
         def record(final_path: Path) -> None:
             try:
-                engine.record(result, Path(os.path.realpath(final_path)), repo, connection.is_public())
+                known = _known_to_be_public(connection)
+                engine.record(result, Path(os.path.realpath(final_path)), repo, known, connection.is_public)
             except Exception as error:  # the user has the file; only others miss it
                 switch.warn_once(
                     "record", "zest_hf: downloaded files cannot be offered to others (%s)", _reason(error)
@@ -181,6 +185,15 @@ class OneFile:
             download_normally(self._hub, self._original, arguments, move, name=self._name)
         finally:
             hub_is_alone.reset(reset)
+
+
+def _known_to_be_public(link: Connection) -> bool | None:
+    """True if `is_public` would say so without asking anybody; None if it might have to ask."""
+    cached = token_route._shared.tokens.get(link._key)
+    if link._key[1] == "" and cached is not None and cached.anonymous and link._is_good(cached, None):
+        return True
+    public, good_until_s = token_route._shared.public.get(link.route, (False, 0.0))
+    return True if public and time.monotonic() < good_until_s else None
 
 
 def _user_agent(headers: Mapping[str, str]) -> str:

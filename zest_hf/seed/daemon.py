@@ -13,12 +13,12 @@ from types import FrameType
 from zest_hf import __version__
 from zest_hf.config import Settings
 from zest_hf.core.policy import PolicySettings
-from zest_hf.engine import VISIBILITY_AGE_S
 from zest_hf.errors import ConfigError, StorageError, SwarmError, ZestError
-from zest_hf.hook.cache import cache_directory, is_public
+from zest_hf.hook.cache import cache_directory
 from zest_hf.index import Index
-from zest_hf.seed.scan import CacheScan, Visible
+from zest_hf.seed.scan import NOBODY, CacheScan
 from zest_hf.seed.seeder import Seeder
+from zest_hf.seed.visibility import Visibility
 from zest_hf.seed.web import StatusServer, listen
 from zest_hf.setting_values import HostPort
 from zest_hf.swarm import PORT_RETRIES, Swarm
@@ -30,7 +30,7 @@ JOIN_S = 0.5
 LOOK_S = 1.0
 """How often the cache's directories are looked at for new files."""
 VISIBILITY_LOOK_S = 60.0
-"""How often it is looked for repositories whose visibility was last asked `VISIBILITY_AGE_S` ago."""
+"""How often it is looked for repositories of whose visibility nothing recent is known."""
 
 
 def serve(settings: Settings, *, scan: bool) -> int:
@@ -56,13 +56,15 @@ def _serve(settings: Settings, stop: threading.Event, *, scan: bool) -> None:
     index.generation()  # an index that cannot be used is said now, not later in a thread
     withdrawn: list[str] = []
     swarm = _open_swarm(settings, withdrawn.append)
-    seeder = Seeder(index, swarm, settings.listen.host)
+    seeder = Seeder(index, swarm, settings.listen.host, stop)
     page = StatusServer(seeder, listener) if listener is not None else None
     watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
     try:
         if page is not None:
             page.start()
         seeder.refresh()
+        if stop.is_set():
+            return
         _announce(settings, seeder, swarm, page)
         if not settings.hub_offline:
             swarm.dial_given()
@@ -115,30 +117,16 @@ def _offer(seeder: Seeder) -> str:
 
 def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) -> None:
     """Keeps the index equal to the cache, and to what the Hub shows to everyone."""
-
-    def public(endpoint: str, repo_type: str, repo_id: str) -> bool:
-        def remembered() -> bool | None:
-            return index.is_public(endpoint, repo_type, repo_id, max_age_s=VISIBILITY_AGE_S)
-
-        if settings.hub_offline:
-            return bool(remembered())
-        return is_public(
-            endpoint,
-            repo_type,
-            repo_id,
-            remembered=remembered,
-            remember=lambda shown: index.set_public(endpoint, repo_type, repo_id, shown),
-        )
-
-    cache = CacheScan(cache_directory(), index, stop, public)
+    visibility = Visibility(index, offline=settings.hub_offline)
+    cache = CacheScan(cache_directory(), index, stop, visibility.file)
     ask_at_s = pause_s = 0.0
     while not stop.wait(pause_s):
         began_s = time.monotonic()
         try:
             if not settings.hub_offline and began_s >= ask_at_s:
                 ask_at_s = began_s + VISIBILITY_LOOK_S
-                _ask_again(index, stop, public)
-            if scan and cache.has_changed() and (added := cache.run()):
+                _ask_again(index, stop, visibility)
+            if scan and cache.is_due() and (added := cache.run()):
                 log.info("%d files of the cache are new in the index", added)
         except StorageError as error:
             log.warning("the cache cannot be looked at, trying again: %s", error)
@@ -146,10 +134,10 @@ def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) 
         pause_s = max(LOOK_S, 4 * (time.monotonic() - began_s))
 
 
-def _ask_again(index: Index, stop: threading.Event, public: Visible) -> None:
+def _ask_again(index: Index, stop: threading.Event, visibility: Visibility) -> None:
     """Asks the Hub about repositories of which nothing recent is known; without an answer nothing changes."""
     for repo in {copy.repo for copy in index.copies()}:
         if stop.is_set():
             return
-        if index.is_public(*repo, max_age_s=VISIBILITY_AGE_S) is None:
-            public(*repo)
+        if repo[0] != NOBODY:
+            visibility.ask_again(repo)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
+from zest_hf.engine import VISIBILITY_AGE_S
 from zest_hf.errors import ZestError
 from zest_hf.hook.cache import CachedFile, cached_files, directories, endpoint
 from zest_hf.index import Index, IndexedFile
@@ -18,8 +20,30 @@ from zest_hf.scan import Stopped, scan_file
 
 log = logging.getLogger("zest_hf.seed.scan")
 
-Visible = Callable[[str, str, str], bool]
-"""Takes (endpoint, repo_type, repo_id): whether the Hub shows the repository to everyone; unknown is False."""
+Shown = Callable[[str, CachedFile, XetHash], "bool | None"]
+"""Takes the endpoint and a file: whether that Hub shows this very file to everyone; None when nobody can say now."""
+
+NOBODY = ""
+"""The endpoint of a file of which our Hub knows nothing: it came from another, or is private. What is learned later
+about the repository of that name must not make it public."""
+
+FIRST_PAUSE_S = 1.0
+LAST_PAUSE_S = 60.0
+"""Without an answer a file is asked about again after 1, 2, 4... 60 s: often only its link is not there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Whether the Hub shows a file: when to ask, by the monotonic clock, and the pause before that."""
+
+    due_s: float = 0.0
+    pause_s: float = 0.0
+
+    def next(self, *, answered: bool) -> _Question:
+        if answered:
+            return _Question(time.monotonic() + VISIBILITY_AGE_S)
+        pause_s = min(LAST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self.pause_s))
+        return _Question(time.monotonic() + pause_s, pause_s)
 
 
 class CacheScan:
@@ -28,52 +52,74 @@ class CacheScan:
     Files whose content does not chunk to the hash that the Hub gave are left out: nobody could ask for them.
     """
 
-    def __init__(self, directory: Path, index: Index, stop: threading.Event, is_public: Visible) -> None:
+    def __init__(self, directory: Path, index: Index, stop: threading.Event, shown: Shown) -> None:
         self._directory = directory
         self._index = index
         self._stop = stop
-        self._is_public = is_public
+        self._shown = shown
         self._seen: dict[Path, int] | None = None
         self._useless: set[tuple[Path, int]] = set()
+        self._waiting: dict[tuple[Path, str, str], _Question] = {}
+        """What is to be asked again about files that are nobody's."""
 
-    def has_changed(self) -> bool:
-        """Whether names have come or gone since the last scan; costs one look at each repository's directory."""
+    def is_due(self) -> bool:
+        """Whether names have come or gone since the last scan, or a file is to be asked about again.
+
+        Costs one look at each repository's directory.
+        """
+        if any(question.due_s <= time.monotonic() for question in self._waiting.values()):
+            return True
         return directories(self._directory) != self._seen
 
     def run(self) -> int:
         """Puts new files into the index and returns how many there were. Raises StorageError when the index fails."""
         # Before the files: what comes meanwhile changes a directory once more, and is found by the next scan.
-        self._seen = directories(self._directory)
+        seen = directories(self._directory)
         # Not by endpoint: who has downloaded it knew from where, while we only know where we would ask now.
-        known: dict[tuple[Path, int], tuple[XetHash, set[tuple[str, str]]]] = {}
+        known: dict[tuple[Path, int], tuple[XetHash, dict[tuple[str, str], str]]] = {}
         for copy in self._index.copies():
-            known.setdefault((copy.path, copy.mtime_ns), (copy.file_hash, set()))[1].add(copy.repo[1:])
+            repos = known.setdefault((copy.path, copy.mtime_ns), (copy.file_hash, {}))[1]
+            repos[copy.repo[1:]] = copy.repo[0] or repos.get(copy.repo[1:], NOBODY)
         hub = endpoint()
+        waiting: dict[tuple[Path, str, str], _Question] = {}
         added = 0
         for file in cached_files(self._directory):
             if self._stop.is_set():
-                break
+                return added
             key, repo = (file.path, file.mtime_ns), (file.repo_type, file.repo_id)
-            file_hash, repos = known.get(key, (None, set()))
-            if repo in repos or key in self._useless:
+            place = (file.path, *repo)
+            if key in self._useless or (key in known and known[key][1].get(repo, NOBODY) != NOBODY):
+                continue
+            question = self._waiting.get(place, _Question())
+            if question.due_s > time.monotonic():
+                waiting[place] = question
                 continue
             try:
                 # One file may belong to several repositories: it is hashed for the first of them.
-                found = self._of_another(file_hash, file, hub) if file_hash is not None else self._new(file, hub)
+                found = self._new(file) if key not in known else None
             except Stopped:
-                break
+                return added
             except (OSError, ZestError) as error:
                 log.info("%s cannot be read: %s", file.path, error)
                 continue
-            if found is None:
+            if found is None and key not in known:
                 self._useless.add(key)
                 continue
-            self._index.add(replace(found, public=self._is_public(hub, *repo)))
-            known.setdefault(key, (found.file_hash, set()))[1].add(repo)
-            added += 1
+            file_hash, repos = known.setdefault(key, (found.file_hash, {})) if found is not None else known[key]
+            shown = self._shown(hub, file, file_hash)
+            if not shown:
+                waiting[place] = question.next(answered=shown is not None)
+            if shown or repo not in repos:
+                found = found or self._of_another(file_hash, file)
+                if found is None:
+                    continue  # it was forgotten meanwhile
+                self._index.add(replace(found, endpoint=hub if shown else NOBODY, public=bool(shown)))
+                added += 1
+            repos[repo] = hub if shown else NOBODY
+        self._seen, self._waiting = seen, waiting
         return added
 
-    def _new(self, file: CachedFile, hub: str) -> IndexedFile | None:
+    def _new(self, file: CachedFile) -> IndexedFile | None:
         log.info("hashing %s (%.1f MB) of %s", file.path, file.size_bytes / 1e6, file.repo_id)
         manifest = _prove(file, self._stop)
         if manifest is None:
@@ -86,16 +132,16 @@ class CacheScan:
             mtime_ns=file.mtime_ns,
             repo_id=file.repo_id,
             repo_type=file.repo_type,
-            endpoint=hub,
+            endpoint=NOBODY,
             public=False,
             manifest=manifest,
             terms=(),
         )
 
-    def _of_another(self, file_hash: XetHash, file: CachedFile, hub: str) -> IndexedFile | None:
+    def _of_another(self, file_hash: XetHash, file: CachedFile) -> IndexedFile | None:
         for entry in self._index.get(file_hash):
             if (entry.path, entry.mtime_ns, entry.size_bytes) == (file.path, file.mtime_ns, file.size_bytes):
-                return replace(entry, repo_id=file.repo_id, repo_type=file.repo_type, endpoint=hub)
+                return replace(entry, repo_id=file.repo_id, repo_type=file.repo_type)
         return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from zest_hf import __version__
 from zest_hf.core.ids import XetHash
 from zest_hf.errors import StorageError, SwarmError
-from zest_hf.index import Index, IndexedFile
+from zest_hf.index import Copy, Index, IndexedFile
 from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.seed")
@@ -28,13 +27,14 @@ class _Offer:
     mtime_ns: int
     size_bytes: int
     repo: tuple[str, str, str]
-    xorbs: int
+    terms: int
 
 
 class Seeder:
-    """`refresh` is called now and then, by one thread; `status` by any."""
+    """`refresh` is called now and then, by one thread; `status` by any. It ends early once ``stop`` is set."""
 
-    def __init__(self, index: Index, swarm: Swarm, listen_host: str) -> None:
+    def __init__(self, index: Index, swarm: Swarm, listen_host: str, stop: threading.Event) -> None:
+        self._stop = stop
         self._index = index
         self._swarm = swarm
         self._listen_host = listen_host
@@ -49,13 +49,16 @@ class Seeder:
         """Looks at the index if it has changed, and at the files. Raises StorageError."""
         generation = self._index.generation()
         if generation != self._generation:
-            self._adopt(self._index.entries())
+            self._adopt(self._index.copies())
             self._generation = generation
         else:
             for offer in list(self._offers.values()):
-                if not _unchanged(offer.path, offer.size_bytes, offer.mtime_ns):
+                if self._stop.is_set():
+                    break
+                if not _unchanged(offer.path, offer.mtime_ns, offer.size_bytes):
                     self._withdraw(offer)
-        self.ready.set()
+        if not self._stop.is_set():
+            self.ready.set()
 
     def lost(self, path: str) -> None:
         """The swarm found, while serving, that a file is not what it was."""
@@ -64,39 +67,50 @@ class Seeder:
         for offer in offers:
             self._withdraw(offer)
 
-    def _adopt(self, files: Iterable[IndexedFile]) -> None:
+    def _adopt(self, copies: list[Copy]) -> None:
+        """Offers what is new or has changed; only of that is read what it is made of."""
         seen: set[tuple[Path, XetHash]] = set()
-        for file in files:
-            key = (file.path, file.file_hash)
+        for copy in copies:
+            if self._stop.is_set():
+                return
+            key = (copy.path, copy.file_hash)
             # One copy may belong to several repositories: it is offered if any of them is public.
-            if not file.public or key in seen:
+            if not copy.public or key in seen:
                 continue
-            if not _unchanged(file.path, file.size_bytes, file.mtime_ns):
-                self._forget(file.file_hash, file.path)
-                continue
-            seen.add(key)
             known = self._offers.get(key)
-            xorbs = len({term.xorb for term in file.terms})
+            if not _unchanged(copy.path, copy.mtime_ns, None if known is None else known.size_bytes):
+                self._forget(copy.file_hash, copy.path)
+                continue
             # A file found by a scan becomes known by its xorbs when it is downloaded as well.
-            if known is not None and (known.mtime_ns, known.xorbs) == (file.mtime_ns, xorbs):
-                continue
-            try:
-                self._swarm.share(file)
-            except SwarmError as error:
-                log.warning("%s", error)
-                continue
-            offer = _Offer(
-                file.file_hash,
-                file.path,
-                file.mtime_ns,
-                file.size_bytes,
-                (file.endpoint, file.repo_type, file.repo_id),
-                xorbs,
-            )
-            with self._lock:
-                self._offers[key] = offer
+            if known is None or (known.mtime_ns, known.terms) != (copy.mtime_ns, copy.terms):
+                file = self._load(copy)
+                if file is None:
+                    continue
+                self._offer(file)
+            seen.add(key)
         for key in [key for key in self._offers if key not in seen]:
             self._stop_offering(self._offers[key])
+
+    def _load(self, copy: Copy) -> IndexedFile | None:
+        """The entry behind ``copy``; None when it was taken out meanwhile, or its file has changed."""
+        for file in self._index.get(copy.file_hash):
+            if file.public and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
+                if _unchanged(file.path, file.mtime_ns, file.size_bytes):
+                    return file
+                self._forget(file.file_hash, file.path)
+                return None
+        return None
+
+    def _offer(self, file: IndexedFile) -> None:
+        try:
+            self._swarm.share(file)
+        except SwarmError as error:
+            log.warning("%s", error)
+            return
+        repo = (file.endpoint, file.repo_type, file.repo_id)
+        offer = _Offer(file.file_hash, file.path, file.mtime_ns, file.size_bytes, repo, len(file.terms))
+        with self._lock:
+            self._offers[file.path, file.file_hash] = offer
 
     def _withdraw(self, offer: _Offer) -> None:
         log.info("%s has changed or is gone; it is not offered any more", offer.path)
@@ -183,9 +197,10 @@ class Seeder:
         }
 
 
-def _unchanged(path: Path, size_bytes: int, mtime_ns: int) -> bool:
+def _unchanged(path: Path, mtime_ns: int, size_bytes: int | None) -> bool:
+    """``size_bytes``: None when it is not known yet."""
     try:
         stat = path.stat()
     except OSError:
         return False
-    return stat.st_size == size_bytes and stat.st_mtime_ns == mtime_ns
+    return stat.st_mtime_ns == mtime_ns and size_bytes in (None, stat.st_size)

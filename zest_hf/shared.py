@@ -1,0 +1,65 @@
+"""What this process offers of each repository, and when the Hub is to be asked about it again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from zest_hf.core.ids import XetHash
+
+Repo = TypeVar("Repo", bound=Hashable)
+Item = tuple[Path, XetHash]
+
+
+@dataclass
+class _Offer:
+    ask: Callable[[], bool] | None = None
+    """Whether everyone may see the repository; False also when that cannot be found out."""
+    due_s: float = 0.0
+    items: set[Item] = field(default_factory=set)
+
+
+class Shared(Generic[Repo]):
+    """Bookkeeping only. Times are monotonic. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._offers: dict[Repo, _Offer] = {}
+
+    def add(self, repo: Repo, item: Item, ask: Callable[[], bool] | None, due_s: float) -> None:
+        """A file is offered; ``ask`` is to be called at ``due_s``."""
+        with self._lock:
+            offer = self._offers.setdefault(repo, _Offer())
+            offer.items.add(item)
+            # The newest question: its token is good for longest.
+            offer.ask, offer.due_s = ask or offer.ask, due_s
+
+    def withdraw(self, repo: Repo) -> list[Item]:
+        """Forgets a repository; what is offered for no other one and has to go."""
+        with self._lock:
+            offer = self._offers.pop(repo, None)
+            if offer is None:
+                return []
+            return [item for item in offer.items if not any(item in other.items for other in self._offers.values())]
+
+    def due(self) -> list[tuple[Repo, Callable[[], bool]]]:
+        """The questions whose time has come."""
+        now_s = time.monotonic()
+        with self._lock:
+            return [(repo, one.ask) for repo, one in self._offers.items() if one.ask and one.due_s <= now_s]
+
+    def postpone(self, repo: Repo, due_s: float) -> None:
+        """The next time to ask, unless the repository was withdrawn."""
+        with self._lock:
+            if repo in self._offers:
+                self._offers[repo].due_s = due_s
+
+    def pause_s(self) -> float | None:
+        """Seconds until the next question; None if there is none."""
+        with self._lock:
+            times = [one.due_s for one in self._offers.values() if one.ask is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
