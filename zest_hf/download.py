@@ -287,6 +287,12 @@ class FileDownload:
                 assert self._peers is not None
                 self._peers.start(action)
             else:
+                if self._swarm is not None:
+                    log.debug(
+                        "%s: asking the CDN; %s",
+                        self._request.display_name,
+                        "no peers may be asked" if self._peers is None else self._peers.summary(now_s),
+                    )
                 self._cdn.start(action)
 
     def _network_bytes(self) -> int:

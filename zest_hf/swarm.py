@@ -144,6 +144,11 @@ class Swarm:
                 for dial in self._dials
             )
 
+    def ready_peers(self) -> set[int]:
+        """The connections that can be asked now."""
+        with self._lock:
+            return set(self._ready)
+
     def _start_dials(self, dials: list[_Dial], info_hash: bytes | None) -> None:
         # A name that takes long to resolve must not hold up the others.
         for at in range(min(len(dials), MAX_DIAL_THREADS)):

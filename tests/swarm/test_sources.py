@@ -129,6 +129,19 @@ def test_manifest_and_pieces(tmp_path: Path, content: Content) -> None:
         assert os.pread(download.fd, 1 << 20, 0) == content.data
 
 
+def test_a_peer_whose_event_is_on_its_way_is_waited_for(tmp_path: Path, content: Content) -> None:
+    """The download's thread may decide between the moment when a peer is ready and the moment when it hears of it."""
+    with WireServer(good(content)) as server, Download(tmp_path, content, server.port) as download:
+        end_s = time.monotonic() + DEADLINE_S
+        while not download.swarm.ready_peers():  # nothing is taken from the inbox
+            assert time.monotonic() < end_s
+        late_s = time.monotonic() + 60  # no dial and no question is waited for any more
+        assert not download.swarm.reaching(late_s)
+        assert download.source.waiting(late_s)
+        download.wait(ManifestProved)
+        assert not download.source.waiting(late_s)
+
+
 def wrong_hashes(content: Content, question: wire.Question) -> bytes | None:
     if question.type != wire.MANIFEST_REQUEST:
         return None

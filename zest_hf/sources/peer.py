@@ -102,6 +102,7 @@ class PeerSource:
         self._size_bytes = size_bytes
         self._file: WritableFile | None = None
         self._holders: dict[int, _Holder] = {}
+        self._met: set[int] = set()
         self._haves: dict[int, tuple[int, float]] = {}  # token -> peer, when to stop waiting
         self._quest: _ManifestQuest | None = None
         self._asked: dict[int, int] = {}  # token -> assignment
@@ -115,7 +116,17 @@ class PeerSource:
         """Whether a peer may soon turn out to be useful, within the policy's patience."""
         if self._swarm.reaching(now_s) or any(now_s < until_s for _, until_s in self._haves.values()):
             return True
+        # A peer is ready in the swarm a moment before its event has come through our inbox.
+        if not self._swarm.ready_peers() <= self._met:
+            return True
         return self._quest is not None and now_s < self._quest.until_s
+
+    def summary(self, now_s: float) -> str:
+        """What is known of the peers, for the log."""
+        holding = sum(1 for holder in self._holders.values() if holder.ranges)
+        manifest = "known" if self._manifest is not None else "asked for" if self._quest is not None else "unknown"
+        reaching = ", more are being reached" if self._swarm.reaching(now_s) else ""
+        return f"{len(self._holders)} peers, {holding} hold the file, manifest {manifest}{reaching}"
 
     def know(self, manifest: Manifest) -> None:
         """The manifest is known from elsewhere."""
@@ -175,6 +186,7 @@ class PeerSource:
     # --- who holds it ----------------------------------------------------------------------------------
 
     def _meet(self, ready: PeerReady) -> None:
+        self._met.add(ready.peer)
         holder = self._holders[ready.peer] = _Holder(by_chunk=not ready.ranges)
         if holder.by_chunk:
             if self._manifest is not None:
