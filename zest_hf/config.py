@@ -110,6 +110,20 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def is_strict(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether errors are to be raised; also where some other setting is wrong. Raises nothing."""
+    environ = os.environ if environ is None else environ
+    try:
+        return load_settings(environ).strict
+    except ConfigError:
+        # Alone: os.devnull has no config.toml in it.
+        alone = {"ZEST_HOME": os.devnull, "ZEST_STRICT": environ.get("ZEST_STRICT", "")}
+    try:
+        return load_settings(alone).strict
+    except ConfigError:
+        return False
+
+
 class _Reader:
     """One pass over the sources; notes for every field where its value came from."""
 

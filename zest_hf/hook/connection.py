@@ -206,6 +206,14 @@ class Connection:
             _shared.public[self.route] = bool(known), time.monotonic() + good_for_s
             return bool(known)
 
+    def known_to_be_public(self) -> bool | None:
+        """True if `is_public` would say so without asking anybody; None if it might have to ask."""
+        cached = _shared.tokens.get(self._key)
+        if self._key[1] == "" and cached is not None and cached.anonymous and self._is_good(cached, None):
+            return True
+        public, good_until_s = _shared.public.get(self.route, (False, 0.0))
+        return True if public and time.monotonic() < good_until_s else None
+
     @staticmethod
     def _is_good(cached: _Cached, fetched_after_s: float | None) -> bool:
         if fetched_after_s is not None and cached.fetched_at_s < fetched_after_s:

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,9 +23,8 @@ from .progress import HubBars
 from .staging import InPlace, Place, Staged, empty
 
 if TYPE_CHECKING:
-    from zest_hf.config import Settings
 
-    from .connection import Connection
+    pass
 
 _log = logging.getLogger("zest_hf")
 
@@ -49,20 +47,9 @@ hub_is_alone: ContextVar[bool] = ContextVar("zest_hf_hub_is_alone", default=Fals
 
 def is_strict() -> bool:
     """Whether our errors are to be raised instead of hidden by the Hub's own download."""
-    from zest_hf.config import load_settings
+    from zest_hf import config
 
-    def strict(environ: Mapping[str, str] | None) -> bool | None:
-        try:
-            settings: Settings = load_settings(environ)
-        except ConfigError:
-            return None
-        return settings.strict
-
-    answer = strict(None)
-    if answer is None:
-        # Some other setting is wrong; this one counts all the same. (No config.toml can be in os.devnull.)
-        answer = strict({"ZEST_HOME": os.devnull, "ZEST_STRICT": os.environ.get("ZEST_STRICT", "")})
-    return answer is True
+    return config.is_strict()
 
 
 class OneFile:
@@ -151,7 +138,7 @@ class OneFile:
 
         def record(final_path: Path) -> None:
             try:
-                known = _known_to_be_public(connection)
+                known = connection.known_to_be_public()
                 engine.record(result, Path(os.path.realpath(final_path)), repo, known, connection.is_public)
             except Exception as error:  # the user has the file; only others miss it
                 switch.warn_once(
@@ -185,15 +172,6 @@ class OneFile:
             download_normally(self._hub, self._original, arguments, move, name=self._name)
         finally:
             hub_is_alone.reset(reset)
-
-
-def _known_to_be_public(link: Connection) -> bool | None:
-    """True if `is_public` would say so without asking anybody; None if it might have to ask."""
-    cached = token_route._shared.tokens.get(link._key)
-    if link._key[1] == "" and cached is not None and cached.anonymous and link._is_good(cached, None):
-        return True
-    public, good_until_s = token_route._shared.public.get(link.route, (False, 0.0))
-    return True if public and time.monotonic() < good_until_s else None
 
 
 def _user_agent(headers: Mapping[str, str]) -> str:
