@@ -48,6 +48,7 @@ def seed_main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(program: str, args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
+        sys.stdout.flush()  # here, where a reader that has gone away is expected
         return code
     except ZestError as error:
         return _failed(str(error), program)

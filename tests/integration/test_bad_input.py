@@ -347,7 +347,9 @@ def test_a_full_disk(hub: HubProcess, make: MakeMachine, small_disk: Path) -> No
     a.environ["HF_HOME"] = str(a.home)
     run = a.python(f"REPO = 'org/model'\ntry: exec({SNAPSHOT!r})\nexcept OSError as error: show(errno=error.errno)")
     assert run.shown["errno"] == 28, run.stderr
-    assert run.warnings == []
+    # The index lies on the same disk: whether it found room before the files filled it is a matter of time.
+    assert all(": the disk is full; " in line and "no index" in line for line in run.warnings)
+    assert len(run.warnings) <= 1
     pull = a.command("zest", "pull", "org/model")
     assert pull.code == 1 and "the disk is full" in pull.stderr.splitlines()[-1], pull.stderr
     assert "Traceback" not in pull.stderr

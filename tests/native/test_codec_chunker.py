@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import re
 from array import array
 from itertools import pairwise
@@ -111,6 +112,19 @@ def test_boundaries_do_not_depend_on_the_split(pieces: list[int], size: int, rul
     found += chunker.feed(memoryview(data)[at:])
     found += chunker.finish()
     assert found == boundaries(data, rule)
+
+
+@pytest.mark.parametrize("rule", [codec.RULE_CURRENT, codec.RULE_EARLY])
+def test_nothing_is_lost_behind_the_last_boundary_of_a_feed(rule: int) -> None:
+    """Feeds that complete as many chunks as they have room for, and a few bytes more."""
+    data = random.Random(8).randbytes(1_000_000)
+    whole = codec.Chunker(rule)
+    ends = whole.feed(data) + whole.finish()
+    for end in ends[:-1]:
+        for before, behind in ((1, 1), (1, 8125), (100, 1), (8000, 127), (8126, 1)):
+            chunker = codec.Chunker(rule)
+            parts = (data[: end - before], data[end - before : end + behind], data[end + behind :])
+            assert [at for part in parts for at in chunker.feed(part)] + chunker.finish() == ends
 
 
 def test_a_finished_chunker_begins_a_new_stream() -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from zest_hf import xet
 from zest_hf.errors import ProtocolError, ReconstructionError, ShardError, XorbError
-from zest_hf.hook.connection import _parse_token
+from zest_hf.hook.connection import parse_token
 from zest_hf.hub.auth import Signer
 from zest_hf.hub.http import Refusal, parse_ranges
 
@@ -92,7 +92,7 @@ def token(data: bytes) -> None:
     headers = {name.strip(): value.strip() for name, _, value in lines}
     answer = SimpleNamespace(headers=headers, content=body.encode(), json=lambda: json.loads(body))
     try:
-        found = _parse_token(answer)
+        found = parse_token(answer)
         assert found.url.startswith("http") and found.token.isascii()
     except RecursionError:
         pass

@@ -8,6 +8,7 @@ route and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -174,20 +175,21 @@ class Connection:
             _shared.keep(self._key, cached)
             return cached.token
 
+    def is_public_with_token(self) -> bool:
+        """As `is_public`, for a download: without credentials the token that it needs anyway is the answer."""
+        if self._key[1] == "":
+            with contextlib.suppress(Exception):  # the download itself will say what is wrong
+                self.token(False)
+        return self.is_public()
+
     def is_public(self) -> bool:
         """Whether the Hub shows the repository to everyone; False as long as that is not known.
 
-        May wait for one request: of at most `ANONYMOUS_TIMEOUT_S`, or, without credentials, the token's own, which the
-        download waits for as well. Raises nothing.
+        May wait for one request of at most `ANONYMOUS_TIMEOUT_S`. Raises nothing.
         """
         if self._key[1] == "":
-            try:
-                self.token(False)
-            except Exception as error:  # what everybody is told here is told to us
-                _log.debug("whether %s is public is not known: %s", self.route.repo_id, error)
-                return False
             cached = _shared.tokens.get(self._key)
-            if cached is not None and cached.anonymous:
+            if cached is not None and cached.anonymous and self._is_good(cached, None):
                 return True
         with _shared.lock_for(self.route):
             public, good_until_s = _shared.public.get(self.route, (False, 0.0))

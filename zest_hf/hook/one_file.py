@@ -125,7 +125,7 @@ class OneFile:
                 repo=repo,
                 token_provider=connection.token,
                 user_agent=_user_agent(self._arguments["headers"]),
-                is_public=connection.is_public,
+                is_public=connection.is_public_with_token,
                 display_name=self._name,
                 read_timeout_s=float(self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT),
             ),

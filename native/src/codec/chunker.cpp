@@ -136,13 +136,14 @@ size_t zest_chunker_bound(size_t size) { return size / zest::skipped + 1; }
 size_t zest_chunker_feed(zest_chunker *chunker, const uint8_t *data, size_t size, uint64_t *boundaries,
                          size_t capacity) {
     size_t count = 0;
-    while (size != 0 && count < capacity) {
+    // To the last byte: what follows the last boundary that there is room for belongs to the next chunk.
+    while (size != 0) {
         size_t taken = 0;
         const bool ended = chunker->boundaries.next(data, size, taken);
         chunker->offset += taken;
         data += taken;
         size -= taken;
-        if (ended) boundaries[count++] = chunker->offset;
+        if (ended && count < capacity) boundaries[count++] = chunker->offset;
     }
     return count;
 }
