@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.server
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -48,8 +49,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class LoopbackServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.requests: list[Recorded] = []
         self.stopping = threading.Event()
         self._routes: dict[str, list[Action]] = {}
@@ -57,7 +61,7 @@ class LoopbackServer(http.server.ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self.server_address[1]}"
 
     def on(self, path: str, *actions: Action) -> None:
         self._routes[path] = list(actions)
@@ -72,8 +76,8 @@ class LoopbackServer(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def running() -> Iterator[LoopbackServer]:
-    server = LoopbackServer()
+def running(tls: ssl.SSLContext | None = None) -> Iterator[LoopbackServer]:
+    server = LoopbackServer(tls)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

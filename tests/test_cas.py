@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from loopback_http import LoopbackServer, answer, drop, ranges_of, reset, running, stall, truncated
 
 from zest_hf import cas as cas_module
@@ -542,6 +544,26 @@ def test_messages_carry_no_signature(bench: Bench) -> None:
     with pytest.raises(CasUnavailable) as refused:
         other.client.open_range(fetch_of(bench.server, path="/xorb?signature=s3cret"))
     assert "s3cret" not in f"{missing.value} {refused.value}"
+
+
+def test_the_ca_bundle_is_trusted_and_no_other(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    for name, ca in (("ours.pem", authority), ("other.pem", stranger)):
+        ca.cert_pem.write_to_path(str(tmp_path / name))
+    with running(tls) as server:
+        server.on(V2, answer(200, PLAN_V2))
+        server.on("/xorb", ranges_of(CONTENT))
+        good = Bench(server, ca_bundle=tmp_path / "ours.pem")
+        assert good.client.reconstruction(FILE).terms
+        fetch = fetch_of(server)
+        with good.client.open_range(fetch) as body:
+            assert body.readinto(memoryview(bytearray(len(CONTENT)))) > 0
+        good.client.close()
+        for other in (tmp_path / "other.pem", None):
+            with pytest.raises(CasError, match="certificate"):
+                Bench(server, ca_bundle=other, deadline_s=1.0).client.open_range(fetch)
 
 
 def test_ca_bundle_that_does_not_exist(server: LoopbackServer, tmp_path: Path) -> None:
