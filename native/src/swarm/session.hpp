@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "bans.hpp"
 #include "dial.hpp"
 #include "events.hpp"
 #include "infohash.hpp"
@@ -29,21 +30,6 @@
 namespace zest {
 
 class Peer;
-class Swarms;
-
-// What is remembered of a peer.
-struct Identity {
-    std::array<std::uint8_t, 20> node_id;
-    std::string host;
-    std::string address;
-    bool outgoing;
-    std::uint64_t token;
-};
-
-struct Ban {
-    Identity peer;
-    std::string reason;
-};
 
 class Session {
 public:
@@ -75,14 +61,12 @@ public:
     void liar(Peer &peer, std::string const &reason);
 
 private:
-    friend class Swarms;
     void post(std::function<void()> f);
     void tick();
     bool begin_dial(InfoHash const &swarm, lt::tcp::endpoint const &endpoint, std::uint64_t token);
     void dial_ended(std::uint64_t token, char const *why);
     lt::torrent_handle join(InfoHash const &swarm);
     std::uint16_t listen(zest_session_config const &config);
-    bool is_banned(Identity const &who) const;
     void remember_ban(std::uint32_t number, Identity who, std::string const &reason);
     template <typename T>
     T ask(std::function<T()> f, T otherwise);
@@ -98,7 +82,7 @@ private:
         std::int64_t until_ms;
     };
     std::map<std::pair<InfoHash, lt::tcp::endpoint>, Dial> dials_;  // that libtorrent has not begun
-    std::vector<Ban> bans_;
+    Bans bans_;
     std::map<std::uint32_t, Identity> left_;  // who left last: bad news about them may come a moment later
     std::uint32_t next_peer_ = 1;
     std::uint32_t ticks_ = 0;
@@ -119,5 +103,15 @@ private:
     std::thread thread_;
     std::atomic<bool> closing_{false};
 };
+
+template <typename T>
+T Session::ask(std::function<T()> f, T otherwise) {
+    auto answer = std::make_shared<std::promise<T>>();
+    auto result = answer->get_future();
+    post([f = std::move(f), answer] { answer->set_value(f()); });
+    // The network thread never blocks; the bound is for a machine in trouble.
+    if (result.wait_for(std::chrono::seconds(2)) != std::future_status::ready) return otherwise;
+    return result.get();
+}
 
 }  // namespace zest
