@@ -1,20 +1,9 @@
 // What the session tells of itself: peers, bans, shares, totals.
-#include <cstring>
-
 #include "peer.hpp"
 #include "session.hpp"
+#include "text.hpp"
 
 namespace zest {
-namespace {
-
-void copy_text(char *out, std::size_t capacity, std::string const &text) {
-    auto const n = std::min(capacity - 1, text.size());
-    std::memcpy(out, text.data(), n);
-    out[n] = 0;
-}
-
-}  // namespace
-
 std::vector<zest_peer_info> Session::peers() {
     return ask<std::vector<zest_peer_info>>(
         [this] {
@@ -32,6 +21,7 @@ std::vector<zest_peer_info> Session::peers() {
                 info.requests_in = peer->responder->open();
                 info.outgoing = peer->link.outgoing();
                 info.ready = peer->link.ready;
+                info.source = static_cast<std::uint8_t>(peer->source);
                 std::copy(peer->link.node_id.begin(), peer->link.node_id.end(), info.node_id);
                 copy_text(info.address, sizeof info.address, peer->link.address());
                 copy_text(info.client, sizeof info.client, peer->link.client);
@@ -97,9 +87,17 @@ zest_session_stats Session::stats() {
             out.files_shared = store_.files();
             out.xorbs_shared = store_.xorbs();
             out.bans = static_cast<std::uint32_t>(bans_.all().size());
+            out.dht_nodes = discovery_.dht_nodes();
+            out.swarms_joined = discovery_.swarms();
+            out.swarms_loaded = static_cast<std::uint32_t>(swarms_->size());
+            out.dials_open = static_cast<std::uint32_t>(discovery_.dialer.flying());
             return out;
         },
         {});
+}
+
+std::vector<zest_tracker_info> Session::trackers() {
+    return ask<std::vector<zest_tracker_info>>([this] { return discovery_.trackers(); }, {});
 }
 
 }  // namespace zest

@@ -13,6 +13,7 @@
 #include <libtorrent/settings_pack.hpp>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include "peer.hpp"
 #include "settings.hpp"
@@ -25,6 +26,12 @@ using std::chrono::milliseconds;
 
 constexpr unsigned reader_threads = 2;
 constexpr std::size_t max_left = 1024;
+// Connections that one host may make. More nodes than that behind one address take their turn.
+constexpr std::uint32_t max_callers_per_host = 64;
+// While something is open, deadlines are looked at so often; else so often, for nothing has to happen in time then.
+constexpr std::int64_t busy_tick_ms = 50;
+constexpr std::int64_t idle_tick_ms = 1000;
+constexpr std::int64_t sweep_ms = 5000;
 // Two nodes that dial each other do so at about the same time. A connection that is older is in use.
 constexpr std::int64_t settled_ms = 5000;
 
@@ -55,17 +62,18 @@ Session::Session(zest_session_config const &config)
                 events_.push(event, file->path);
             }},
       work_(boost::asio::make_work_guard(network_)),
-      timer_(network_) {
+      timer_(network_),
+      swarms_(std::make_shared<Swarms>(*this)),
+      discovery_(DiscoverySettings(config), *swarms_) {
     std::copy_n(config.node_id, node_id_.size(), node_id_.begin());
     // Time for a connection and BitTorrent's handshake, and as much again for the extensions'.
     handshake_ms_ = 2 * std::int64_t{config.connect_timeout_ms};
-    lt::session_params params(settings_for(config), {std::make_shared<Swarms>(*this)});
+    lt::session_params params(settings_for(config), {swarms_});
     params.disk_io_constructor = lt::disabled_disk_io_constructor;
 
     BlockSignals const blocked;
     readers_.start(reader_threads);
     session_ = std::make_unique<lt::session>(std::move(params), network_);
-    impl_ = session_->native_handle();
     thread_ = std::thread([this] {
         for (;;) {
             try {
@@ -85,8 +93,20 @@ Session::Session(zest_session_config const &config)
         classes.add_rule(lt::make_address("::"), lt::make_address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
                          everybody);
         session_->set_peer_class_filter(classes);
-        // Also: libtorrent turns every incoming connection away while it holds no torrent at all.
-        join(node_info_hash());
+        auto started = std::make_shared<std::promise<void>>();
+        post([this, started] {
+            try {
+                swarms_->start();
+                discovery_.start(port_);
+                // Also: libtorrent turns every incoming connection away while it holds no torrent at all.
+                swarms_->load(node_info_hash(), now_ms());
+                started->set_value();
+            } catch (...) {
+                started->set_exception(std::current_exception());
+            }
+        });
+        started->get_future().get();
+        session_->set_alert_notify([this] { post([this] { take_alerts(); }); });
     } catch (...) {
         auto const end = session_->abort();
         session_.reset();
@@ -103,7 +123,6 @@ Session::~Session() {
     {
         auto const end = session_->abort();
         session_.reset();
-        swarms_.clear();
         work_.reset();
         thread_.join();
     }
@@ -111,18 +130,15 @@ Session::~Session() {
 }
 
 std::uint16_t Session::listen(zest_session_config const &config) {
-    lt::error_code bad_address;
-    auto const host = lt::make_address(*config.listen_host ? config.listen_host : "0.0.0.0", bad_address);
-    if (bad_address)
-        throw std::runtime_error("cannot listen on " + std::string(config.listen_host) + ": not a numeric address");
+    auto const hosts = listen_addresses(config.listen_host);
     std::uint32_t const wanted = config.listen_port;
     auto const last = wanted == 0 ? 0 : std::min<std::uint32_t>(wanted + config.port_retries, 65535);
     std::string why = "no answer from the system";
     // Somebody else may be quicker between finding a free port and taking it.
     for (int attempt = 0; attempt < 5; ++attempt) {
-        auto const port = free_port(host, wanted, last);
+        auto const port = free_port(hosts, wanted, last);
         lt::settings_pack pack;
-        pack.set_str(lt::settings_pack::listen_interfaces, bracketed(host.to_string()) + ":" + std::to_string(port));
+        pack.set_str(lt::settings_pack::listen_interfaces, interfaces(hosts, port));
         session_->apply_settings(std::move(pack));
         auto const deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
         bool failed = false;
@@ -133,7 +149,8 @@ std::uint16_t Session::listen(zest_session_config const &config) {
             for (auto const *alert : alerts) {
                 if (auto const *ok = lt::alert_cast<lt::listen_succeeded_alert>(alert); ok && ok->port == port) {
                     lt::settings_pack quiet;
-                    quiet.set_int(lt::settings_pack::alert_mask, 0);
+                    quiet.set_int(lt::settings_pack::alert_mask,
+                                  lt::alert_category::tracker | lt::alert_category::dht_operation);
                     session_->apply_settings(std::move(quiet));
                     return port;
                 }
@@ -144,7 +161,8 @@ std::uint16_t Session::listen(zest_session_config const &config) {
             }
         }
     }
-    throw std::runtime_error("cannot listen on " + host.to_string() + ", port " + std::to_string(wanted) + ": " + why);
+    throw std::runtime_error("cannot listen on " + hosts.front().to_string() + ", port " + std::to_string(wanted) +
+                             ": " + why);
 }
 
 void Session::post(std::function<void()> f) { boost::asio::post(network_, std::move(f)); }
@@ -156,88 +174,181 @@ std::int64_t Session::now_ms() const {
 void Session::tick() {
     if (closing_) return;
     auto const now = now_ms();
-    // A timeout may end a connection, which changes the map.
-    std::vector<std::shared_ptr<Peer>> all;
-    all.reserve(peers_.size());
-    for (auto const &entry : peers_)
-        if (auto peer = entry.second.lock()) all.push_back(std::move(peer));
-    for (auto const &peer : all) {
-        peer->requester.tick(now);
-        if (!peer->link.ready && now - peer->link.since_ms > handshake_ms_)
-            peer->link.disconnect("did not complete the handshakes");
-    }
-    for (auto at = dials_.begin(); at != dials_.end();) {
-        auto const late = now > at->second.until_ms;
-        if (late) dial_ended(at->second.token, "could not be dialled");
-        at = late ? dials_.erase(at) : std::next(at);
-    }
-    if (++ticks_ % 100 == 0) readers_.submit([this] { readers_.files.close_idle(); });
-    timer_.expires_after(tick_interval);
+    auto next = look_after_peers(now);
+    discovery_.tick(now);
+    dial_found(now);
+    if (now - swept_ms_ >= sweep_ms) sweep(now);
+    if (!dials_.empty() || discovery_.dialer.flying()) next = now + busy_tick_ms;
+    next_tick_ms_ = std::max(now + 1, std::min(next, discovery_.due_ms()));
+    timer_.expires_after(milliseconds(next_tick_ms_ - now));
     timer_.async_wait([this](boost::system::error_code const &error) {
         if (!error) tick();
     });
 }
 
-lt::torrent_handle Session::join(InfoHash const &swarm) {
-    std::lock_guard lock(swarms_mutex_);
-    auto const found = swarms_.find(swarm);
-    if (found != swarms_.end() && found->second.is_valid()) return found->second;
-    lt::add_torrent_params params;
-    Swarms::fill(params, swarm);
-    auto handle = session_->add_torrent(std::move(params));
-    swarms_[swarm] = handle;
-    return handle;
+// Something was begun: the timer may be set for a time when nothing was expected.
+void Session::tick_soon() {
+    if (next_tick_ms_ - now_ms() <= busy_tick_ms) return;
+    next_tick_ms_ = 0;
+    timer_.cancel();
+    post([this] { tick(); });
+}
+
+// When they want to be looked after again.
+std::int64_t Session::look_after_peers(std::int64_t now) {
+    // A timeout may end a connection, which changes the map.
+    std::vector<std::shared_ptr<Peer>> all;
+    all.reserve(peers_.size());
+    for (auto const &entry : peers_)
+        if (auto peer = entry.second.lock()) all.push_back(std::move(peer));
+    bool busy = false;
+    for (auto const &peer : all) {
+        if (peer->requester.open()) {
+            peer->requester.tick(now);
+            busy = true;
+        }
+        if (peer->link.ready) continue;
+        busy = true;
+        if (now - peer->link.since_ms > handshake_ms_) peer->link.disconnect("did not complete the handshakes");
+    }
+    for (auto at = dials_.begin(); at != dials_.end();) {
+        auto const here = at++;
+        if (now <= here->second.until_ms) continue;
+        auto const dial = here->second;
+        auto const endpoint = here->first.second;
+        dials_.erase(here);
+        dial_ended(endpoint, dial, "could not be dialled");
+    }
+    return now + (busy ? busy_tick_ms : idle_tick_ms);
+}
+
+void Session::sweep(std::int64_t now) {
+    swept_ms_ = now;
+    readers_.submit([this] { readers_.files.close_idle(); });
+    std::map<InfoHash, std::size_t> in_use{{node_info_hash(), 1}};
+    for (auto const &entry : peers_)
+        if (auto const peer = entry.second.lock()) ++in_use[peer->swarm];
+    for (auto const &entry : dials_) ++in_use[entry.first.first];
+    swarms_->sweep(in_use, now);
+}
+
+void Session::take_alerts() {
+    if (closing_) return;
+    std::vector<lt::alert *> alerts;
+    swarms_->session().pop_alerts(&alerts);
+    auto const now = now_ms();
+    for (auto const *alert : alerts) discovery_.on_alert(*alert, now);
+    tick_soon();
 }
 
 bool Session::dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token) {
     lt::error_code error;
     auto const address = lt::make_address(host, error);
     if (error || port == 0) return false;
-    auto const where = swarm.value_or(node_info_hash());
-    // Waits for the network thread, so it runs on the caller's.
-    auto const torrent = join(where);
-    post([this, torrent, where, endpoint = lt::tcp::endpoint(address, port), token] {
-        if (begin_dial(where, endpoint, token)) connect_now(impl_, torrent, where, endpoint);
+    post([this, where = swarm.value_or(node_info_hash()), endpoint = Endpoint(address, port), token] {
+        begin_dial(where, endpoint, {token, Source::given, 0});
+        tick_soon();
     });
     return true;
 }
 
+void Session::join(Kind kind, Hash const &hash, bool announce) {
+    post([this, kind, swarm = object_info_hash(kind, hash), announce] {
+        discovery_.join(swarm, kind, announce, now_ms());
+        tick_soon();
+    });
+}
+
+void Session::leave(Kind kind, Hash const &hash) {
+    post([this, swarm = object_info_hash(kind, hash)] {
+        bool const in_use = std::any_of(peers_.begin(), peers_.end(), [&](auto const &entry) {
+            auto const peer = entry.second.lock();
+            return peer && peer->swarm == swarm && !peer->link.gone();
+        });
+        discovery_.leave(swarm, in_use);
+    });
+}
+
+void Session::heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller) {
+    if (closing_) return;
+    discovery_.heard(swarm, endpoint, source, teller, now_ms());
+    // We are inside of libtorrent, and ten thousand more may follow.
+    if (std::exchange(heard_, true)) return;
+    post([this] {
+        heard_ = false;
+        if (!closing_) dial_found(now_ms());
+        tick_soon();
+    });
+}
+
+void Session::dial_found(std::int64_t now) {
+    auto const due = discovery_.dialer.due(now, [this](Endpoint const &endpoint) { return is_taken(endpoint); });
+    for (auto const &found : due) begin_dial(found.swarm, found.endpoint, {0, found.source, 0});
+}
+
+bool Session::is_taken(Endpoint const &endpoint) const {
+    return taken_.count(endpoint) != 0 || bans_.has_host(endpoint.address().to_string());
+}
+
 // What libtorrent makes of a dial is not always told: here every one gets an end.
-bool Session::begin_dial(InfoHash const &swarm, lt::tcp::endpoint const &endpoint, std::uint64_t token) {
+bool Session::begin_dial(InfoHash const &swarm, Endpoint const &endpoint, Dial dial) {
+    dial.until_ms = now_ms() + handshake_ms_ + 2000;
+    if (bans_.has_host(endpoint.address().to_string())) {
+        dial_ended(endpoint, dial, "is banned");
+        return false;
+    }
     for (auto const &entry : peers_) {
         auto const peer = entry.second.lock();
         if (!peer || !peer->link.outgoing() || peer->link.gone() || peer->link.remote() != endpoint) continue;
         if (peer->link.ready || peer->swarm == swarm) {
-            dial_ended(token, peer->link.ready ? "is connected already" : "is being dialled already");
+            dial_ended(endpoint, dial, peer->link.ready ? "is connected already" : "is being dialled already");
             return false;
         }
     }
-    auto const [at, fresh] = dials_.try_emplace({swarm, endpoint});
-    if (!fresh) dial_ended(at->second.token, "was dialled again");
-    at->second = {token, now_ms() + handshake_ms_ + 2000};
+    auto const [at, fresh] = dials_.try_emplace({swarm, endpoint}, dial);
+    if (!fresh) {
+        dial_ended(endpoint, at->second, "was dialled again");
+        at->second = dial;
+    }
+    swarms_->connect(swarm, endpoint, now_ms());
     return true;
 }
 
-void Session::dial_ended(std::uint64_t token, char const *why) {
+void Session::dial_ended(Endpoint const &endpoint, Dial const &dial, char const *why) {
+    if (dial.source != Source::given) return discovery_.dialer.ended(endpoint, Dialer::End::failed, now_ms());
     zest_event event{};
     event.type = ZEST_EVENT_PEER_GONE;
-    event.token = token;
+    event.token = dial.token;
     events_.push(event, std::string_view(why));
 }
 
 std::shared_ptr<Peer> Session::make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm) {
-    std::uint64_t token = 0;
+    Dial dial{0, Source::incoming, 0};
     if (connection.is_outgoing()) {
+        dial.source = Source::given;
         auto const found = dials_.find({swarm, connection.remote()});
         if (found != dials_.end()) {
-            token = found->second.token;
+            dial = found->second;
             dials_.erase(found);
         }
     }
     auto const number = next_peer_++;
-    auto peer = std::make_shared<Peer>(*this, connection, swarm, number, token);
+    auto peer = std::make_shared<Peer>(*this, connection, swarm, number, dial.token);
+    peer->source = dial.source;
     peers_[number] = peer;
+    if (peer->link.outgoing()) {
+        peer->listens = plain(peer->link.remote());
+        ++taken_[*peer->listens];
+    } else if (++callers_[peer->link.host()] > max_callers_per_host) {
+        peer->link.disconnect("has too many connections from its host");
+    }
+    tick_soon();
     return peer;
+}
+
+void Session::ready(Peer &peer) {
+    if (peer.link.outgoing()) return discovery_.dialer.ready(*peer.listens, now_ms());
+    if (peer.listens) ++taken_[*peer.listens];
 }
 
 char const *Session::refusal(Peer &peer) {
@@ -253,10 +364,31 @@ char const *Session::refusal(Peer &peer) {
         bool const ours_wins = node_id_ < id;
         if (peer.link.outgoing() == other->link.outgoing() || other->link.outgoing() == ours_wins ||
             now_ms() - other->link.since_ms >= settled_ms)
-            return "is connected already";
+            return peer.twin = true, "is connected already";
+        other->twin = true;
         other->link.disconnect("is connected twice");
     }
     return nullptr;
+}
+
+void Session::leave_place(Peer &peer) {
+    auto const caller = callers_.find(peer.link.host());
+    if (!peer.link.outgoing() && caller != callers_.end() && --caller->second == 0) callers_.erase(caller);
+    if (peer.listens && (peer.link.outgoing() || peer.link.ready)) {
+        auto const at = taken_.find(*peer.listens);
+        if (at != taken_.end() && --at->second == 0) taken_.erase(at);
+    }
+    if (closing_) return;
+    if (peer.link.outgoing() && peer.source != Source::given) {
+        auto const end = peer.link.node_id == node_id_ ? Dialer::End::ourselves
+                         : peer.twin                   ? Dialer::End::twin
+                         : peer.link.ready             ? Dialer::End::left
+                                                       : Dialer::End::failed;
+        discovery_.dialer.ended(*peer.listens, end, now_ms());
+    } else {
+        discovery_.dialer.vacant();
+    }
+    tick_soon();
 }
 
 void Session::gone(Peer &peer, std::string const &why) {
@@ -269,6 +401,9 @@ void Session::gone(Peer &peer, std::string const &why) {
         if (left_.size() > max_left) left_.erase(left_.begin());
     }
     peers_.erase(peer.link.number());
+    leave_place(peer);
+    // Who comes and goes without a word is nobody's business, however often.
+    if (!peer.link.ready && peer.link.token() == 0) return;
     zest_event event{};
     event.type = ZEST_EVENT_PEER_GONE;
     event.peer = peer.link.number();
@@ -307,10 +442,9 @@ void Session::with_peer(std::uint32_t number, std::function<void(Peer &)> f, std
     post([this, number, f = std::move(f), otherwise = std::move(otherwise)] {
         auto const found = peers_.find(number);
         auto const peer = found == peers_.end() ? nullptr : found->second.lock();
-        if (peer && peer->link.ready && !peer->link.gone())
-            f(*peer);
-        else
-            otherwise();
+        if (!peer || !peer->link.ready || peer->link.gone()) return otherwise();
+        f(*peer);
+        if (peer->requester.open()) tick_soon();
     });
 }
 
