@@ -18,6 +18,7 @@ from zest_hf._native.session import (
     BanInfo,
     Event,
     HaveAnswer,
+    HaveMore,
     Kind,
     ManifestAnswer,
     PeerBanned,
@@ -275,6 +276,8 @@ class Swarm:
             if listener is not None:
                 listener(event)
             return
+        if isinstance(event, HaveMore):
+            return  # follows only questions that ask for it
         if isinstance(event, ShareLost):
             log.info("%s has changed or is gone; it is not offered any more", event.path)
             if self._share_lost is not None:

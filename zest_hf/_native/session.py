@@ -226,7 +226,10 @@ class WritableFile:
                 raise SwarmError(f"the file has no chunks {first} to {first + count}")
 
     def close(self) -> None:
-        """When this returns nothing is written any more, nor read for peers. Pieces still asked for end as cancelled."""
+        """When this returns nothing is written any more, nor read for peers.
+
+        Pieces still asked for end as cancelled.
+        """
         with self._lock:
             handle, self._handle = self._handle, None
             if handle is not None:

@@ -114,7 +114,8 @@ private:
     lt::io_context network_;
     boost::asio::executor_work_guard<lt::io_context::executor_type> work_;
     boost::asio::steady_timer timer_;
-    UploadTurns turns_;
+    BandwidthTurns upload_turns_;
+    BandwidthTurns download_turns_;
     ResponderHost host_;
     std::mutex swarms_mutex_;  // join() runs on its callers' threads
     std::map<InfoHash, lt::torrent_handle> swarms_;
