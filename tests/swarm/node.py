@@ -218,6 +218,12 @@ class Target:
     def data(self) -> bytes:
         return self.path.read_bytes()
 
+    def place(self, first: int, end: int) -> None:
+        """As the CDN path does: chunks proved elsewhere are written in place, and then told of."""
+        start, stop = (self.content.manifest.offset(at) for at in (first, end))
+        os.pwrite(self.fd, self.content.data[start:stop], start)
+        self.file.wrote(first, end - first)
+
     def holds(self, first: int, end: int) -> bool:
         """Whether these chunks are in place."""
         start, stop = (self.content.manifest.offset(at) for at in (first, end))

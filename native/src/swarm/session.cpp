@@ -60,10 +60,11 @@ private:
 Session::Session(zest_session_config const &config)
     : work_(boost::asio::make_work_guard(network_)),
       timer_(network_),
-      turns_(network_),
+      upload_turns_(network_),
+      download_turns_(network_),
       host_{store_,
             readers_,
-            turns_,
+            upload_turns_,
             updates_,
             [this](std::function<void()> f) { post(std::move(f)); },
             [this](Link const &link) { return link.gave_ms >= 0 && now_ms() - link.gave_ms < remembered_gift_ms; },
@@ -125,7 +126,7 @@ Session::Session(zest_session_config const &config)
         thread_.join();
         throw;
     }
-    post([this, cap = config.max_up_bytes_s] { turns_.set_cap(cap); });
+    post([this, cap = config.max_up_bytes_s] { upload_turns_.set_cap(cap); });
     post([this] { tick(); });
 }
 
@@ -133,7 +134,8 @@ Session::~Session() {
     closing_ = true;
     post([this] {
         timer_.cancel();
-        turns_.stop();
+        upload_turns_.stop();
+        download_turns_.stop();
     });
     {
         auto const end = session_->abort();
@@ -181,7 +183,7 @@ std::uint16_t Session::listen(zest_session_config const &config) {
 }
 
 void Session::set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s) {
-    post([this, up_bytes_s] { turns_.set_cap(up_bytes_s); });
+    post([this, up_bytes_s] { upload_turns_.set_cap(up_bytes_s); });
     lt::settings_pack pack;
     set_download_cap(pack, down_bytes_s);
     session_->apply_settings(std::move(pack));

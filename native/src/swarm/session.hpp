@@ -118,7 +118,8 @@ private:
     lt::io_context network_;
     boost::asio::executor_work_guard<lt::io_context::executor_type> work_;
     boost::asio::steady_timer timer_;
-    UploadTurns turns_;
+    BandwidthTurns upload_turns_;
+    BandwidthTurns download_turns_;
     ResponderHost host_;
     std::shared_ptr<Swarms> swarms_;
     Discovery discovery_;
