@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize bench bench-xet oracle fuzz-python hub-versions clean
+.PHONY: help build test demo lint format fuzz sanitize bench bench-xet oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,6 +32,7 @@ help:
 	@echo "make fuzz               libFuzzer and atheris on every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make sanitize           the native tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make oracle             compare chunks, hashes and downloads with the JavaScript clients"
+	@echo "make interop            the programs zest 0.4.2, aria2 and transmission as peers; needs root"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
@@ -137,6 +138,16 @@ sanitize: build
 oracle: build .make/oracle
 	cp tests/oracle/oracle.mjs build/oracle/
 	$(PY) tests/oracle/compare.py build/oracle
+
+# Peers that others have written, in a network of their own.
+INTEROP_PACKAGES := aria2 transmission-cli iproute2
+.make/interop: Makefile | .make/venv
+	$(LOCKED) .ci/system-packages $(INTEROP_PACKAGES)
+	$(PY) -m pip install -q --target build/interop --upgrade --no-deps zest-transfer==0.4.2
+	@touch $@
+
+interop: build .make/interop
+	tests/private-network $(PY) -m pytest -q -s tests/interop $(PYTEST_ARGS)
 
 bench-xet: build
 	$(PY) tests/bench/xet.py
