@@ -65,7 +65,7 @@ class Hub:
         self.cdn_address = options.cdn_listen
 
     def base_url(self, request: Request) -> str:
-        """The address under which this client reached us, so that names, tunnels and TLS in front of us keep working."""
+        """The address under which this client reached us, so that names, tunnels and proxies with TLS keep working."""
         host = request.headers.get("host", "")
         scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else "http"
         return f"{scheme}://" + (host if _HOST.fullmatch(host) else join_host(*self.address))
