@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize bench bench-xet oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz sanitize bench bench-xet bench-swarm oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,7 @@ help:
 	@echo "make interop            the programs zest 0.4.2, aria2 and transmission as peers; needs root"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
+	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
 	@echo "make clean              remove everything that was built, also $(VENV)"
 
@@ -157,6 +158,15 @@ bench: build
 	$(PY) tests/bench/downloads.py
 	$(PY) tests/bench/startup.py
 	$(PY) tests/bench/hub.py
+
+# Figures of the swarm between hosts of a network of its own. BENCH_ARGS: see tests/bench/swarm/__main__.py.
+BENCH_ARGS ?=
+.make/bench-swarm: Makefile | .make/lock
+	$(LOCKED) .ci/system-packages iproute2 opentracker
+	@touch $@
+
+bench-swarm: build .make/bench-swarm
+	PYTHONPATH=tests:tests/bench tests/private-network $(PY) tests/bench/swarm $(BENCH_ARGS)
 
 # A download with each huggingface_hub that is supported, in environments of their own.
 hub-versions: build
