@@ -35,6 +35,17 @@ class Kind(enum.IntEnum):
     XORB = 2
 
 
+class Source(enum.IntEnum):
+    """How a peer was found."""
+
+    GIVEN = 1
+    INCOMING = 2
+    LSD = 3
+    TRACKER = 4
+    DHT = 5
+    PEX = 6
+
+
 class Outcome(enum.IntEnum):
     """How a question or a piece ended."""
 
@@ -51,7 +62,7 @@ class Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerConnected:
-    """An outgoing TCP connection stands; the handshakes follow."""
+    """The TCP connection of a dial stands; the handshakes follow."""
 
     peer: int
     token: int
@@ -69,7 +80,7 @@ class PeerReady:
 
 @dataclass(frozen=True, slots=True)
 class PeerGone:
-    """A connection ended, or a dial failed."""
+    """A connection that was ready ended, or a dial failed."""
 
     peer: int
     token: int
@@ -93,6 +104,16 @@ class HaveAnswer:
     token: int
     outcome: Outcome
     chunks: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HaveMore:
+    """The peer of a HaveAnswer holds these ranges as well, or (``gone``) not even what it said: nothing more comes."""
+
+    peer: int
+    token: int
+    gone: bool
     ranges: tuple[tuple[int, int], ...]
 
 
@@ -126,7 +147,9 @@ class ShareLost:
     path: str
 
 
-Event = PeerConnected | PeerReady | PeerGone | PeerBanned | HaveAnswer | ManifestAnswer | PieceEnd | ShareLost
+Event = (
+    PeerConnected | PeerReady | PeerGone | PeerBanned | HaveAnswer | HaveMore | ManifestAnswer | PieceEnd | ShareLost
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +167,17 @@ class PeerInfo:
     bytes_up: int
     requests_out: int
     requests_in: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerInfo:
+    """A tracker by its last answer. ``working``: None before the first; ``message``: what failed; ``peers``: it named."""
+
+    url: str
+    working: bool | None
+    message: str
+    peers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +209,30 @@ class SessionStats:
     files_shared: int
     xorbs_shared: int
     bans: int
+    dht_nodes: int
+    """In our routing tables."""
+    swarms_joined: int
+    swarms_loaded: int
+    """Torrents, also for those who came by themselves."""
+    dials_open: int
+    """Of peers that were found, not ready yet."""
 
 
 class WritableFile:
-    """A file that peers' chunks are written to, with its proved manifest. Close it before anyone else uses the file."""
+    """A file, or a run of its chunks, that peers' chunks are written to, with its proved manifest.
 
-    def __init__(self, fd: int, manifest: Manifest) -> None:
-        """``fd`` is duplicated. Raises StorageError when that fails."""
+    What is written can be offered meanwhile (`Session.share_transfer`). Close it before anyone else uses the file.
+    """
+
+    def __init__(self, fd: int, manifest: Manifest, offset_bytes: int = 0) -> None:
+        """``fd`` is duplicated; the manifest's first chunk lies at ``offset_bytes``.
+
+        Raises StorageError when that fails.
+        """
         self._lock = threading.Lock()
+        hashes = ffi.from_buffer("uint8_t[]", manifest.hashes)
         self._handle: Any = lib.zest_transfer_open(
-            fd, len(manifest), ffi.from_buffer("uint8_t[]", manifest.hashes), _u32_list(manifest.lengths)
+            fd, offset_bytes, len(manifest), hashes, _u32_list(manifest.lengths)
         )
         if self._handle == ffi.NULL:
             raise StorageError(f"cannot prepare the file for writing: {os.strerror(ffi.errno)}")
@@ -197,8 +245,17 @@ class WritableFile:
                 raise SwarmError("the file is closed already")
             yield self._handle
 
+    def wrote(self, first: int, count: int) -> None:
+        """Somebody else has proved these chunks and written them in place; peers may have them.
+
+        Raises SwarmError when the file has no such chunks or is closed.
+        """
+        with self.opened() as transfer:
+            if lib.zest_transfer_wrote(transfer, first, count) != 0:
+                raise SwarmError(f"the file has no chunks {first} to {first + count}")
+
     def close(self) -> None:
-        """When this returns nothing is written any more. Pieces still asked for end as cancelled."""
+        """When this returns nothing is written any more, nor read for peers. Pieces still asked for end as cancelled."""
         with self._lock:
             handle, self._handle = self._handle, None
             if handle is not None:
@@ -218,10 +275,23 @@ class Session:
         connect_timeout_s: float = 5.0,
         max_up_bytes_s: int | None = None,
         max_down_bytes_s: int | None = None,
+        lsd: bool = False,
+        trackers: Sequence[str] = (),
+        dht: bool = False,
+        dht_bootstrap: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """``node_id``: 20 bytes. Raises SwarmError when the port cannot be bound."""
+        """``node_id``: 20 bytes. ``listen_host``: a numeric address; "" is every one, of IPv4 and of IPv6.
+
+        ``lsd``, ``trackers`` (URLs) and ``dht`` are used from the first `join` on. ``dht_bootstrap``: where the DHT is
+        entered, instead of libtorrent's node; if all of them are numeric addresses of this machine or of private
+        networks, the rules that keep such addresses out of the DHT are off.
+
+        Raises SwarmError when the port cannot be bound.
+        """
         if len(node_id) != 20:
             raise SwarmError("a node id has 20 bytes")
+        if any(not url or "\n" in url or "\0" in url for url in (*trackers, *(host for host, _ in dht_bootstrap))):
+            raise SwarmError("a tracker or a node of the DHT that is no address")
         host = ffi.new("char[]", listen_host.encode())
         config = ffi.new("zest_session_config *")
         config.listen_host = host
@@ -231,6 +301,12 @@ class Session:
         config.max_up_bytes_s = max_up_bytes_s or 0
         config.max_down_bytes_s = max_down_bytes_s or 0
         config.node_id = node_id
+        config.lsd = lsd
+        config.dht = dht
+        urls = ffi.new("char[]", "\n".join(trackers).encode())
+        config.trackers = urls
+        nodes = ffi.new("char[]", "\n".join(f"{_bracketed(host)}:{port}" for host, port in dht_bootstrap).encode())
+        config.dht_bootstrap = nodes
         error = ffi.new("char[]", 256)
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -305,10 +381,12 @@ class Session:
             lengths.frombytes(payload[32 * count :])
             part = Manifest(bytes(payload[: 32 * count]), lengths)
             return ManifestAnswer(peer, token, Outcome(event.status), event.count, event.first, part)
-        if kind == lib.ZEST_EVENT_HAVE:
+        if kind in (lib.ZEST_EVENT_HAVE, lib.ZEST_EVENT_HAVE_MORE):
             numbers = array("I")
             numbers.frombytes(payload)
             ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+            if kind == lib.ZEST_EVENT_HAVE_MORE:
+                return HaveMore(peer, token, event.status != lib.ZEST_OUTCOME_OK, ranges)
             return HaveAnswer(peer, token, Outcome(event.status), event.count, ranges)
         text = bytes(payload).decode("utf-8", "surrogateescape")
         if kind == lib.ZEST_EVENT_PEER_READY:
@@ -336,15 +414,40 @@ class Session:
         if result != 0:
             raise SwarmError(f"not an address that can be connected to: {host}:{port}")
 
+    def join(self, kind: Kind, hash_: XetHash, *, announce: bool) -> None:
+        """Looks for peers that know an object, and with ``announce`` is found by others.
+
+        Files: by LSD, trackers and the DHT; xorbs: in the DHT alone. On the LAN and at trackers to look is to be seen.
+        Peers are dialled as they are found: PeerReady with token 0. Joining again changes ``announce``.
+        """
+        with self._open() as session:
+            lib.zest_session_join(session, int(kind), _hash(hash_), announce)
+
+    def leave(self, kind: Kind, hash_: XetHash) -> None:
+        """Ends what `join` began. Connections stay."""
+        with self._open() as session:
+            lib.zest_session_leave(session, int(kind), _hash(hash_))
+
     def ban(self, peer: int, reason: str) -> None:
         """Disconnects a peer for the rest of the session."""
         with self._open() as session:
             lib.zest_session_ban(session, peer, reason.encode())
 
-    def ask_have(self, token: int, peer: int, kind: Kind, hash_: XetHash, timeout_s: float) -> None:
-        """Answered by HaveAnswer, always."""
+    def ask_have(
+        self, token: int, peer: int, kind: Kind, hash_: XetHash, timeout_s: float, *, updates: bool = False
+    ) -> None:
+        """Answered by HaveAnswer, always.
+
+        With ``updates``, and if the answer is OK, HaveMore with this token follows whenever the peer holds more.
+        """
+        timeout_ms = int(timeout_s * 1000)
         with self._open() as session:
-            lib.zest_session_ask_have(session, token, peer, int(kind), _hash(hash_), int(timeout_s * 1000))
+            lib.zest_session_ask_have(session, token, peer, int(kind), _hash(hash_), updates, timeout_ms)
+
+    def forget_have(self, token: int, peer: int) -> None:
+        """No more HaveMore for this question, but for what has happened already."""
+        with self._open() as session:
+            lib.zest_session_forget_have(session, peer, token)
 
     def ask_manifest(
         self, token: int, peer: int, kind: Kind, hash_: XetHash, first: int, count: int, timeout_s: float
@@ -403,11 +506,7 @@ class Session:
 
         Raises SwarmError when manifest, terms and size disagree.
         """
-        native_terms = ffi.new("zest_term[]", max(1, len(terms)))
-        for slot, term in zip(native_terms, terms, strict=False):
-            slot.xorb = term.xorb
-            slot.start = term.start
-            slot.end = term.end
+        native_terms = _term_list(terms)
         hashes = ffi.from_buffer("uint8_t[]", manifest.hashes)
         lengths = _u32_list(manifest.lengths)
         with self._open() as session:
@@ -431,6 +530,32 @@ class Session:
         with self._open() as session:
             lib.zest_session_unshare(session, os.fsencode(path), _hash(file_hash))
 
+    def share_transfer(self, file: WritableFile, file_hash: XetHash | None, terms: Sequence[Term]) -> None:
+        """Offers what is held of a file that is being written, and what comes, until it is closed.
+
+        ``file_hash`` None: it is a run of a file, of which only the xorbs that ``terms`` name are offered. What is
+        offered by `share` under the same hash afterwards takes over.
+
+        Raises SwarmError when the terms do not add up to its chunks, or it cannot be read or is closed.
+        """
+        native_hash = ffi.NULL if file_hash is None else ffi.from_buffer("uint8_t[]", _hash(file_hash))
+        with self._open() as session, file.opened() as transfer:
+            result = lib.zest_session_share_transfer(
+                session, transfer, native_hash, len(terms), _term_list(terms)
+            )
+        if result != 0:
+            raise SwarmError("the file that is being written cannot be offered: no reading, or terms that do not fit")
+
+    def unshare_transfer(self, file: WritableFile) -> None:
+        """Stops offering a file that is being written. One that is closed is not offered anyway."""
+        with self._open() as session, contextlib.suppress(SwarmError), file.opened() as transfer:
+            lib.zest_session_unshare_transfer(session, transfer)
+
+    def set_caps(self, max_up_bytes_s: int | None, max_down_bytes_s: int | None) -> None:
+        """Caps on what peers are sent and on what comes from them; None: none."""
+        with self._open() as session:
+            lib.zest_session_set_caps(session, max_up_bytes_s or 0, max_down_bytes_s or 0)
+
     def peers(self) -> list[PeerInfo]:
         """All connections, also those that are not ready."""
         infos = self._listing("zest_peer_info[]", lib.zest_session_peers)
@@ -447,6 +572,7 @@ class Session:
                 bytes_up=info.bytes_up,
                 requests_out=info.requests_out,
                 requests_in=info.requests_in,
+                source=Source(info.source),
             )
             for info in infos
         ]
@@ -455,6 +581,12 @@ class Session:
         """Who was banned in this session, and why."""
         infos = self._listing("zest_ban_info[]", lib.zest_session_bans)
         return [BanInfo(_text(info.address), _node_text(info.node_id), _text(info.reason)) for info in infos]
+
+    def trackers(self) -> list[TrackerInfo]:
+        """The trackers as they were given."""
+        states = {lib.ZEST_TRACKER_UNTRIED: None, lib.ZEST_TRACKER_WORKING: True, lib.ZEST_TRACKER_FAILING: False}
+        infos = self._listing("zest_tracker_info[]", lib.zest_session_trackers)
+        return [TrackerInfo(_text(info.url), states[info.state], _text(info.message), info.peers) for info in infos]
 
     def shares(self) -> list[ShareInfo]:
         """The offered files that somebody has taken from."""
@@ -474,6 +606,10 @@ class Session:
             out.files_shared,
             out.xorbs_shared,
             out.bans,
+            out.dht_nodes,
+            out.swarms_joined,
+            out.swarms_loaded,
+            out.dials_open,
         )
 
     def _listing(self, type_: str, call: Any) -> Iterator[Any]:
@@ -494,6 +630,19 @@ def _hash(value: bytes) -> bytes:
     if len(value) != 32:
         raise SwarmError(f"a hash of {len(value)} bytes instead of 32")
     return value
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _term_list(terms: Sequence[Term]) -> Any:
+    native = ffi.new("zest_term[]", max(1, len(terms)))
+    for slot, term in zip(native, terms, strict=False):
+        slot.xorb = term.xorb
+        slot.start = term.start
+        slot.end = term.end
+    return native
 
 
 def _u32_list(values: array[int]) -> Any:
