@@ -28,7 +28,7 @@ from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.sources.base import (
     CdnEnded,
@@ -283,7 +283,7 @@ class FileDownload:
         if self._peers is not None and transfer.plan.terms:
             self._peers.try_xorb_swarm(transfer.plan.terms[0].xorb)
         for action in transfer.actions(now_s, waiting):
-            if isinstance(action, AskPeer):
+            if isinstance(action, AskPeer | CancelPeer):
                 assert self._peers is not None
                 self._peers.start(action)
             else:

@@ -27,7 +27,7 @@ from zest_hf.core.ids import XetHash, xorb_info_hash
 from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import MAX_TERMS
-from zest_hf.core.transfer import AskPeer, PeerTrouble
+from zest_hf.core.transfer import AskPeer, CancelPeer, PeerTrouble
 from zest_hf.errors import ProofError, SwarmError
 from zest_hf.sources.base import ManifestProved, PeerEnded, PeerHolds, PeerLeft, Reporter, WriteFailed
 from zest_hf.swarm import Listener, Swarm
@@ -139,8 +139,10 @@ class PeerSource:
             self._xorb_swarm_tried = True
             self._swarm.dial_xorb_swarm(xorb_info_hash(xorb))
 
-    def start(self, action: AskPeer) -> None:
+    def start(self, action: AskPeer | CancelPeer) -> None:
         """Asks a peer for a piece."""
+        if isinstance(action, CancelPeer):
+            return
         assert self._manifest is not None
         if self._file is None:
             self._file = WritableFile(self._fd, self._manifest)
