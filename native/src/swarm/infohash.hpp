@@ -9,8 +9,6 @@
 
 namespace zest {
 
-using InfoHash = std::array<std::uint8_t, 20>;
-
 inline InfoHash tagged_info_hash(std::string_view tag, Hash const *hash) {
     lt::hasher sha1;
     sha1.update(tag.data(), static_cast<int>(tag.size()));
@@ -23,6 +21,9 @@ inline InfoHash tagged_info_hash(std::string_view tag, Hash const *hash) {
 
 inline InfoHash xorb_info_hash(Hash const &xorb) { return tagged_info_hash("zest-xet-v1:", &xorb); }
 inline InfoHash file_info_hash(Hash const &file) { return tagged_info_hash("zest-hf-file-v1:", &file); }
+inline InfoHash object_info_hash(Kind kind, Hash const &hash) {
+    return kind == Kind::file ? file_info_hash(hash) : xorb_info_hash(hash);
+}
 // Where peers that were given by hand meet: it says nothing of what either of them holds.
 inline InfoHash node_info_hash() { return tagged_info_hash("zest-hf-node-v1", nullptr); }
 

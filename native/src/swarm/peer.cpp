@@ -1,8 +1,11 @@
 #include "peer.hpp"
 
+#include <openssl/rand.h>
+
 #include <algorithm>
 #include <libtorrent/bdecode.hpp>
 #include <libtorrent/entry.hpp>
+#include <stdexcept>
 
 #include "session.hpp"
 
@@ -41,14 +44,17 @@ Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoH
       responder(std::make_shared<Responder>(link, session.responder_host())),
       session_(session) {
     link.since_ms = session.now_ms();
+    link.here.node_id = session.node_id();
+    if (RAND_bytes(link.here.nonce.data(), static_cast<int>(link.here.nonce.size())) != 1)
+        throw std::runtime_error("the system gives no random numbers");
 }
 
 void Peer::add_handshake(lt::entry &handshake) {
     auto &ids = handshake["m"];
     ids[wire::xet_extension_name] = wire::xet_extension_id;
     ids[wire::zest_extension_name] = wire::zest_extension_id;
-    auto const &node_id = session_.node_id();
-    handshake["zh"] = std::string(node_id.begin(), node_id.end());
+    handshake["zh"] = std::string(link.here.node_id.begin(), link.here.node_id.end());
+    handshake["zn"] = std::string(link.here.nonce.begin(), link.here.nonce.end());
 }
 
 void Peer::on_connected() {
@@ -75,6 +81,8 @@ bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
     }
     if (auto const id = handshake.dict_find_string("zh"); id && id.string_length() == 20)
         std::copy_n(id.string_ptr(), 20, link.node_id.begin());
+    if (auto const nonce = handshake.dict_find_string("zn"); nonce && nonce.string_length() == 32)
+        std::copy_n(nonce.string_ptr(), 32, link.nonce.begin());
     if (auto const client = handshake.dict_find_string("v")) link.client = printable(client.string_value());
     if (link.speaks() == 0)
         link.disconnect("speaks neither ut_xet nor zest_hf1");
@@ -136,6 +144,8 @@ Verdict Peer::handle_zest(Bytes bytes) {
                           [&](wire::ManifestPart const &m) { return requester.on(m); },
                           [&](wire::RangeData const &m) { return requester.on(m, session_.now_ms()); },
                           [&](wire::RangeEnd const &m) { return requester.on(m); },
+                          [&](wire::HaveUpdate const &m) { return requester.on(m); },
+                          [&](wire::Peers const &) { return Verdict::fine; },
                       },
                       *message);
 }

@@ -38,6 +38,7 @@ public:
     // What a message means for the connection.
     enum class Verdict { fine, violation, liar };
     Verdict on(wire::Have const &message);
+    Verdict on(wire::HaveUpdate const &message);
     Verdict on(wire::ManifestPart const &message);
     Verdict on(wire::RangeData const &message, std::int64_t now_ms);
     Verdict on(wire::RangeEnd const &message);
@@ -59,6 +60,8 @@ private:
     struct Question {  // a have or a manifest
         std::uint64_t token;
         std::uint32_t event_type;
+        Kind kind;
+        Hash hash;
         std::uint32_t first;  // of a manifest
         std::uint32_t count;
         std::int64_t deadline_ms;
