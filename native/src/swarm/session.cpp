@@ -27,7 +27,11 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds tick_interval{50};
+// Who waits for more of something is told that often.
+constexpr std::uint32_t update_ticks = 2;
 constexpr unsigned reader_threads = 2;
+// For how long it counts that a peer gave something.
+constexpr std::int64_t remembered_gift_ms = 60'000;
 constexpr std::size_t max_bans = 4096;
 constexpr std::size_t max_left = 1024;
 // Two nodes that dial each other do so at about the same time. A connection that is older is in use.
@@ -77,6 +81,11 @@ std::string bracketed(std::string const &host) {
     return host.find(':') != std::string::npos && host.front() != '[' ? "[" + host + "]" : host;
 }
 
+// Of what comes libtorrent knows best; what is sent is capped where it is decided who gets it (UploadScheduler).
+void set_download_cap(lt::settings_pack &pack, std::uint64_t bytes_s) {
+    pack.set_int(lt::settings_pack::download_rate_limit, static_cast<int>(std::min<std::uint64_t>(bytes_s, INT32_MAX)));
+}
+
 lt::settings_pack settings_for(zest_session_config const &config) {
     lt::settings_pack pack;
     using sp = lt::settings_pack;
@@ -116,9 +125,7 @@ lt::settings_pack settings_for(zest_session_config const &config) {
     pack.set_int(sp::min_reconnect_time, 1);
     pack.set_int(sp::max_failcount, 31);
     pack.set_int(sp::max_peer_recv_buffer_size, 4 * 1024 * 1024);
-    auto const limit = [](std::uint64_t value) { return static_cast<int>(std::min<std::uint64_t>(value, INT32_MAX)); };
-    pack.set_int(sp::upload_rate_limit, limit(config.max_up_bytes_s));
-    pack.set_int(sp::download_rate_limit, limit(config.max_down_bytes_s));
+    set_download_cap(pack, config.max_down_bytes_s);
     return pack;
 }
 
@@ -176,15 +183,22 @@ private:
 };
 
 Session::Session(zest_session_config const &config)
-    : host_{store_, readers_, [this](std::function<void()> f) { post(std::move(f)); },
+    : work_(boost::asio::make_work_guard(network_)),
+      timer_(network_),
+      turns_(network_),
+      host_{store_,
+            readers_,
+            turns_,
+            updates_,
+            [this](std::function<void()> f) { post(std::move(f)); },
+            [this](Link const &link) { return link.gave_ms >= 0 && now_ms() - link.gave_ms < remembered_gift_ms; },
             [this](SharedFilePtr const &file) {
-                if (!store_.remove(file)) return;
+                // That a transfer was closed is no news to anybody here.
+                if (!store_.remove(file) || file->transfer) return;
                 zest_event event{};
                 event.type = ZEST_EVENT_SHARE_LOST;
                 events_.push(event, file->path);
-            }},
-      work_(boost::asio::make_work_guard(network_)),
-      timer_(network_) {
+            }} {
     std::copy_n(config.node_id, node_id_.size(), node_id_.begin());
     // Time for a connection and BitTorrent's handshake, and as much again for the extensions'.
     handshake_ms_ = 2 * std::int64_t{config.connect_timeout_ms};
@@ -223,12 +237,16 @@ Session::Session(zest_session_config const &config)
         thread_.join();
         throw;
     }
+    post([this, cap = config.max_up_bytes_s] { turns_.set_cap(cap); });
     post([this] { tick(); });
 }
 
 Session::~Session() {
     closing_ = true;
-    post([this] { timer_.cancel(); });
+    post([this] {
+        timer_.cancel();
+        turns_.stop();
+    });
     {
         auto const end = session_->abort();
         session_.reset();
@@ -276,6 +294,13 @@ std::uint16_t Session::listen(zest_session_config const &config) {
     throw std::runtime_error("cannot listen on " + host.to_string() + ", port " + std::to_string(wanted) + ": " + why);
 }
 
+void Session::set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s) {
+    post([this, up_bytes_s] { turns_.set_cap(up_bytes_s); });
+    lt::settings_pack pack;
+    set_download_cap(pack, down_bytes_s);
+    session_->apply_settings(std::move(pack));
+}
+
 void Session::post(std::function<void()> f) { boost::asio::post(network_, std::move(f)); }
 
 std::int64_t Session::now_ms() const {
@@ -300,7 +325,8 @@ void Session::tick() {
         if (late) dial_ended(at->second.token, "could not be dialled");
         at = late ? dials_.erase(at) : std::next(at);
     }
-    if (++ticks_ % 100 == 0) readers_.submit([this] { readers_.files.close_idle(); });
+    if (++ticks_ % update_ticks == 0) updates_.tick();
+    if (ticks_ % 100 == 0) readers_.submit([this] { readers_.files.close_idle(); });
     timer_.expires_after(tick_interval);
     timer_.async_wait([this](boost::system::error_code const &error) {
         if (!error) tick();

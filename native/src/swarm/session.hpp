@@ -57,6 +57,8 @@ public:
     // From any thread.
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
     void ban(std::uint32_t peer, std::string reason);
+    // Bytes per second; 0: no cap.
+    void set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s);
     // Run f with the peer on the network thread; when it is gone, `otherwise`.
     void with_peer(std::uint32_t peer, std::function<void(Peer &)> f, std::function<void()> otherwise);
     std::vector<zest_peer_info> peers();
@@ -91,7 +93,7 @@ private:
     Events events_;
     Store store_;
     ReaderPool readers_;
-    ResponderHost host_;
+    HaveUpdates updates_{store_};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
     struct Dial {
         std::uint64_t token;
@@ -112,6 +114,8 @@ private:
     lt::io_context network_;
     boost::asio::executor_work_guard<lt::io_context::executor_type> work_;
     boost::asio::steady_timer timer_;
+    UploadTurns turns_;
+    ResponderHost host_;
     std::mutex swarms_mutex_;  // join() runs on its callers' threads
     std::map<InfoHash, lt::torrent_handle> swarms_;
     std::unique_ptr<lt::session> session_;
