@@ -36,12 +36,15 @@ from zest_hf.sources.base import (
     ManifestProved,
     PeerEnded,
     PeerHolds,
+    PeerHoldsMore,
+    PeerLacks,
     PeerLeft,
     Report,
-    WriteFailed,
+    XorbProved,
 )
 from zest_hf.sources.cdn import RETRY, CdnSource, Workers
 from zest_hf.sources.peer import PeerSource
+from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.download")
@@ -86,6 +89,8 @@ class DownloadResult:
     bytes_local: int
     bytes_peer: int
     bytes_cdn: int
+    offer: Target | None = None
+    """What others are given of it until it is offered where it stays: then its `end` is to be called."""
 
 
 class Progress(Protocol):
@@ -108,8 +113,13 @@ class FileDownload:
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
+        share: bool = False,
     ) -> None:
-        """``swarm`` starts it if need be, and is None where there is nobody to ask."""
+        """``swarm`` starts it if need be, and is None where there is nobody to ask.
+
+        ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
+        """
+        self._share = share
         self._request = request
         self._retry = retry
         self._interrupted = interrupted
@@ -148,6 +158,7 @@ class FileDownload:
             manifest = self._loop(progress, fd, stack)
             transfer = self._transfer
             assert transfer is not None
+            offer = self._peers.finish() if self._peers is not None else None
             os.ftruncate(fd, manifest.size_bytes)
         counts = transfer.counts
         progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes())
@@ -159,6 +170,7 @@ class FileDownload:
             counts.local,
             counts.peer,
             counts.cdn,
+            offer,
         )
 
     def abort(self, error: Exception) -> None:
@@ -194,6 +206,7 @@ class FileDownload:
             report=self._reports.append,
             manifest=self._known_manifest(),
             size_bytes=self._request.size_bytes,
+            share=self._share,
         )
 
     def _loop(self, progress: Progress, fd: int, stack: contextlib.ExitStack) -> Manifest:
@@ -207,13 +220,15 @@ class FileDownload:
                     raise item
                 if isinstance(item, Reconstruction):
                     self._begin(item)
-                elif isinstance(item, _REPORTS):
+                elif isinstance(item, Report):
                     self._reports.append(item)
                 elif isinstance(item, _Permission):
                     self._permission_until_s = None
                     if item.swarm is not None:
                         self._peers = self._meet_peers(item.swarm, fd)
                         stack.callback(self._peers.close)
+                        if self._transfer is not None:
+                            self._peers.begin(self._transfer)
                 elif self._peers is not None:
                     self._peers.handle(item)
             # A peer may answer before the CAS does.
@@ -249,7 +264,11 @@ class FileDownload:
         wanted = self._request.size_bytes
         if plan.offset_into_first_range or (wanted is not None and plan.size_bytes != wanted):
             raise ReconstructionError(f"reconstruction: {plan.size_bytes} bytes for a file of {wanted}")
-        self._transfer = Transfer(plan_file(plan), self._request.file_hash, self._settings)
+        # Who downloads the same file at the same time should begin elsewhere.
+        seed = int.from_bytes(os.urandom(8), "big")
+        self._transfer = Transfer(plan_file(plan), self._request.file_hash, self._settings, seed)
+        if self._peers is not None:
+            self._peers.begin(self._transfer)
         manifest = self._known_manifest()
         if manifest is not None:
             self._transfer.manifest_proved(manifest)
@@ -268,6 +287,12 @@ class FileDownload:
             transfer.manifest_proved(report.manifest)
         elif isinstance(report, PeerHolds):
             transfer.peer_holds(report.peer, report.ranges)
+        elif isinstance(report, PeerHoldsMore):
+            transfer.peer_holds_more(report.peer, report.ranges, report.xorb)
+        elif isinstance(report, PeerLacks):
+            transfer.peer_lacks(report.peer, report.ranges, report.xorb)
+        elif isinstance(report, XorbProved):
+            transfer.xorb_proved(report.xorb, report.manifest)
         elif isinstance(report, PeerLeft):
             transfer.peer_gone(report.peer)
         else:
@@ -277,11 +302,13 @@ class FileDownload:
         transfer, now_s = self._transfer, time.monotonic()
         assert transfer is not None and self._cdn is not None
         if self._peers is not None:
+            self._peers.step(now_s)
+            # What it found out at once counts already.
+            while self._reports:
+                self._take(self._reports.popleft())
             waiting = self._peers.waiting(now_s)
         else:
             waiting = self._permission_until_s is not None and now_s < self._permission_until_s
-        if self._peers is not None and transfer.plan.terms:
-            self._peers.try_xorb_swarm(transfer.plan.terms[0].xorb)
         for action in transfer.actions(now_s, waiting):
             if isinstance(action, AskPeer | CancelPeer):
                 assert self._peers is not None
@@ -308,4 +335,3 @@ class _Permission:
 
 
 _Arrival = Report | Event | Reconstruction | Exception | _Permission
-_REPORTS = (ManifestProved, PeerHolds, PeerLeft, PeerEnded, CdnEnded, CdnFailed, WriteFailed)

@@ -11,13 +11,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zest_hf._native.session import (
     BanInfo,
     Event,
     HaveAnswer,
+    HaveMore,
     Kind,
     ManifestAnswer,
     PeerBanned,
@@ -35,6 +36,7 @@ from zest_hf._native.session import (
 from zest_hf.config import Settings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.policy import PolicySettings
+from zest_hf.core.reconstruction import Term
 from zest_hf.errors import SwarmError
 from zest_hf.index import IndexedFile
 
@@ -88,6 +90,7 @@ class Swarm:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._waiting: dict[int, Listener] = {}
+        self._told: dict[int, tuple[Listener, int]] = {}
         self._tokens = itertools.count(1)
         self._dials = [_Dial(host, port, next(self._tokens)) for host, port in settings.peers]
         self._ready: dict[int, PeerReady] = {}
@@ -183,12 +186,50 @@ class Swarm:
         with self._lock:
             self._listeners.remove(listener)
             self._waiting = {token: who for token, who in self._waiting.items() if who is not listener}
+            told = [(token, peer) for token, (who, peer) in self._told.items() if who is listener]
+        for token, peer in told:
+            self.forget_have(token, peer)
 
-    def ask_have(self, listener: Listener, peer: int, kind: Kind, hash_: XetHash, timeout_s: float) -> int:
-        """The token of the HaveAnswer that will come."""
+    def ask_have(
+        self,
+        listener: Listener,
+        peer: int,
+        kind: Kind,
+        hash_: XetHash,
+        timeout_s: float,
+        *,
+        updates: bool = False,
+    ) -> int:
+        """The token of the HaveAnswer that will come; with ``updates`` of every HaveMore after it, too."""
         token = self._expect(listener)
-        self._session.ask_have(token, peer, kind, hash_, timeout_s)
+        if updates:
+            with self._lock:
+                self._told[token] = listener, peer
+        self._session.ask_have(token, peer, kind, hash_, timeout_s, updates=updates)
         return token
+
+    def forget_have(self, token: int, peer: int) -> None:
+        """Ends the HaveMore of a question."""
+        with self._lock:
+            if self._told.pop(token, None) is None:
+                return
+        self._session.forget_have(token, peer)
+
+    def join_file(self, file_hash: XetHash) -> None:
+        """Looks for peers of a file until `leave_file`."""
+
+    def leave_file(self, file_hash: XetHash) -> None: ...
+
+    def look_for_xorb(self, xorb: XetHash) -> None:
+        """Looks for who holds a xorb, perhaps as a part of another file."""
+
+    def discovering(self, now_s: float) -> bool:
+        """Whether a peer that was not given may turn up any moment."""
+        return False
+
+    def cancel_piece(self, peer: int, token: int) -> None:
+        """Its PieceEnd comes as ever."""
+        self._session.cancel_piece(peer, token)
 
     def ask_manifest(
         self,
@@ -244,6 +285,14 @@ class Swarm:
         """Stops offering it."""
         self._session.unshare(path, file_hash)
 
+    def share_transfer(self, file: WritableFile, file_hash: XetHash | None, terms: Sequence[Term]) -> None:
+        """Offers what is proved so far of a file in the making. ``file_hash`` None: only by its xorbs."""
+        self._session.share_transfer(file, file_hash, terms)
+
+    def unshare_transfer(self, file: WritableFile) -> None:
+        """Ends that."""
+        self._session.unshare_transfer(file)
+
     def peers(self) -> list[PeerInfo]:
         return self._session.peers()
 
@@ -274,6 +323,12 @@ class Swarm:
                 listener = self._waiting.pop(event.token, None)
             if listener is not None:
                 listener(event)
+            return
+        if isinstance(event, HaveMore):
+            with self._lock:
+                told = self._told.get(event.token)
+            if told is not None:
+                told[0](event)
             return
         if isinstance(event, ShareLost):
             log.info("%s has changed or is gone; it is not offered any more", event.path)
