@@ -40,6 +40,8 @@ public:
     void forget(std::uint32_t connection, std::uint32_t id);
     void forget(std::uint32_t connection);
 
+    // Nobody waits for anything.
+    bool idle() const noexcept { return watches_.empty(); }
     // Look at what has changed, and tell whom it concerns.
     void tick();
 
