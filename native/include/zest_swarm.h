@@ -193,6 +193,9 @@ zest_transfer *zest_transfer_open(int fd, uint64_t offset_bytes, uint32_t chunks
                                   const uint32_t *lengths);
 /* Chunks [first, first + count) were proved and written in place by the caller. 0; -1: there are no such chunks. */
 int zest_transfer_wrote(zest_transfer *transfer, uint32_t first, uint32_t count);
+/* When this returns nothing is written to the file any more; pieces still asked for end as cancelled when something of
+ * them comes. What is held is still offered. */
+void zest_transfer_seal(zest_transfer *transfer);
 /* When this returns nothing is written to the file any more, nor read from it; pieces still asked for end as
  * cancelled, and it is not offered any more. */
 void zest_transfer_close(zest_transfer *transfer);

@@ -254,6 +254,12 @@ class WritableFile:
             if lib.zest_transfer_wrote(transfer, first, count) != 0:
                 raise SwarmError(f"the file has no chunks {first} to {first + count}")
 
+    def seal(self) -> None:
+        """When this returns nothing is written any more; what is held is offered as before."""
+        with self._lock:
+            if self._handle is not None:
+                lib.zest_transfer_seal(self._handle)
+
     def close(self) -> None:
         """When this returns nothing is written, nor read for peers, any more. Pieces asked for end as cancelled."""
         with self._lock:

@@ -201,6 +201,8 @@ int zest_transfer_wrote(zest_transfer *transfer, uint32_t first, uint32_t count)
     }
 }
 
+void zest_transfer_seal(zest_transfer *transfer) { transfer->transfer->seal(); }
+
 void zest_transfer_close(zest_transfer *transfer) {
     if (!transfer) return;
     transfer->transfer->close();
