@@ -35,6 +35,17 @@ class Kind(enum.IntEnum):
     XORB = 2
 
 
+class Source(enum.IntEnum):
+    """How a peer was found."""
+
+    GIVEN = 1
+    INCOMING = 2
+    LSD = 3
+    TRACKER = 4
+    DHT = 5
+    PEX = 6
+
+
 class Outcome(enum.IntEnum):
     """How a question or a piece ended."""
 
@@ -51,7 +62,7 @@ class Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerConnected:
-    """An outgoing TCP connection stands; the handshakes follow."""
+    """The TCP connection of a dial stands; the handshakes follow."""
 
     peer: int
     token: int
@@ -69,7 +80,7 @@ class PeerReady:
 
 @dataclass(frozen=True, slots=True)
 class PeerGone:
-    """A connection ended, or a dial failed."""
+    """A connection that was ready ended, or a dial failed."""
 
     peer: int
     token: int
@@ -156,6 +167,17 @@ class PeerInfo:
     bytes_up: int
     requests_out: int
     requests_in: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerInfo:
+    """A tracker by its last answer. ``working``: None before the first; ``message``: what failed; ``peers``: it named."""
+
+    url: str
+    working: bool | None
+    message: str
+    peers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +209,13 @@ class SessionStats:
     files_shared: int
     xorbs_shared: int
     bans: int
+    dht_nodes: int
+    """In our routing tables."""
+    swarms_joined: int
+    swarms_loaded: int
+    """Torrents, also for those who came by themselves."""
+    dials_open: int
+    """Of peers that were found, not ready yet."""
 
 
 class WritableFile:
@@ -249,10 +278,23 @@ class Session:
         connect_timeout_s: float = 5.0,
         max_up_bytes_s: int | None = None,
         max_down_bytes_s: int | None = None,
+        lsd: bool = False,
+        trackers: Sequence[str] = (),
+        dht: bool = False,
+        dht_bootstrap: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """``node_id``: 20 bytes. Raises SwarmError when the port cannot be bound."""
+        """``node_id``: 20 bytes. ``listen_host``: a numeric address; "" is every one, of IPv4 and of IPv6.
+
+        ``lsd``, ``trackers`` (URLs) and ``dht`` are used from the first `join` on. ``dht_bootstrap``: where the DHT is
+        entered, instead of libtorrent's node; if all of them are numeric addresses of this machine or of private
+        networks, the rules that keep such addresses out of the DHT are off.
+
+        Raises SwarmError when the port cannot be bound.
+        """
         if len(node_id) != 20:
             raise SwarmError("a node id has 20 bytes")
+        if any(not url or "\n" in url or "\0" in url for url in (*trackers, *(host for host, _ in dht_bootstrap))):
+            raise SwarmError("a tracker or a node of the DHT that is no address")
         host = ffi.new("char[]", listen_host.encode())
         config = ffi.new("zest_session_config *")
         config.listen_host = host
@@ -262,6 +304,12 @@ class Session:
         config.max_up_bytes_s = max_up_bytes_s or 0
         config.max_down_bytes_s = max_down_bytes_s or 0
         config.node_id = node_id
+        config.lsd = lsd
+        config.dht = dht
+        urls = ffi.new("char[]", "\n".join(trackers).encode())
+        config.trackers = urls
+        nodes = ffi.new("char[]", "\n".join(f"{_bracketed(host)}:{port}" for host, port in dht_bootstrap).encode())
+        config.dht_bootstrap = nodes
         error = ffi.new("char[]", 256)
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -368,6 +416,20 @@ class Session:
             result = lib.zest_session_dial(session, host.encode(), port, swarm, token)
         if result != 0:
             raise SwarmError(f"not an address that can be connected to: {host}:{port}")
+
+    def join(self, kind: Kind, hash_: XetHash, *, announce: bool) -> None:
+        """Looks for peers that know an object, and with ``announce`` is found by others.
+
+        Files: by LSD, trackers and the DHT; xorbs: in the DHT alone. On the LAN and at trackers to look is to be seen.
+        Peers are dialled as they are found: PeerReady with token 0. Joining again changes ``announce``.
+        """
+        with self._open() as session:
+            lib.zest_session_join(session, int(kind), _hash(hash_), announce)
+
+    def leave(self, kind: Kind, hash_: XetHash) -> None:
+        """Ends what `join` began. Connections stay."""
+        with self._open() as session:
+            lib.zest_session_leave(session, int(kind), _hash(hash_))
 
     def ban(self, peer: int, reason: str) -> None:
         """Disconnects a peer for the rest of the session."""
@@ -513,6 +575,7 @@ class Session:
                 bytes_up=info.bytes_up,
                 requests_out=info.requests_out,
                 requests_in=info.requests_in,
+                source=Source(info.source),
             )
             for info in infos
         ]
@@ -521,6 +584,12 @@ class Session:
         """Who was banned in this session, and why."""
         infos = self._listing("zest_ban_info[]", lib.zest_session_bans)
         return [BanInfo(_text(info.address), _node_text(info.node_id), _text(info.reason)) for info in infos]
+
+    def trackers(self) -> list[TrackerInfo]:
+        """The trackers as they were given."""
+        states = {lib.ZEST_TRACKER_UNTRIED: None, lib.ZEST_TRACKER_WORKING: True, lib.ZEST_TRACKER_FAILING: False}
+        infos = self._listing("zest_tracker_info[]", lib.zest_session_trackers)
+        return [TrackerInfo(_text(info.url), states[info.state], _text(info.message), info.peers) for info in infos]
 
     def shares(self) -> list[ShareInfo]:
         """The offered files that somebody has taken from."""
@@ -540,6 +609,10 @@ class Session:
             out.files_shared,
             out.xorbs_shared,
             out.bans,
+            out.dht_nodes,
+            out.swarms_joined,
+            out.swarms_loaded,
+            out.dials_open,
         )
 
     def _listing(self, type_: str, call: Any) -> Iterator[Any]:
@@ -560,6 +633,10 @@ def _hash(value: bytes) -> bytes:
     if len(value) != 32:
         raise SwarmError(f"a hash of {len(value)} bytes instead of 32")
     return value
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _term_list(terms: Sequence[Term]) -> Any:

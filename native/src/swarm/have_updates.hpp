@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -18,7 +19,8 @@ namespace zest {
 
 class HaveUpdates {
 public:
-    explicit HaveUpdates(Store &store) : store_(store) {}
+    // `wake`: there is something to look after from now on.
+    HaveUpdates(Store &store, std::function<void()> wake) : store_(store), wake_(std::move(wake)) {}
 
     class Listener {
     public:
@@ -40,6 +42,8 @@ public:
     void forget(std::uint32_t connection, std::uint32_t id);
     void forget(std::uint32_t connection);
 
+    // Nobody waits for anything.
+    bool idle() const noexcept { return watches_.empty(); }
     // Look at what has changed, and tell whom it concerns.
     void tick();
 
@@ -67,6 +71,7 @@ private:
     void erase(Watches::iterator at);
 
     Store &store_;
+    std::function<void()> wake_;
     Watches watches_;
     std::unordered_map<Object, Watched, ObjectHash> objects_;
     std::map<std::uint32_t, Use> use_;
