@@ -30,6 +30,7 @@ from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import AskPeer, Transfer
 from zest_hf.errors import ReconstructionError
+from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
@@ -108,8 +109,10 @@ class FileDownload:
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
+        cap: RateCap | None = None,
     ) -> None:
-        """``swarm`` starts it if need be, and is None where there is nobody to ask."""
+        """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads."""
+        self._cap = cap
         self._request = request
         self._retry = retry
         self._interrupted = interrupted
@@ -143,7 +146,9 @@ class FileDownload:
             if self._swarm is not None:
                 self._permission_until_s = time.monotonic() + self._settings.permission_patience_s
                 threading.Thread(target=self._ask_permission, name="zest-permission", daemon=True).start()
-            self._cdn = CdnSource(self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry)
+            self._cdn = CdnSource(
+                self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry, self._cap
+            )
             stack.callback(self._cdn.close)
             manifest = self._loop(progress, fd, stack)
             transfer = self._transfer
@@ -177,7 +182,7 @@ class FileDownload:
         try:
             assert self._swarm is not None
             swarm = self._swarm()
-            if swarm is not None and not self._request.is_public():
+            if swarm is not None and not swarm.is_keyed and not self._request.is_public():
                 swarm = None
         except Exception as error:
             log.warning("no peers for %s: %s", self._request.display_name, error)

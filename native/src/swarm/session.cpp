@@ -204,6 +204,7 @@ void Session::tick() {
     auto next = look_after_peers(now);
     discovery_.tick(now);
     dial_found(now);
+    exchange_.tick(peers_, now);
     if (now - swept_ms_ >= sweep_ms) sweep(now);
     if (now - updated_ms_ >= update_ms) {
         updated_ms_ = now;
@@ -311,6 +312,18 @@ void Session::heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source s
         if (!closing_) dial_found(now_ms());
         tick_soon();
     });
+}
+
+void Session::told(Peer &peer, wire::Peers const &message) {
+    // Answers to a question that we gave up on may make it know more of us than we of it; nobody else tells us this.
+    if (!peer.link.common().count(message.swarm) || !discovery_.joined(message.swarm)) return;
+    auto const now = now_ms();
+    auto const teller = scope_of(peer.link.remote().address());
+    auto const count = exchange_.admit(peer.link.number(), message.peers.size(), now);
+    for (std::size_t i = 0; i < count; ++i) {
+        auto const &[bytes, port] = message.peers[i];
+        heard_of(message.swarm, {lt::address_v6(bytes), port}, Source::pex, teller);
+    }
 }
 
 void Session::dial_found(std::int64_t now) {
@@ -433,6 +446,7 @@ void Session::gone(Peer &peer, std::string const &why) {
         if (left_.size() > max_left) left_.erase(left_.begin());
     }
     peers_.erase(peer.link.number());
+    exchange_.gone(peer.link.number());
     leave_place(peer);
     // Who comes and goes without a word is nobody's business, however often.
     if (!peer.link.ready && peer.link.token() == 0) return;
