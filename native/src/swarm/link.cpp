@@ -70,6 +70,11 @@ void Link::send(int extension_id, std::vector<std::uint8_t> const &message) {
         connection_.send_buffer(reinterpret_cast<char const *>(framed.data()), static_cast<int>(framed.size()));
 }
 
+std::size_t Link::unread_bytes() const {
+    auto const native = connection_.native_handle();
+    return waiting_.size() + (native ? static_cast<std::size_t>(native->send_buffer_size()) : 0);
+}
+
 void Link::end_message() {
     inside_message_ = false;
     if (!waiting_.empty() && !gone())

@@ -46,6 +46,8 @@ public:
     void join(Kind kind, Hash const &hash, bool announce);
     void leave(Kind kind, Hash const &hash);
     void ban(std::uint32_t peer, std::string reason);
+    // Bytes per second; 0: no cap.
+    void set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s);
     // Run f with the peer on the network thread; when it is gone, `otherwise`.
     void with_peer(std::uint32_t peer, std::function<void(Peer &)> f, std::function<void()> otherwise);
     std::vector<zest_peer_info> peers();
@@ -94,7 +96,7 @@ private:
     Events events_;
     Store store_;
     ReaderPool readers_;
-    ResponderHost host_;
+    HaveUpdates updates_{store_};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
     std::map<std::pair<InfoHash, Endpoint>, Dial> dials_;  // that libtorrent has not begun
     std::map<Endpoint, std::uint32_t> taken_;       // where peers listen that are connected or being connected to
@@ -104,6 +106,7 @@ private:
     std::uint32_t next_peer_ = 1;
     bool heard_ = false;  // of new peers, and they will be dialled in a moment
     std::int64_t swept_ms_ = 0;
+    std::int64_t updated_ms_ = 0;
     std::int64_t next_tick_ms_ = 0;
     std::uint64_t gone_bytes_up_ = 0;
     std::map<Hash, std::uint64_t> gone_served_;
@@ -115,6 +118,9 @@ private:
     lt::io_context network_;
     boost::asio::executor_work_guard<lt::io_context::executor_type> work_;
     boost::asio::steady_timer timer_;
+    BandwidthTurns upload_turns_;
+    BandwidthTurns download_turns_;
+    ResponderHost host_;
     std::shared_ptr<Swarms> swarms_;
     Discovery discovery_;
     Exchange exchange_;
