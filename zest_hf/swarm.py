@@ -126,8 +126,12 @@ class Swarm:
                 dial.since_s = now_s
         self._start_dials(due, None)
 
-    def dial_xorb_swarm(self, info_hash: bytes) -> None:
+    def dial_xorb_swarm(self, xorb: XetHash) -> None:
         """Tries given peers that hung up at our rendezvous once more in a xorb's swarm: they may know only that."""
+        try:
+            info_hash = self._session.info_hash(Kind.XORB, xorb)
+        except SwarmError:  # it is being closed
+            return
         now_s = time.monotonic()
         with self._lock:
             due = [dial for dial in self._dials if dial.state in ("failed", "redialling") and dial.was_connected]

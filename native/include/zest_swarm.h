@@ -128,6 +128,9 @@ int zest_session_event_fd(zest_session *session);
  * event->payload_size, the event stays. */
 int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload, size_t capacity);
 
+/* The 20 bytes that name an object's swarm in this session. */
+void zest_session_info_hash(zest_session *session, int kind, const uint8_t *hash, uint8_t *out);
+
 /* Connect to host:port (a numeric address). With info_hash NULL the rendezvous for peers given by hand is
  * used, else that swarm. One attempt, begun at once, whose end is a ZEST_EVENT_PEER_GONE with the token (peer 0
  * when there was no connection of its own, as to an address that is connected already). 0, or -1 when the address

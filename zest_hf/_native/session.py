@@ -321,6 +321,13 @@ class Session:
             return PeerBanned(peer, token, text)
         return ShareLost(text)
 
+    def info_hash(self, kind: Kind, hash_: XetHash) -> bytes:
+        """20 bytes: what the swarm of an object is called in this session."""
+        out = ffi.new("uint8_t[20]")
+        with self._open() as session:
+            lib.zest_session_info_hash(session, int(kind), _hash(hash_), out)
+        return bytes(out)
+
     def dial(self, host: str, port: int, token: int, info_hash: bytes | None = None) -> None:
         """Connects to a numeric address; without ``info_hash`` at the rendezvous of peers given by hand.
 

@@ -23,7 +23,7 @@ from zest_hf._native.session import (
     PieceEnd,
     WritableFile,
 )
-from zest_hf.core.ids import XetHash, xorb_info_hash
+from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import MAX_TERMS
@@ -137,7 +137,7 @@ class PeerSource:
         """Given peers that do not know our rendezvous may know the swarm of a xorb."""
         if not self._xorb_swarm_tried and self._manifest is not None:
             self._xorb_swarm_tried = True
-            self._swarm.dial_xorb_swarm(xorb_info_hash(xorb))
+            self._swarm.dial_xorb_swarm(xorb)
 
     def start(self, action: AskPeer) -> None:
         """Asks a peer for a piece."""

@@ -1,9 +1,9 @@
-// Names of swarms: SHA-1 over a prefix and the 32 raw bytes of a hash.
+// Names of swarms: which info-hash stands for an object. One place says so for everybody: what is dialled, answered,
+// announced and asked about.
 #pragma once
 
-#include <cstring>
-#include <libtorrent/hasher.hpp>
-#include <string_view>
+#include <array>
+#include <cstdint>
 
 #include "wire.hpp"
 
@@ -11,19 +11,14 @@ namespace zest {
 
 using InfoHash = std::array<std::uint8_t, 20>;
 
-inline InfoHash tagged_info_hash(std::string_view tag, Hash const *hash) {
-    lt::hasher sha1;
-    sha1.update(tag.data(), static_cast<int>(tag.size()));
-    if (hash) sha1.update(reinterpret_cast<char const *>(hash->data()), static_cast<int>(hash->size()));
-    auto const digest = sha1.final();
-    InfoHash out;
-    std::memcpy(out.data(), digest.data(), out.size());
-    return out;
-}
+class SwarmNames {
+public:
+    // SHA-1 over a prefix and the 32 raw bytes of the hash, as BEP XET v1 has it.
+    SwarmNames() = default;
 
-inline InfoHash xorb_info_hash(Hash const &xorb) { return tagged_info_hash("zest-xet-v1:", &xorb); }
-inline InfoHash file_info_hash(Hash const &file) { return tagged_info_hash("zest-hf-file-v1:", &file); }
-// Where peers that were given by hand meet: it says nothing of what either of them holds.
-inline InfoHash node_info_hash() { return tagged_info_hash("zest-hf-node-v1", nullptr); }
+    InfoHash of(Kind kind, Hash const &hash) const;
+    // Where peers that were given by hand meet: it says nothing of what either of them holds.
+    InfoHash rendezvous() const;
+};
 
 }  // namespace zest

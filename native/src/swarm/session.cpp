@@ -215,7 +215,7 @@ Session::Session(zest_session_config const &config)
                          everybody);
         session_->set_peer_class_filter(classes);
         // Also: libtorrent turns every incoming connection away while it holds no torrent at all.
-        join(node_info_hash());
+        join(names_.rendezvous());
     } catch (...) {
         auto const end = session_->abort();
         session_.reset();
@@ -322,7 +322,7 @@ bool Session::dial(std::string const &host, std::uint16_t port, std::optional<In
     lt::error_code error;
     auto const address = lt::make_address(host, error);
     if (error || port == 0) return false;
-    auto const where = swarm.value_or(node_info_hash());
+    auto const where = swarm.value_or(names_.rendezvous());
     // Waits for the network thread, so it runs on the caller's.
     auto const torrent = join(where);
     post([this, torrent, where, endpoint = lt::tcp::endpoint(address, port), token] {

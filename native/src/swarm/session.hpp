@@ -53,6 +53,7 @@ public:
     std::uint16_t port() const noexcept { return port_; }
     Events &events() noexcept { return events_; }
     Store &store() noexcept { return store_; }
+    SwarmNames const &names() const noexcept { return names_; }
 
     // From any thread.
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
@@ -89,7 +90,8 @@ private:
 
     std::array<std::uint8_t, 20> node_id_{};
     Events events_;
-    Store store_;
+    SwarmNames names_;
+    Store store_{names_};
     ReaderPool readers_;
     ResponderHost host_;
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;

@@ -4,7 +4,6 @@
 #include <mutex>
 #include <numeric>
 
-#include "infohash.hpp"
 #include "zest_codec.h"
 
 namespace zest {
@@ -36,7 +35,7 @@ bool Store::add(SharedFilePtr file) {
         remove_locked(*keep);
     }
     files_[file->hash].push_back(file);
-    ++swarms_[file_info_hash(file->hash)];
+    ++swarms_[names_.of(Kind::file, file->hash)];
     std::uint32_t at = 0;
     for (auto const &term : file->terms) {
         auto &xorb = xorbs_[term.xorb];
@@ -46,7 +45,7 @@ bool Store::add(SharedFilePtr file) {
             std::upper_bound(extents.begin(), extents.end(), term.chunks.first,
                              [](std::uint32_t first, XorbExtent const &e) { return first < e.chunks.first; });
         extents.insert(place, XorbExtent{file, term.chunks, at});
-        ++swarms_[xorb_info_hash(term.xorb)];
+        ++swarms_[names_.of(Kind::xorb, term.xorb)];
         at += term.chunks.count();
     }
     return true;
@@ -74,7 +73,7 @@ bool Store::remove(SharedFilePtr const &file) {
 
 void Store::remove_locked(SharedFile const &file) {
     file.offered = false;
-    auto const forget_swarm = [this](std::array<std::uint8_t, 20> const &info_hash) {
+    auto const forget_swarm = [this](InfoHash const &info_hash) {
         auto const swarm = swarms_.find(info_hash);
         if (swarm != swarms_.end() && --swarm->second == 0) swarms_.erase(swarm);
     };
@@ -87,11 +86,11 @@ void Store::remove_locked(SharedFile const &file) {
             std::find_if(extents.begin(), extents.end(), [&](XorbExtent const &e) { return e.file.get() == &file; });
         if (one != extents.end()) {
             extents.erase(one);
-            forget_swarm(xorb_info_hash(term.xorb));
+            forget_swarm(names_.of(Kind::xorb, term.xorb));
         }
         if (extents.empty()) xorbs_.erase(found);
     }
-    forget_swarm(file_info_hash(file.hash));
+    forget_swarm(names_.of(Kind::file, file.hash));
     auto const found = files_.find(file.hash);
     if (found != files_.end()) {
         auto &same = found->second;
@@ -101,7 +100,7 @@ void Store::remove_locked(SharedFile const &file) {
     }
 }
 
-bool Store::knows_swarm(std::array<std::uint8_t, 20> const &info_hash) const {
+bool Store::knows_swarm(InfoHash const &info_hash) const {
     std::shared_lock lock(mutex_);
     return swarms_.count(info_hash) != 0;
 }

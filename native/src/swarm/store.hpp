@@ -17,6 +17,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "infohash.hpp"
 #include "wire.hpp"
 
 namespace zest {
@@ -65,13 +66,15 @@ struct Located {
 
 class Store {
 public:
+    explicit Store(SwarmNames const &names) : names_(names) {}
+
     // False when the terms do not add up to the file's chunks.
     bool add(SharedFilePtr file);
     void remove(std::string const &path, Hash const &file_hash);
     // This very record, not one that has taken its place. False when it was not offered any more.
     bool remove(SharedFilePtr const &file);
 
-    bool knows_swarm(std::array<std::uint8_t, 20> const &info_hash) const;
+    bool knows_swarm(InfoHash const &info_hash) const;
 
     // Where all chunks of the span lie; nothing when one of them is not held.
     std::optional<Located> locate(Kind kind, Hash const &hash, ChunkSpan chunks) const;
@@ -104,10 +107,11 @@ private:
     std::optional<Located> locate_locked(Kind kind, Hash const &hash, ChunkSpan chunks) const;
     bool proved_whole(Hash const &xorb, std::uint32_t chunks) const;
 
+    SwarmNames const &names_;
     mutable std::shared_mutex mutex_;
     std::unordered_map<Hash, std::vector<SharedFilePtr>, HashOf> files_;
     std::unordered_map<Hash, Xorb, HashOf> xorbs_;
-    std::map<std::array<std::uint8_t, 20>, std::uint32_t> swarms_;  // info-hash -> how many objects name it
+    std::map<InfoHash, std::uint32_t> swarms_;  // info-hash -> how many objects name it
 };
 
 }  // namespace zest
