@@ -72,6 +72,8 @@ typedef struct zest_session_config {
     uint64_t max_up_bytes_s;     /* 0 = no cap */
     uint64_t max_down_bytes_s;   /* 0 = no cap */
     uint8_t node_id[20];         /* who we are, on every connection */
+    const uint8_t *swarm_key;    /* secret of a keyed swarm: only who has it is talked to, and sealed */
+    size_t swarm_key_size;       /* 0 = none */
 } zest_session_config;
 
 typedef struct zest_term {

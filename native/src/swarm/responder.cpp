@@ -21,13 +21,13 @@ constexpr std::uint32_t error_busy = 1;
 
 // Fill the batch's part of the block: chunks lie together in the file and apart in the block.
 bool read_batch(int fd, SharedFile const &file, std::uint32_t first, std::uint32_t count, std::size_t lead,
-                std::size_t header, SendBlock &block) {
+                std::size_t header, std::size_t tail, SendBlock &block) {
     std::array<iovec, batch_chunks> parts;
     std::size_t at = lead;
     for (std::uint32_t i = 0; i < count; ++i) {
         at += header;
         parts[i] = {block.at(at), file.length(first + i)};
-        at += parts[i].iov_len;
+        at += parts[i].iov_len + tail;
     }
     auto offset = static_cast<off_t>(file.offsets[first]);
     std::uint32_t part = 0;
@@ -104,8 +104,8 @@ void Responder::enqueue(Reply reply) {
 // Long answers wait their turn like what is read from files; short ones are bounded by the link.
 void Responder::say(std::vector<std::uint8_t> const &message) {
     if (message.size() < 512) return link_.send_zest(message);
-    auto block = std::make_unique<SendBlock>(Link::frame_bytes + message.size());
-    Link::put_frame(block->at(0), link_.zest_id, message.size());
+    auto block = std::make_unique<SendBlock>(Link::frame_bytes + message.size() + link_.tail_bytes());
+    link_.put_frame(block->at(0), link_.zest_id, message.size());
     std::copy(message.begin(), message.end(), block->at(Link::frame_bytes));
     send(std::move(block));
 }
@@ -177,8 +177,8 @@ void Responder::answer_manifest(Reply const &reply) {
     auto const located = host_.store.locate(reply.kind, reply.hash, span);
     if (!located) return refuse(reply, Answer::not_found);
     auto const payload = wire::manifest_header_bytes + wire::manifest_entry_bytes * span.count();
-    auto block = std::make_unique<SendBlock>(Link::frame_bytes + payload);
-    Link::put_frame(block->at(0), link_.zest_id, payload);
+    auto block = std::make_unique<SendBlock>(Link::frame_bytes + payload + link_.tail_bytes());
+    link_.put_frame(block->at(0), link_.zest_id, payload);
     auto *out = block->at(Link::frame_bytes);
     wire::put_manifest_header(out, reply.id, Answer::ok, holding->chunks, span.first, span.count());
     out += wire::manifest_header_bytes;
@@ -235,7 +235,7 @@ void Responder::find_chunk(Hash const &chunk) {
 Responder::Batch Responder::next_batch(Reply const &reply) const {
     auto const extent = std::find_if(reply.located.extents.begin(), reply.located.extents.end(),
                                      [&](Extent const &e) { return reply.next < e.object.end; });
-    Batch batch{extent->file, extent->file_first + (reply.next - extent->object.first), 0, 0, 0, 0};
+    Batch batch{extent->file, extent->file_first + (reply.next - extent->object.first), 0, 0, 0, link_.tail_bytes(), 0};
     batch.header = reply.what == What::xorb    ? wire::stored_chunk_header_bytes
                    : reply.what == What::chunk ? Link::frame_bytes + wire::chunk_response_header_bytes
                                                : Link::frame_bytes + wire::range_data_header_bytes;
@@ -243,7 +243,7 @@ Responder::Batch Responder::next_batch(Reply const &reply) const {
         batch.lead = Link::frame_bytes + wire::xorb_response_header_bytes;
     batch.bytes = batch.lead;
     for (auto object = reply.next; object < extent->object.end && batch.count < batch_chunks; ++object) {
-        auto const size = batch.header + batch.file->length(batch.file_first + batch.count);
+        auto const size = batch.header + batch.file->length(batch.file_first + batch.count) + batch.tail;
         if (batch.count != 0 && batch.bytes + size > batch_bytes) break;
         batch.bytes += size;
         ++batch.count;
@@ -263,7 +263,8 @@ void Responder::read(Batch batch) {
             auto const handle = host.readers.files.open(*batch.file, lacking);
             // Looked at again afterwards: it may have been written to meanwhile.
             if (handle &&
-                read_batch(handle->fd, *batch.file, batch.file_first, batch.count, batch.lead, batch.header, **block) &&
+                read_batch(handle->fd, *batch.file, batch.file_first, batch.count, batch.lead, batch.header, batch.tail,
+                           **block) &&
                 OpenFiles::unchanged(*handle, *batch.file))
                 got = Got::bytes;
             else if (!lacking)
@@ -311,7 +312,7 @@ void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &b
             size += extent.file->offsets[extent.file_first + extent.object.count()] -
                     extent.file->offsets[extent.file_first];
         size += wire::stored_chunk_header_bytes * reply.chunks.count();
-        Link::put_frame(block.at(0), link_.xet_id, wire::xorb_response_header_bytes + size);
+        link_.put_frame(block.at(0), link_.xet_id, wire::xorb_response_header_bytes + size);
         wire::put_xorb_response_header(block.at(Link::frame_bytes), reply.id, reply.chunks.first,
                                        static_cast<std::uint32_t>(size));
         at = batch.lead;
@@ -321,17 +322,17 @@ void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &b
         auto *const out = block.at(at);
         switch (reply.what) {
             case What::range:
-                Link::put_frame(out, link_.zest_id, wire::range_data_header_bytes + length);
+                link_.put_frame(out, link_.zest_id, wire::range_data_header_bytes + length);
                 wire::put_range_data_header(out + Link::frame_bytes, reply.id, reply.next + i);
                 break;
             case What::chunk:
-                Link::put_frame(out, link_.xet_id, wire::chunk_response_header_bytes + length);
+                link_.put_frame(out, link_.xet_id, wire::chunk_response_header_bytes + length);
                 wire::put_chunk_response_header(out + Link::frame_bytes, reply.id, length);
                 break;
             default:
                 wire::put_stored_chunk_header(out, length);
         }
-        at += batch.header + length;
+        at += batch.header + length + batch.tail;
     }
 }
 

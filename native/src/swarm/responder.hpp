@@ -55,13 +55,14 @@ private:
         bool located_once = false;
         bool cancelled = false;
     };
-    // A run of chunks of one file that is read in one go, with room for a header before each.
+    // A run of chunks of one file that is read in one go, with room for a header before each and a tag behind it.
     struct Batch {
         SharedFilePtr file;
         std::uint32_t file_first;
         std::uint32_t count;
         std::size_t lead;  // header bytes before the first chunk's own header
         std::size_t header;
+        std::size_t tail;  // bytes behind each chunk
         std::size_t bytes;
     };
 

@@ -122,6 +122,11 @@ lt::settings_pack settings_for(zest_session_config const &config) {
     return pack;
 }
 
+std::optional<SwarmSecret> secret_of(zest_session_config const &config) {
+    if (config.swarm_key_size == 0) return std::nullopt;
+    return SwarmSecret(Bytes{config.swarm_key, config.swarm_key_size});
+}
+
 void copy_text(char *out, std::size_t capacity, std::string const &text) {
     auto const n = std::min(capacity - 1, text.size());
     std::memcpy(out, text.data(), n);
@@ -176,7 +181,10 @@ private:
 };
 
 Session::Session(zest_session_config const &config)
-    : host_{store_, readers_, [this](std::function<void()> f) { post(std::move(f)); },
+    : secret_(secret_of(config)),
+      names_(secret_ ? SwarmNames(secret_->names) : SwarmNames()),
+      opened_(secret_ ? wire::max_message_bytes : 0),
+      host_{store_, readers_, [this](std::function<void()> f) { post(std::move(f)); },
             [this](SharedFilePtr const &file) {
                 if (!store_.remove(file)) return;
                 zest_event event{};

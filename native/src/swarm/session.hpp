@@ -24,6 +24,7 @@
 #include "reader.hpp"
 #include "requester.hpp"
 #include "responder.hpp"
+#include "secret.hpp"
 #include "store.hpp"
 
 namespace zest {
@@ -68,6 +69,10 @@ public:
     // On the network thread, called by peers.
     std::int64_t now_ms() const;
     std::array<std::uint8_t, 20> const &node_id() const noexcept { return node_id_; }
+    // Of the keyed swarm that this session is for; nullptr: anybody is talked to.
+    SwarmSecret const *secret() const noexcept { return secret_ ? &*secret_ : nullptr; }
+    // Room for one opened record, until the next one.
+    std::uint8_t *opened() noexcept { return opened_.data(); }
     ResponderHost const &responder_host() const noexcept { return host_; }
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
     // A peer said who it is: why this connection is not to be kept (ourselves, banned, a second one), or nullptr.
@@ -90,8 +95,10 @@ private:
 
     std::array<std::uint8_t, 20> node_id_{};
     Events events_;
-    SwarmNames names_;
+    std::optional<SwarmSecret> const secret_;
+    SwarmNames const names_;
     Store store_{names_};
+    std::vector<std::uint8_t> opened_;
     ReaderPool readers_;
     ResponderHost host_;
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
