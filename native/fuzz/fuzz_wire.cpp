@@ -44,15 +44,27 @@ Message again(wire::ChunkResponse const &m) {
 Message again(wire::ChunkNotFound const &) { return {}; }
 Message again(wire::ChunkError const &) { return {}; }
 
-Message again(wire::HaveRequest const &m) { return wire::have_request(m.id, m.kind, m.hash); }
-Message again(wire::Have const &m) {
-    require(m.chunks <= wire::max_object_chunks && m.ranges.size() <= wire::max_have_ranges);
+Message again(wire::HaveRequest const &m) { return wire::have_request(m.id, m.kind, m.swarm, m.updates, m.proof); }
+void check_ranges(std::uint32_t chunks, std::vector<ChunkSpan> const &ranges) {
+    require(chunks <= wire::max_object_chunks && ranges.size() <= wire::max_have_ranges);
     std::uint32_t after = 0;
-    for (auto const &span : m.ranges) {
+    for (auto const &span : ranges) {
         require(in_object(span) && span.first >= after);
         after = span.end;
     }
-    return wire::have(m.id, m.answer, m.chunks, m.ranges);
+}
+Message again(wire::Have const &m) {
+    check_ranges(m.chunks, m.ranges);
+    return wire::have(m.id, m.answer, m.proof, m.chunks, m.ranges);
+}
+Message again(wire::HaveUpdate const &m) {
+    check_ranges(m.chunks, m.ranges);
+    return wire::have_update(m.id, m.answer, m.chunks, m.ranges);
+}
+Message again(wire::Peers const &m) {
+    require(!m.peers.empty() && m.peers.size() <= wire::max_peers);
+    for (auto const &peer : m.peers) require(peer.port != 0);
+    return wire::peers(m.swarm, m.peers);
 }
 Message again(wire::ManifestRequest const &m) {
     require(m.count != 0 && m.count <= wire::max_manifest_entries && m.first < wire::max_object_chunks);

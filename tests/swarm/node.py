@@ -235,10 +235,12 @@ def serve(peer: WirePeer, content: Content, question: Question) -> None:
             else wire.chunk_response(request, content.chunks[at])
         )
     elif ask == wire.HAVE_REQUEST:
-        known = question.hash == content.hash
+        known = question.swarm == wire.file_swarm(content.hash)
         count = len(content.chunks)
         peer.send_zest(
-            wire.have(request, wire.OK, count, [(0, count)]) if known else wire.have(request, wire.NOT_FOUND, 0, [])
+            wire.have(request, wire.OK, count, [(0, count)], question.hold(content.hash))
+            if known
+            else wire.have(request, wire.NOT_FOUND, 0, [])
         )
     elif ask == wire.MANIFEST_REQUEST:
         part = content.entries[question.first : question.first + question.end_or_count]

@@ -23,12 +23,6 @@ V1_ONLY: dict[str, Any] = {"extensions": {"ut_xet": 1}, "node_id": None}
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as node:
-        yield node
-
-
-@pytest.fixture
 def content() -> Content:
     return Content.random(40)
 
@@ -212,8 +206,8 @@ def test_a_wrong_chunk(scene: Scene, tmp_path: Path, options: dict[str, Any], li
             again.wait_until_hung_up()
     # Its neighbour on the same host is another.
     with WirePeer.dial(node.port) as neighbour:
-        neighbour.send_zest(wire.have_request(1, wire.FILE, scene.offered.hash))
-        assert neighbour.receive_zest() == wire.have(1, wire.OK, 20, [(0, 20)])
+        neighbour.send_zest(neighbour.have_request(1, wire.FILE, scene.offered.hash))
+        assert neighbour.receive_zest() == neighbour.their_have(1, wire.FILE, scene.offered.hash, 20, [(0, 20)])
 
 
 def test_a_banned_address_is_not_spoken_to_under_another_name(scene: Scene, content: Content) -> None:
@@ -240,7 +234,7 @@ def test_a_ban_that_comes_after_the_peer_has_left(scene: Scene) -> None:
 
 def bad_have(chunks: int, ranges: list[tuple[int, int]], count: int | None = None) -> bytes:
     body = wire.have(1, wire.OK, chunks, ranges)
-    return body if count is None else body[:10] + struct.pack(">I", count) + body[14:]
+    return body if count is None else body[:42] + struct.pack(">I", count) + body[46:]
 
 
 # Sent by a peer that was asked for nothing, or in place of the answer to the node's first request (id 1).
@@ -254,6 +248,13 @@ NONSENSE: dict[str, tuple[str, bytes]] = {
     "have, ranges whose size overflows": ("zest_hf1", bad_have(9, [(0, 1)], 0x20000001)),
     "have, too many ranges": ("zest_hf1", bad_have(1 << 20, [(2 * i, 2 * i + 1) for i in range(16385)])),
     "have, an unknown answer": ("zest_hf1", wire.have(1, 3, 0, [])),
+    "update, a range backwards": ("zest_hf1", wire.have_update(1, wire.OK, 9, [(5, 2)])),
+    "update, busy": ("zest_hf1", wire.have_update(1, wire.BUSY, 9, [])),
+    "update for a request of the future": ("zest_hf1", wire.have_update(4000, wire.OK, 9, [(0, 1)])),
+    "peers, none": ("zest_hf1", wire.peers(bytes(20), [])),
+    "peers, too many": ("zest_hf1", wire.peers(bytes(20), [(bytes(16), 1)] * 51)),
+    "peers, fewer than said": ("zest_hf1", wire.peers(bytes(20), [(bytes(16), 1)] * 2)[:-1]),
+    "peers, port 0": ("zest_hf1", wire.peers(bytes(20), [(bytes(16), 0)])),
     "manifest, fewer entries than said": ("zest_hf1", wire.manifest(1, 0, 9, 0, [(bytes(32), 5)], 2)),
     "manifest, count overflows": ("zest_hf1", wire.manifest(1, 0, 9, 0, [(bytes(32), 5)], 0x71C71C8)),
     "manifest, past its end": ("zest_hf1", wire.manifest(1, 0, 9, 9, [(bytes(32), 5)])),
@@ -270,8 +271,9 @@ NONSENSE: dict[str, tuple[str, bytes]] = {
     "a manifest of too many": ("zest_hf1", wire.manifest_request(1, wire.FILE, bytes(32), 0, 16385)),
     "a manifest of none": ("zest_hf1", wire.manifest_request(1, wire.FILE, bytes(32), 0, 0)),
     "a manifest from the sky": ("zest_hf1", wire.manifest_request(1, wire.FILE, bytes(32), 0xFFFFFFFF, 1)),
-    "an unknown kind": ("zest_hf1", wire.have_request(1, 3, bytes(32))),
-    "a cut question": ("zest_hf1", wire.have_request(1, 1, bytes(32))[:-1]),
+    "an unknown kind": ("zest_hf1", wire.have_request(1, 3, bytes(20))),
+    "an unknown flag": ("zest_hf1", wire.have_request(1, 1, bytes(20), updates=2)),
+    "a cut question": ("zest_hf1", wire.have_request(1, 1, bytes(20))[:-1]),
     "an unknown message": ("zest_hf1", b"\xff" * 50),
     "nothing": ("zest_hf1", b""),
     "an unknown ut_xet message": ("ut_xet", b"\x09" * 50),
@@ -489,8 +491,8 @@ def test_a_second_extended_handshake_changes_nothing(scene: Scene) -> None:
         node_id = peer.node_id
         again = {"m": {"ut_xet": 0, "zest_hf1": 0}, "zh": os.urandom(20)}
         peer.send_message(bytes([wire.EXTENDED, 0]) + wire.bencode(again))
-        peer.send_zest(wire.have_request(1, wire.FILE, scene.offered.hash))
-        assert peer.receive_zest() == wire.have(1, wire.OK, 20, [(0, 20)])
+        peer.send_zest(peer.have_request(1, wire.FILE, scene.offered.hash))
+        assert peer.receive_zest() == peer.their_have(1, wire.FILE, scene.offered.hash, 20, [(0, 20)])
         assert [info.node_id for info in scene.node.session.peers()] == [(node_id or b"").hex()]
 
 
@@ -499,7 +501,7 @@ def test_questions_on_an_extension_that_the_peer_did_not_offer(scene: Scene) -> 
     offered = scene.offered
     for extensions, name, body in (
         ({"zest_hf1": 9}, "ut_xet", wire.chunk_request(1, offered.entries[0][0])),
-        ({"ut_xet": 1}, "zest_hf1", wire.have_request(1, wire.FILE, offered.hash)),
+        ({"ut_xet": 1}, "zest_hf1", wire.have_request(1, wire.FILE, wire.file_swarm(offered.hash))),
     ):
         with WirePeer.dial(scene.node.port, extensions=extensions) as peer:
             peer.send_raw(peer.frame(name, body))
@@ -548,7 +550,7 @@ def test_an_info_hash_that_we_know_nothing_of(scene: Scene) -> None:
                 peer.receive_handshake()
     for info_hash in (wire.file_swarm(scene.offered.hash), wire.xorb_swarm(scene.offered.xorbs[0][0])):
         with WirePeer.dial(scene.node.port, info_hash) as peer:
-            peer.send_zest(wire.have_request(1, wire.FILE, scene.offered.hash))
+            peer.send_zest(peer.have_request(1, wire.FILE, scene.offered.hash))
             assert peer.receive_zest()[0] == wire.HAVE
 
 
@@ -592,7 +594,7 @@ def test_ten_thousand_requests_and_nothing_read(node: Node, tmp_path: Path, what
         peer.extended_handshake()
         name, body = {
             "range": ("zest_hf1", wire.range_request(1, wire.FILE, content.hash, 0, 8192)),
-            "have": ("zest_hf1", wire.have_request(1, wire.XORB, xorb)),
+            "have": ("zest_hf1", peer.have_request(1, wire.XORB, xorb)),
             "manifest": ("zest_hf1", wire.manifest_request(1, wire.FILE, content.hash, 0, 16384)),
             "chunk": ("ut_xet", wire.chunk_request(1, content.entries[5][0])),
             "xorb": ("ut_xet", wire.xorb_request(1, xorb, 0, 8192)),
@@ -609,7 +611,7 @@ def test_ten_thousand_requests_and_nothing_read(node: Node, tmp_path: Path, what
 def test_a_peer_that_asks_and_asks_and_never_reads_is_left(scene: Scene) -> None:
     with WirePeer.dial(scene.node.port) as peer:
         peer.socket.settimeout(5)
-        block = peer.frame("zest_hf1", wire.have_request(1, wire.FILE, scene.offered.hash)) * 2000
+        block = peer.frame("zest_hf1", peer.have_request(1, wire.FILE, scene.offered.hash)) * 2000
         before = memory_bytes()
         with pytest.raises(HungUp):
             for _ in range(2000):

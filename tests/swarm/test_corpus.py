@@ -27,7 +27,7 @@ def test_the_corpus() -> None:
                     except TimeoutError:
                         pytest.fail(f"{path.name}: the connection stays")
                     continue
-                peer.send_zest(wire.have_request(99, wire.FILE, bytes(32)))
+                peer.send_zest(wire.have_request(99, wire.FILE, bytes(20)))
                 while peer.receive()[1] != wire.have(99, wire.NOT_FOUND, 0, []):
                     pass
         node.until(lambda: not node.session.peers())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from zest_hf._native import codec
 from zest_hf._native.session import Kind, Outcome, PeerReady
 
 V1_ONLY: dict[str, Any] = {"extensions": {"ut_xet": 1}, "node_id": None}
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as node:
-        yield node
 
 
 # --- BEP XET v1, we serve -------------------------------------------------------------------------------
@@ -48,8 +41,8 @@ def test_on_the_id_that_the_peer_asks_for(node: Node, tmp_path: Path) -> None:
     with WirePeer.dial(node.port, extensions={"ut_xet": 77, "zest_hf1": 200}) as peer:
         peer.send_xet(wire.chunk_request(1, content.entries[0][0]))
         assert peer.receive() == (77, wire.chunk_response(1, content.chunks[0]))
-        peer.send_zest(wire.have_request(2, wire.FILE, content.hash))
-        assert peer.receive() == (200, wire.have(2, wire.OK, 3, [(0, 3)]))
+        peer.send_zest(peer.have_request(2, wire.FILE, content.hash))
+        assert peer.receive() == (200, peer.their_have(2, wire.FILE, content.hash, 3, [(0, 3)]))
 
 
 def test_a_chunk_of_the_largest_size_in_files_that_come_and_go(node: Node, tmp_path: Path) -> None:
@@ -72,9 +65,10 @@ def test_every_message_of_zest_hf1_byte_by_byte(node: Node, tmp_path: Path) -> N
     xorb, _first, _end = content.xorbs[2]
     with WirePeer.dial(node.port) as peer:
         assert peer.their_handshake[b"zh"] == node.node_id
-        peer.send_zest(wire.have_request(1, wire.XORB, xorb))
-        assert peer.receive_zest() == wire.have(1, wire.OK, 10, [(0, 10)])
-        peer.send_zest(wire.have_request(2, wire.FILE, xorb))
+        assert len(peer.their_handshake[b"zn"]) == 32
+        peer.send_zest(peer.have_request(1, wire.XORB, xorb))
+        assert peer.receive_zest() == peer.their_have(1, wire.XORB, xorb, 10, [(0, 10)])
+        peer.send_zest(peer.have_request(2, wire.FILE, xorb))
         assert peer.receive_zest() == wire.have(2, wire.NOT_FOUND, 0, [])
         peer.send_zest(wire.manifest_request(3, wire.XORB, xorb, 4, 100))
         assert peer.receive_zest() == wire.manifest(3, wire.OK, 10, 4, content.entries[24:30])

@@ -161,13 +161,13 @@ def wrong_lengths(content: Content, question: wire.Question) -> bytes | None:
 def too_many_chunks(content: Content, question: wire.Question) -> bytes | None:
     if question.type != wire.HAVE_REQUEST:
         return None
-    return wire.have(question.request, wire.OK, 1 << 28, [(0, 1 << 28)])
+    return wire.have(question.request, wire.OK, 1 << 28, [(0, 1 << 28)], question.hold(content.hash))
 
 
 def too_few_chunks(content: Content, question: wire.Question) -> bytes | None:
     if question.type != wire.HAVE_REQUEST:
         return None
-    return wire.have(question.request, wire.OK, 1, [(0, 1)])
+    return wire.have(question.request, wire.OK, 1, [(0, 1)], question.hold(content.hash))
 
 
 @pytest.mark.parametrize("lie", [wrong_hashes, wrong_lengths, too_many_chunks, too_few_chunks])
@@ -236,7 +236,8 @@ def test_a_giant_manifest_is_not_asked_for_at_once(tmp_path: Path, content: Cont
         while True:
             question = peer.question()
             if question.type == wire.HAVE_REQUEST:
-                peer.send_zest(wire.have(question.request, wire.OK, 1 << 28, [(0, 1 << 28)]))
+                proof = question.hold(content.hash)
+                peer.send_zest(wire.have(question.request, wire.OK, 1 << 28, [(0, 1 << 28)], proof))
             else:
                 questions.append(question)
 

@@ -6,6 +6,7 @@ It shares no code with the project and does nothing by itself: a test says what 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import socket
@@ -14,6 +15,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from blake3 import blake3
 
 TIMEOUT_S = 10.0
 PROTOCOL = b"\x13BitTorrent protocol"
@@ -27,6 +30,7 @@ OK, NOT_FOUND, BUSY = 0, 1, 2
 
 CHUNK_REQUEST, CHUNK_RESPONSE, CHUNK_NOT_FOUND, CHUNK_ERROR = 1, 2, 3, 4
 HAVE_REQUEST, HAVE, MANIFEST_REQUEST, MANIFEST, RANGE_REQUEST, RANGE_DATA, RANGE_END, CANCEL = range(1, 9)
+HAVE_UPDATE, PEERS = 9, 10
 
 
 class HungUp(Exception):
@@ -107,13 +111,33 @@ def chunk_error(request: int, code: int, text: str = "") -> bytes:
     return struct.pack(">BII", CHUNK_ERROR, request, code) + text.encode()
 
 
-def have_request(request: int, kind: int, object_: bytes) -> bytes:
-    return struct.pack(">BIB32s", HAVE_REQUEST, request, kind, object_)
+def have_request(request: int, kind: int, swarm: bytes, proof: bytes = bytes(32), updates: int = 0) -> bytes:
+    return struct.pack(">BIB20sB32s", HAVE_REQUEST, request, kind, swarm, updates, proof)
 
 
-def have(request: int, answer: int, chunks: int, ranges: list[tuple[int, int]]) -> bytes:
+def have(
+    request: int, answer: int, chunks: int, ranges: list[tuple[int, int]], proof: bytes = bytes(32)
+) -> bytes:
+    return struct.pack(">BIB32s", HAVE, request, answer, proof) + _ranges(chunks, ranges)
+
+
+def have_update(request: int, answer: int, chunks: int, ranges: list[tuple[int, int]]) -> bytes:
+    return struct.pack(">BIB", HAVE_UPDATE, request, answer) + _ranges(chunks, ranges)
+
+
+def _ranges(chunks: int, ranges: list[tuple[int, int]]) -> bytes:
     numbers = [number for range_ in ranges for number in range_]
-    return struct.pack(f">BIBII{len(numbers)}I", HAVE, request, answer, chunks, len(ranges), *numbers)
+    return struct.pack(f">II{len(numbers)}I", chunks, len(ranges), *numbers)
+
+
+def peers(swarm: bytes, addresses: list[tuple[bytes, int]]) -> bytes:
+    """``addresses``: 16 bytes and a port each."""
+    parts = (address + struct.pack(">H", port) for address, port in addresses)
+    return struct.pack(">B20sB", PEERS, swarm, len(addresses)) + b"".join(parts)
+
+
+def swarm_of(kind: int, object_: bytes) -> bytes:
+    return xorb_swarm(object_) if kind == XORB else file_swarm(object_)
 
 
 def manifest_request(request: int, kind: int, object_: bytes, first: int, count: int) -> bytes:
@@ -154,6 +178,11 @@ class Question:
     hash: bytes = b""
     first: int = 0
     end_or_count: int = 0
+    swarm: bytes = b""
+    updates: int = 0
+    proof: bytes = b""
+    hold: Callable[[bytes], bytes] = lambda object_: bytes(32)
+    """The holder's proof for an object that is asked for."""
 
 
 def parse_question(extension: int, body: bytes) -> Question:
@@ -165,10 +194,10 @@ def parse_question(extension: int, body: bytes) -> Question:
     if type_ == CANCEL:
         assert len(body) == 5
         return Question(extension, type_, request)
-    kind, object_ = struct.unpack_from(">B32s", body, 5)
     if type_ == HAVE_REQUEST:
-        assert len(body) == 38
-        return Question(extension, type_, request, kind, object_)
+        kind, swarm, updates, proof = struct.unpack(">B20sB32s", body[5:])
+        return Question(extension, type_, request, kind, swarm=swarm, updates=updates, proof=proof)
+    kind, object_ = struct.unpack_from(">B32s", body, 5)
     assert type_ in (MANIFEST_REQUEST, RANGE_REQUEST) and len(body) == 46, body.hex()
     first, end = struct.unpack_from(">II", body, 38)
     return Question(extension, type_, request, kind, object_, first, end)
@@ -184,6 +213,7 @@ class WirePeer:
     socket: socket.socket
     extensions: dict[str, int] = field(default_factory=lambda: {"ut_xet": XET_ID, "zest_hf1": ZEST_ID})
     node_id: bytes | None = field(default_factory=lambda: os.urandom(20))
+    nonce: bytes | None = field(default_factory=lambda: os.urandom(32))
     peer_id: bytes = field(default_factory=lambda: b"-ZT0001-" + os.urandom(12))
     reserved: bytes = b"\0\0\0\0\0\x10\0\0"
     listen_port: int | None = None
@@ -243,6 +273,8 @@ class WirePeer:
         content: dict[str, Any] = {"m": self.extensions, "v": "wire_peer"}
         if self.node_id is not None:
             content["zh"] = self.node_id
+        if self.nonce is not None:
+            content["zn"] = self.nonce
         if self.listen_port is not None:
             content["p"] = self.listen_port
         self.send_message(bytes([EXTENDED, 0]) + bencode(content))
@@ -294,7 +326,26 @@ class WirePeer:
 
     def question(self) -> Question:
         extension, body = self.receive()
-        return parse_question(XET_ID if extension == self.extensions.get("ut_xet") else ZEST_ID, body)
+        question = parse_question(XET_ID if extension == self.extensions.get("ut_xet") else ZEST_ID, body)
+        return dataclasses.replace(question, hold=lambda object_: self.prove(b"hold", question.kind, object_))
+
+    # --- blind questions ----------------------------------------------------------------------------
+
+    def prove(self, tag: bytes, kind: int, object_: bytes, *, theirs: bool = False) -> bytes:
+        """That the sender (this peer, or the other) knows the object's hash; ``tag``: ask or hold."""
+        mine = (self.node_id or bytes(20), self.nonce or bytes(32))
+        other = (self.their_handshake.get(b"zh", bytes(20)), self.their_handshake.get(b"zn", bytes(32)))
+        (a_id, a_nonce), (b_id, b_nonce) = (other, mine) if theirs else (mine, other)
+        text = b"zest_hf1 " + tag + a_id + b_id + a_nonce + b_nonce + bytes([kind])
+        return blake3(text, key=object_).digest()
+
+    def have_request(self, request: int, kind: int, object_: bytes, updates: int = 0) -> bytes:
+        """As who knows the hash asks."""
+        return have_request(request, kind, swarm_of(kind, object_), self.prove(b"ask", kind, object_), updates)
+
+    def their_have(self, request: int, kind: int, object_: bytes, chunks: int, ranges: list[tuple[int, int]]) -> bytes:
+        """The answer of who holds it, as it has to arrive here."""
+        return have(request, OK, chunks, ranges, self.prove(b"hold", kind, object_, theirs=True))
 
     def wait_until_hung_up(self) -> None:
         """Reads on until the other side closes. TimeoutError when it does not."""

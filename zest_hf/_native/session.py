@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import select
 import threading
@@ -22,10 +23,15 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.core.reconstruction import Term
 from zest_hf.errors import StorageError, SwarmError
 
+# Shorter swarm keys are warned of: 16 random bytes are out of reach, a word is not.
+GOOD_KEY_BYTES = 16
 MAX_MANIFEST_ENTRIES = 16384
 MAX_PIECE_CHUNKS = 8192
 # The largest payload of an event is a manifest part.
 _PAYLOAD_BYTES = 36 * MAX_MANIFEST_ENTRIES
+
+
+_logger = logging.getLogger("zest_hf.swarm")
 
 
 class Kind(enum.IntEnum):
@@ -218,10 +224,23 @@ class Session:
         connect_timeout_s: float = 5.0,
         max_up_bytes_s: int | None = None,
         max_down_bytes_s: int | None = None,
+        swarm_key: bytes | None = None,
     ) -> None:
-        """``node_id``: 20 bytes. Raises SwarmError when the port cannot be bound."""
+        """``node_id``: 20 bytes. Raises SwarmError when the port cannot be bound.
+
+        With ``swarm_key`` only peers that prove to know it are talked to, and everything said to them is encrypted.
+        """
         if len(node_id) != 20:
             raise SwarmError("a node id has 20 bytes")
+        if swarm_key is not None and len(swarm_key) < GOOD_KEY_BYTES:
+            # An empty one is no key: nobody may take the session for a private one.
+            if not swarm_key:
+                raise SwarmError("a swarm key has at least one byte")
+            _logger.warning(
+                "the swarm key has %d bytes: whoever listens can try out all keys that are that short. "
+                "Use a random one, for example of `openssl rand -hex 32`",
+                len(swarm_key),
+            )
         host = ffi.new("char[]", listen_host.encode())
         config = ffi.new("zest_session_config *")
         config.listen_host = host
@@ -231,6 +250,9 @@ class Session:
         config.max_up_bytes_s = max_up_bytes_s or 0
         config.max_down_bytes_s = max_down_bytes_s or 0
         config.node_id = node_id
+        key = ffi.from_buffer("uint8_t[]", swarm_key or b"")
+        config.swarm_key = key
+        config.swarm_key_size = len(key)
         error = ffi.new("char[]", 256)
         self._pid = os.getpid()
         self._lock = threading.Lock()

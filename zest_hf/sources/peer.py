@@ -189,7 +189,10 @@ class PeerSource:
         self._met.add(ready.peer)
         holder = self._holders[ready.peer] = _Holder(by_chunk=not ready.ranges)
         if holder.by_chunk:
-            if self._manifest is not None:
+            # It can only be asked by saying what is wanted: not a stranger, who may know no more than a swarm's name.
+            if not ready.token:
+                del self._holders[ready.peer]
+            elif self._manifest is not None:
                 self._offer_by_chunk(ready.peer)
             return
         patience_s = self._settings.answer_patience_s

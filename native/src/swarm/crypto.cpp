@@ -52,21 +52,17 @@ Key derive(Bytes secret, Bytes salt, std::string_view purpose) {
     return out;
 }
 
-std::array<std::uint8_t, 32> sha256(Bytes data) {
-    std::array<std::uint8_t, 32> out;
+Hash sha256(Bytes data) {
+    Hash out;
     must(EVP_Digest(data.data, data.size, out.data(), nullptr, EVP_sha256(), nullptr) == 1);
     return out;
 }
 
-std::array<std::uint8_t, 32> hmac_sha256(Key const &key, Bytes data) {
-    std::array<std::uint8_t, 32> out;
+Hash hmac_sha256(Key const &key, Bytes data) {
+    Hash out;
     must(HMAC(EVP_sha256(), key.raw.data(), static_cast<int>(key.raw.size()), data.data, data.size, out.data(),
               nullptr) != nullptr);
     return out;
-}
-
-bool equal_in_constant_time(Bytes a, Bytes b) noexcept {
-    return a.size == b.size && CRYPTO_memcmp(a.data, b.data, a.size) == 0;
 }
 
 KeyPair::KeyPair() {
@@ -78,7 +74,7 @@ KeyPair::KeyPair() {
     must(EVP_PKEY_get_raw_public_key(made, public_key_.data(), &size) == 1 && size == public_key_.size());
 }
 
-std::optional<Key> KeyPair::agree(PublicKey const &theirs) const {
+std::optional<Key> KeyPair::agree(Hash const &theirs) const {
     std::unique_ptr<EVP_PKEY, Free> const other(
         EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, theirs.data(), theirs.size()));
     Context const context(EVP_PKEY_CTX_new(pair_.get(), nullptr));
@@ -88,8 +84,7 @@ std::optional<Key> KeyPair::agree(PublicKey const &theirs) const {
     auto size = out.raw.size();
     if (EVP_PKEY_derive(context.get(), out.raw.data(), &size) != 1 || size != out.raw.size()) return std::nullopt;
     // libcrypto refuses these already; nothing promises that every version does.
-    Key const zero;
-    if (equal_in_constant_time(out.bytes(), zero.bytes())) return std::nullopt;
+    if (CRYPTO_memcmp(out.raw.data(), Key().raw.data(), size) == 0) return std::nullopt;
     return out;
 }
 

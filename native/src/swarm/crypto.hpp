@@ -30,27 +30,23 @@ struct Key {
 Key stretch(Bytes passphrase);
 // HKDF-SHA256 (RFC 5869).
 Key derive(Bytes secret, Bytes salt, std::string_view purpose);
-std::array<std::uint8_t, 32> sha256(Bytes data);
-std::array<std::uint8_t, 32> hmac_sha256(Key const &key, Bytes data);
-
-bool equal_in_constant_time(Bytes a, Bytes b) noexcept;
-
-using PublicKey = std::array<std::uint8_t, 32>;
+Hash sha256(Bytes data);
+Hash hmac_sha256(Key const &key, Bytes data);
 
 // An X25519 key pair (RFC 7748) for one connection.
 class KeyPair {
 public:
     KeyPair();
-    PublicKey const &public_key() const noexcept { return public_key_; }
+    Hash const &public_key() const noexcept { return public_key_; }
     // What both ends compute. Nothing for a public key of small order, of which the result would be known to everybody.
-    std::optional<Key> agree(PublicKey const &theirs) const;
+    std::optional<Key> agree(Hash const &theirs) const;
 
 private:
     struct Free {
         void operator()(EVP_PKEY *key) const noexcept { EVP_PKEY_free(key); }
     };
     std::unique_ptr<EVP_PKEY, Free> pair_;
-    PublicKey public_key_{};
+    Hash public_key_{};
 };
 
 }  // namespace zest

@@ -11,8 +11,6 @@
 
 namespace zest {
 
-using InfoHash = std::array<std::uint8_t, 20>;
-
 class SwarmNames {
 public:
     // SHA-1 over a prefix and the 32 raw bytes of the hash, as BEP XET v1 has it.

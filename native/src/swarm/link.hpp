@@ -8,11 +8,12 @@
 #include <libtorrent/bt_peer_connection.hpp>
 #include <libtorrent/peer_connection_handle.hpp>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "proof.hpp"
 #include "sealed.hpp"
-#include "wire.hpp"
 
 namespace zest {
 
@@ -43,13 +44,23 @@ public:
     // The extension ids that the peer asked us to use; 0: it does not speak that.
     int xet_id = 0;
     int zest_id = 0;
-    std::array<std::uint8_t, 20> node_id{};
+    NodeId node_id{};
+    Nonce nonce{};  // the peer's, for this connection
+    End here;       // as we named ourselves
     std::string client;
     bool ready = false;
     bool banned = false;
     std::int64_t since_ms = 0;  // when it became ready; before that, when it began
 
     std::uint32_t speaks() const noexcept;
+    End there() const { return {node_id, nonce}; }
+
+    // The swarms of objects that the peer and we have proved to each other, or the peer to us, to know. Others of them
+    // may be spoken of. The first max_common of them.
+    std::set<InfoHash> const &common() const noexcept { return common_; }
+    void add_common(InfoHash const &swarm) {
+        if (common_.size() < max_common) common_.insert(swarm);
+    }
 
     void send_xet(std::vector<std::uint8_t> const &message) { send(xet_id, message); }
     void send_zest(std::vector<std::uint8_t> const &message) { send(zest_id, message); }
@@ -91,6 +102,8 @@ private:
     std::uint64_t const token_;
     Post const &post_;
     std::string reason_;
+    static constexpr std::size_t max_common = 4096;
+    std::set<InfoHash> common_;
     bool inside_message_ = false;
     std::vector<std::uint8_t> waiting_;
     std::unique_ptr<Records> records_;

@@ -25,16 +25,19 @@ std::uint32_t Requester::take_ids(std::uint32_t count) {
 void Requester::ask_have(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t timeout_ms,
                          std::int64_t now_ms) {
     auto const id = take_ids(1);
-    auto const at = questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, 0, 0, now_ms + timeout_ms}).first;
+    auto const at =
+        questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, kind, hash, 0, 0, now_ms + timeout_ms}).first;
     if (!link_.zest_id) return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
-    link_.send_zest(wire::have_request(id, kind, hash));
+    link_.send_zest(wire::have_request(id, kind, names_.of(kind, hash), false,
+                                       asking_proof(hash, kind, link_.here, link_.there())));
 }
 
 void Requester::ask_manifest(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t first, std::uint32_t count,
                              std::uint32_t timeout_ms, std::int64_t now_ms) {
     auto const id = take_ids(1);
     auto const at =
-        questions_.emplace(id, Question{token, ZEST_EVENT_MANIFEST, first, count, now_ms + timeout_ms}).first;
+        questions_.emplace(id, Question{token, ZEST_EVENT_MANIFEST, kind, hash, first, count, now_ms + timeout_ms})
+            .first;
     if (!link_.zest_id || count == 0 || count > wire::max_manifest_entries)
         return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
     link_.send_zest(wire::manifest_request(id, kind, hash, first, count));
@@ -113,6 +116,11 @@ Requester::Verdict Requester::on(wire::Have const &message) {
         end_question(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND);
         return Verdict::fine;
     }
+    auto const &asked = at->second;
+    // Who claims to hold what it cannot name would learn the hash from our next question.
+    if (!same(message.proof, holding_proof(asked.hash, asked.kind, link_.here, link_.there())))
+        return Verdict::violation;
+    link_.add_common(names_.of(asked.kind, asked.hash));
     std::vector<std::uint8_t> payload(sizeof(ChunkSpan) * message.ranges.size());
     if (!payload.empty()) std::memcpy(payload.data(), message.ranges.data(), payload.size());
     zest_event event{};
@@ -124,6 +132,8 @@ Requester::Verdict Requester::on(wire::Have const &message) {
     events_.push(event, std::move(payload));
     return Verdict::fine;
 }
+
+Requester::Verdict Requester::on(wire::HaveUpdate const &message) { return stray(message.id, 16); }
 
 Requester::Verdict Requester::on(wire::ManifestPart const &message) {
     auto const at = questions_.find(message.id);

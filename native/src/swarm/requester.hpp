@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "events.hpp"
+#include "infohash.hpp"
 #include "link.hpp"
 #include "transfer.hpp"
 
@@ -16,7 +17,7 @@ namespace zest {
 
 class Requester {
 public:
-    Requester(Link &link, Events &events) : link_(link), events_(events) {}
+    Requester(Link &link, Events &events, SwarmNames const &names) : link_(link), events_(events), names_(names) {}
 
     struct Piece {
         std::uint64_t token;
@@ -38,6 +39,7 @@ public:
     // What a message means for the connection.
     enum class Verdict { fine, violation, liar };
     Verdict on(wire::Have const &message);
+    Verdict on(wire::HaveUpdate const &message);
     Verdict on(wire::ManifestPart const &message);
     Verdict on(wire::RangeData const &message, std::int64_t now_ms);
     Verdict on(wire::RangeEnd const &message);
@@ -59,6 +61,8 @@ private:
     struct Question {  // a have or a manifest
         std::uint64_t token;
         std::uint32_t event_type;
+        Kind kind;
+        Hash hash;
         std::uint32_t first;  // of a manifest
         std::uint32_t count;
         std::int64_t deadline_ms;
@@ -85,6 +89,7 @@ private:
 
     Link &link_;
     Events &events_;
+    SwarmNames const &names_;
     std::map<std::uint32_t, Question> questions_;
     Pieces pieces_;
     std::uint32_t next_id_ = 1;

@@ -49,7 +49,10 @@ bool read_batch(int fd, SharedFile const &file, std::uint32_t first, std::uint32
 }  // namespace
 
 void Responder::on(wire::HaveRequest const &message) {
-    enqueue({What::have, message.id, message.kind, message.hash, {}, 0, {}, false, false});
+    Reply reply{What::have, message.id, message.kind};
+    reply.swarm = message.swarm;
+    reply.proof = message.proof;
+    enqueue(std::move(reply));
 }
 
 void Responder::on(wire::ManifestRequest const &message) {
@@ -58,23 +61,19 @@ void Responder::on(wire::ManifestRequest const &message) {
              message.kind,
              message.hash,
              {message.first, message.first + message.count},
-             message.first,
-             {},
-             false,
-             false});
+             message.first});
 }
 
 void Responder::on(wire::RangeRequest const &message) {
-    enqueue(
-        {What::range, message.id, message.kind, message.hash, message.chunks, message.chunks.first, {}, false, false});
+    enqueue({What::range, message.id, message.kind, message.hash, message.chunks, message.chunks.first});
 }
 
 void Responder::on(wire::ChunkRequest const &message) {
-    enqueue({What::chunk, message.id, Kind::file, message.chunk, {0, 1}, 0, {}, false, false});
+    enqueue({What::chunk, message.id, Kind::file, message.chunk, {0, 1}, 0});
 }
 
 void Responder::on(wire::XorbRequest const &message) {
-    enqueue({What::xorb, message.id, Kind::xorb, message.xorb, message.chunks, message.chunks.first, {}, false, false});
+    enqueue({What::xorb, message.id, Kind::xorb, message.xorb, message.chunks, message.chunks.first});
 }
 
 void Responder::on(wire::Cancel const &message) {
@@ -113,7 +112,7 @@ void Responder::say(std::vector<std::uint8_t> const &message) {
 void Responder::refuse(Reply const &reply, Answer answer) {
     switch (reply.what) {
         case What::have:
-            return link_.send_zest(wire::have(reply.id, answer, 0, {}));
+            return link_.send_zest(wire::have(reply.id, answer, {}, 0, {}));
         case What::manifest: {
             std::vector<std::uint8_t> message(wire::manifest_header_bytes);
             wire::put_manifest_header(message.data(), reply.id, answer, 0, 0, 0);
@@ -157,10 +156,7 @@ void Responder::pump() {
 bool Responder::answer_now(Reply &reply) {
     switch (reply.what) {
         case What::have:
-            if (auto const holding = host_.store.holding(reply.kind, reply.hash))
-                say(wire::have(reply.id, Answer::ok, holding->chunks, holding->ranges));
-            else
-                refuse(reply, Answer::not_found);
+            answer_have(reply);
             return true;
         case What::manifest:
             answer_manifest(reply);
@@ -168,6 +164,19 @@ bool Responder::answer_now(Reply &reply) {
         default:
             return reply.next == reply.chunks.end;
     }
+}
+
+// To somebody who knows the object's hash, and not only its swarm's name, which trackers and the DHT tell everybody.
+void Responder::answer_have(Reply const &reply) {
+    auto const object = host_.store.find_swarm(reply.swarm);
+    if (!object || object->kind != reply.kind ||
+        !same(reply.proof, asking_proof(object->hash, object->kind, link_.there(), link_.here)))
+        return refuse(reply, Answer::not_found);
+    auto const holding = host_.store.holding(object->kind, object->hash);
+    if (!holding) return refuse(reply, Answer::not_found);
+    link_.add_common(reply.swarm);
+    say(wire::have(reply.id, Answer::ok, holding_proof(object->hash, object->kind, link_.there(), link_.here),
+                   holding->chunks, holding->ranges));
 }
 
 void Responder::answer_manifest(Reply const &reply) {

@@ -54,6 +54,8 @@ private:
         Located located{};
         bool located_once = false;
         bool cancelled = false;
+        InfoHash swarm{};  // of a have: how the peer named the object, and
+        Hash proof{};      // that it knows more than that name
     };
     // A run of chunks of one file that is read in one go, with room for a header before each and a tag behind it.
     struct Batch {
@@ -70,6 +72,7 @@ private:
     void refuse(Reply const &reply, Answer answer);
     void pump();
     bool answer_now(Reply &reply);
+    void answer_have(Reply const &reply);
     void answer_manifest(Reply const &reply);
     // Where what is left of the reply lies, also when a file is not offered any more. False: nowhere; that was said.
     bool find_rest(Reply &reply);

@@ -13,7 +13,7 @@ Records::Records(Use use, Key const &key) : context_(EVP_CIPHER_CTX_new()), key_
         throw std::runtime_error("libcrypto has no AES-256-GCM");
 }
 
-bool Records::next() {
+bool Records::next() try {
     std::uint8_t const *key = nullptr;
     if (count_ != 0 && count_ % records_of_a_key == 0) {
         key_ = derive(key_.bytes(), {}, "zest_hf1s next");
@@ -23,6 +23,8 @@ bool Records::next() {
     for (std::size_t i = 0; i < 8; ++i) nonce[4 + i] = static_cast<std::uint8_t>(count_ >> (56 - 8 * i));
     ++count_;
     return EVP_CipherInit_ex(context_.get(), nullptr, nullptr, key, nonce.data(), -1) == 1;
+} catch (std::exception const &) {  // of derive(): as any other failure
+    return false;
 }
 
 bool Records::seal(std::uint8_t *message, std::size_t size) {

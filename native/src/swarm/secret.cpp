@@ -19,8 +19,9 @@ SwarmSecret::SwarmSecret(Bytes swarm_key) {
 
 bool KeyedHandshake::agree(Connection const &connection, Key const &secret) {
     // Our own key sent back: nobody else can know what follows from it, and nobody honest has it.
-    if (connection.their_key == public_key()) return false;
-    auto const shared = pair_.agree(connection.their_key);
+    auto const &their_key = connection.theirs.nonce;
+    if (their_key == public_key()) return false;
+    auto const shared = pair_.agree(their_key);
     if (!shared) return false;
 
     // Who dialled whom, with which keys, in which swarm: proofs and records of this connection are good for no other.
@@ -31,11 +32,11 @@ bool KeyedHandshake::agree(Connection const &connection, Key const &secret) {
         out = std::copy(second.begin(), second.end(), out);
     };
     if (connection.dialled) {
-        put(connection.ours, connection.theirs);
-        put(public_key(), connection.their_key);
+        put(connection.ours, connection.theirs.node_id);
+        put(public_key(), their_key);
     } else {
-        put(connection.theirs, connection.ours);
-        put(connection.their_key, public_key());
+        put(connection.theirs.node_id, connection.ours);
+        put(their_key, public_key());
     }
     std::copy(connection.swarm.begin(), connection.swarm.end(), out);
     auto const salt = sha256({transcript.data(), transcript.size()});
@@ -52,10 +53,6 @@ bool KeyedHandshake::agree(Connection const &connection, Key const &secret) {
     ours_ = connection.dialled ? dialler : acceptor;
     theirs_ = connection.dialled ? acceptor : dialler;
     return true;
-}
-
-bool KeyedHandshake::proves(Bytes their_proof) const noexcept {
-    return theirs_ && equal_in_constant_time(their_proof, {theirs_->proof.data(), theirs_->proof.size()});
 }
 
 std::unique_ptr<Records> KeyedHandshake::sealing() const {

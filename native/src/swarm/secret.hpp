@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "crypto.hpp"
-#include "infohash.hpp"
+#include "proof.hpp"
 #include "sealed.hpp"
 
 namespace zest {
@@ -19,32 +19,28 @@ struct SwarmSecret {
     Key handshake;  // goes into the keys of every connection
 };
 
-using NodeId = std::array<std::uint8_t, 20>;
-using Proof = std::array<std::uint8_t, 32>;
-
 // One end of one connection until both have proved that they know the key. The dialler proves first: an acceptor says
 // nothing to whoever has proved nothing.
 class KeyedHandshake {
 public:
-    PublicKey const &public_key() const noexcept { return pair_.public_key(); }
+    Hash const &public_key() const noexcept { return pair_.public_key(); }
 
     struct Connection {
         bool dialled;  // by us
-        NodeId ours;
-        NodeId theirs;
-        PublicKey their_key;
-        InfoHash swarm;
+        NodeId const &ours;
+        End const &theirs;  // the nonce is their public key
+        InfoHash const &swarm;
     };
     // Computes the keys of this connection. False: their public key is good for nothing.
     bool agree(Connection const &connection, Key const &secret);
-    Proof const &proof() const noexcept { return ours_->proof; }
-    bool proves(Bytes their_proof) const noexcept;
+    Hash const &proof() const noexcept { return ours_->proof; }
+    bool proves(Hash const &their_proof) const noexcept { return same(theirs_->proof, their_proof); }
     std::unique_ptr<Records> sealing() const;
     std::unique_ptr<Records> opening() const;
 
 private:
     struct Side {
-        Proof proof;
+        Hash proof;
         Key records;
     };
     KeyPair pair_;

@@ -35,7 +35,7 @@ bool Store::add(SharedFilePtr file) {
         remove_locked(*keep);
     }
     files_[file->hash].push_back(file);
-    ++swarms_[names_.of(Kind::file, file->hash)];
+    add_swarm(Kind::file, file->hash);
     std::uint32_t at = 0;
     for (auto const &term : file->terms) {
         auto &xorb = xorbs_[term.xorb];
@@ -45,7 +45,7 @@ bool Store::add(SharedFilePtr file) {
             std::upper_bound(extents.begin(), extents.end(), term.chunks.first,
                              [](std::uint32_t first, XorbExtent const &e) { return first < e.chunks.first; });
         extents.insert(place, XorbExtent{file, term.chunks, at});
-        ++swarms_[names_.of(Kind::xorb, term.xorb)];
+        add_swarm(Kind::xorb, term.xorb);
         at += term.chunks.count();
     }
     return true;
@@ -73,10 +73,6 @@ bool Store::remove(SharedFilePtr const &file) {
 
 void Store::remove_locked(SharedFile const &file) {
     file.offered = false;
-    auto const forget_swarm = [this](InfoHash const &info_hash) {
-        auto const swarm = swarms_.find(info_hash);
-        if (swarm != swarms_.end() && --swarm->second == 0) swarms_.erase(swarm);
-    };
     for (auto const &term : file.terms) {
         auto const found = xorbs_.find(term.xorb);
         if (found == xorbs_.end()) continue;
@@ -86,11 +82,11 @@ void Store::remove_locked(SharedFile const &file) {
             std::find_if(extents.begin(), extents.end(), [&](XorbExtent const &e) { return e.file.get() == &file; });
         if (one != extents.end()) {
             extents.erase(one);
-            forget_swarm(names_.of(Kind::xorb, term.xorb));
+            remove_swarm(Kind::xorb, term.xorb);
         }
         if (extents.empty()) xorbs_.erase(found);
     }
-    forget_swarm(names_.of(Kind::file, file.hash));
+    remove_swarm(Kind::file, file.hash);
     auto const found = files_.find(file.hash);
     if (found != files_.end()) {
         auto &same = found->second;
@@ -100,9 +96,22 @@ void Store::remove_locked(SharedFile const &file) {
     }
 }
 
-bool Store::knows_swarm(InfoHash const &info_hash) const {
+void Store::add_swarm(Kind kind, Hash const &hash) {
+    auto &swarm = swarms_[names_.of(kind, hash)];
+    swarm.object = {kind, hash};
+    ++swarm.users;
+}
+
+void Store::remove_swarm(Kind kind, Hash const &hash) {
+    auto const swarm = swarms_.find(names_.of(kind, hash));
+    if (swarm != swarms_.end() && --swarm->second.users == 0) swarms_.erase(swarm);
+}
+
+std::optional<Store::Object> Store::find_swarm(InfoHash const &info_hash) const {
     std::shared_lock lock(mutex_);
-    return swarms_.count(info_hash) != 0;
+    auto const swarm = swarms_.find(info_hash);
+    if (swarm == swarms_.end()) return std::nullopt;
+    return swarm->second.object;
 }
 
 std::optional<Located> Store::locate(Kind kind, Hash const &hash, ChunkSpan chunks) const {

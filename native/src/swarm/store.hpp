@@ -74,7 +74,13 @@ public:
     // This very record, not one that has taken its place. False when it was not offered any more.
     bool remove(SharedFilePtr const &file);
 
-    bool knows_swarm(InfoHash const &info_hash) const;
+    bool knows_swarm(InfoHash const &info_hash) const { return find_swarm(info_hash).has_value(); }
+    // The object of whose swarm this is the name, if it is offered.
+    struct Object {
+        Kind kind;
+        Hash hash;
+    };
+    std::optional<Object> find_swarm(InfoHash const &info_hash) const;
 
     // Where all chunks of the span lie; nothing when one of them is not held.
     std::optional<Located> locate(Kind kind, Hash const &hash, ChunkSpan chunks) const;
@@ -111,7 +117,13 @@ private:
     mutable std::shared_mutex mutex_;
     std::unordered_map<Hash, std::vector<SharedFilePtr>, HashOf> files_;
     std::unordered_map<Hash, Xorb, HashOf> xorbs_;
-    std::map<InfoHash, std::uint32_t> swarms_;  // info-hash -> how many objects name it
+    struct Swarm {
+        Object object;
+        std::uint32_t users = 0;  // files and terms of files
+    };
+    void add_swarm(Kind kind, Hash const &hash);
+    void remove_swarm(Kind kind, Hash const &hash);
+    std::map<InfoHash, Swarm> swarms_;
 };
 
 }  // namespace zest

@@ -15,6 +15,8 @@ enum class Zest : std::uint8_t {
     range_data = 6,
     range_end = 7,
     cancel = 8,
+    have_update = 9,
+    peers = 10,
 };
 
 // Reads forward through a message whose length was checked by the caller.
@@ -27,12 +29,19 @@ public:
         at_ += 4;
         return value;
     }
-    Hash hash() noexcept {
-        Hash value;
+    std::uint16_t u16() noexcept {
+        auto const value = static_cast<std::uint16_t>((at_[0] << 8) | at_[1]);
+        at_ += 2;
+        return value;
+    }
+    template <typename Array>
+    Array raw() noexcept {
+        Array value;
         std::memcpy(value.data(), at_, value.size());
         at_ += value.size();
         return value;
     }
+    Hash hash() noexcept { return raw<Hash>(); }
     std::uint8_t const *rest() const noexcept { return at_; }
 
 private:
@@ -53,11 +62,19 @@ public:
         at_ = put_u32(at_, value);
         return *this;
     }
-    Writer &hash(Hash const &value) {
+    Writer &u16(std::uint16_t value) {
+        at_[0] = static_cast<std::uint8_t>(value >> 8);
+        at_[1] = static_cast<std::uint8_t>(value);
+        at_ += 2;
+        return *this;
+    }
+    template <typename Array>
+    Writer &raw(Array const &value) {
         std::memcpy(at_, value.data(), value.size());
         at_ += value.size();
         return *this;
     }
+    Writer &hash(Hash const &value) { return raw(value); }
     Writer &text(std::string_view value) {
         if (!value.empty()) std::memcpy(at_, value.data(), value.size());
         at_ += value.size();
@@ -82,26 +99,87 @@ std::optional<Answer> answer_of(std::uint8_t value) {
 
 bool in_object(ChunkSpan chunks) { return chunks.first < chunks.end && chunks.end <= max_object_chunks; }
 
-std::optional<ZestMessage> parse_have(Bytes message) {
-    if (message.size < 14) return std::nullopt;
-    Reader in({message.data + 1, message.size - 1});
-    Have out{};
-    out.id = in.u32();
-    auto const answer = answer_of(in.u8());
-    out.chunks = in.u32();
+constexpr std::size_t have_request_bytes = 59;
+constexpr std::size_t have_header_bytes = 46;
+constexpr std::size_t have_update_header_bytes = 14;
+constexpr std::size_t peers_header_bytes = 22;
+constexpr std::size_t peer_address_bytes = 18;
+
+// What HAVE and HAVE_UPDATE end with: the size of the object and ranges of it, as many as there is room for.
+bool read_ranges(Reader &in, std::size_t room, std::uint32_t &chunks, std::vector<ChunkSpan> &ranges) {
+    chunks = in.u32();
     auto const count = in.u32();
-    if (!answer || count > max_have_ranges || out.chunks > max_object_chunks ||
-        message.size != 14 + std::size_t{8} * count)
-        return std::nullopt;
-    out.answer = *answer;
-    out.ranges.reserve(count);
+    if (count > max_have_ranges || chunks > max_object_chunks || room != std::size_t{8} * count) return false;
+    ranges.reserve(count);
     std::uint32_t after = 0;
     for (std::uint32_t i = 0; i < count; ++i) {
         ChunkSpan span{in.u32(), 0};
         span.end = in.u32();
-        if (!in_object(span) || span.first < after) return std::nullopt;
+        if (!in_object(span) || span.first < after) return false;
         after = span.end;
-        out.ranges.push_back(span);
+        ranges.push_back(span);
+    }
+    return true;
+}
+
+void write_ranges(Writer &out, std::uint32_t chunks, std::vector<ChunkSpan> const &ranges) {
+    out.u32(chunks).u32(static_cast<std::uint32_t>(ranges.size()));
+    for (auto const &range : ranges) out.u32(range.first).u32(range.end);
+}
+
+std::optional<ZestMessage> parse_have_request(Bytes message) {
+    if (message.size != have_request_bytes) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    HaveRequest out{};
+    out.id = in.u32();
+    auto const kind = kind_of(in.u8());
+    out.swarm = in.raw<InfoHash>();
+    auto const updates = in.u8();
+    out.proof = in.hash();
+    if (!kind || updates > 1) return std::nullopt;
+    out.kind = *kind;
+    out.updates = updates == 1;
+    return out;
+}
+
+std::optional<ZestMessage> parse_have(Bytes message) {
+    if (message.size < have_header_bytes) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    Have out{};
+    out.id = in.u32();
+    auto const answer = answer_of(in.u8());
+    out.proof = in.hash();
+    if (!answer || !read_ranges(in, message.size - have_header_bytes, out.chunks, out.ranges)) return std::nullopt;
+    out.answer = *answer;
+    return out;
+}
+
+std::optional<ZestMessage> parse_have_update(Bytes message) {
+    if (message.size < have_update_header_bytes) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    HaveUpdate out{};
+    out.id = in.u32();
+    auto const answer = answer_of(in.u8());
+    if (!answer || *answer == Answer::busy ||
+        !read_ranges(in, message.size - have_update_header_bytes, out.chunks, out.ranges))
+        return std::nullopt;
+    out.answer = *answer;
+    return out;
+}
+
+std::optional<ZestMessage> parse_peers(Bytes message) {
+    if (message.size < peers_header_bytes) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    Peers out{in.raw<InfoHash>(), {}};
+    auto const count = in.u8();
+    if (count == 0 || count > max_peers || message.size != peers_header_bytes + peer_address_bytes * count)
+        return std::nullopt;
+    out.peers.reserve(count);
+    for (unsigned i = 0; i < count; ++i) {
+        PeerAddress peer{in.raw<decltype(PeerAddress::address)>(), 0};
+        peer.port = in.u16();
+        if (peer.port == 0) return std::nullopt;
+        out.peers.push_back(peer);
     }
     return out;
 }
@@ -214,13 +292,8 @@ std::optional<ZestMessage> parse_zest(Bytes message) {
     if (message.size < 5) return std::nullopt;
     Reader in({message.data + 1, message.size - 1});
     switch (static_cast<Zest>(message.data[0])) {
-        case Zest::have_request: {
-            if (message.size != 38) return std::nullopt;
-            auto const id = in.u32();
-            auto const kind = kind_of(in.u8());
-            if (!kind) return std::nullopt;
-            return HaveRequest{id, *kind, in.hash()};
-        }
+        case Zest::have_request:
+            return parse_have_request(message);
         case Zest::have:
             return parse_have(message);
         case Zest::manifest_request: {
@@ -267,23 +340,45 @@ std::optional<ZestMessage> parse_zest(Bytes message) {
         case Zest::cancel:
             if (message.size != 5) return std::nullopt;
             return Cancel{in.u32()};
+        case Zest::have_update:
+            return parse_have_update(message);
+        case Zest::peers:
+            return parse_peers(message);
     }
     return std::nullopt;
 }
 
-std::vector<std::uint8_t> have_request(std::uint32_t id, Kind kind, Hash const &hash) {
-    return Writer(38, static_cast<std::uint8_t>(Zest::have_request))
+std::vector<std::uint8_t> have_request(std::uint32_t id, Kind kind, InfoHash const &swarm, bool updates,
+                                       Hash const &proof) {
+    return Writer(have_request_bytes, static_cast<std::uint8_t>(Zest::have_request))
         .u32(id)
         .u8(static_cast<std::uint8_t>(kind))
-        .hash(hash)
+        .raw(swarm)
+        .u8(updates ? 1 : 0)
+        .hash(proof)
         .take();
 }
 
-std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, std::uint32_t chunks,
+std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, Hash const &proof, std::uint32_t chunks,
                                std::vector<ChunkSpan> const &ranges) {
-    Writer out(14 + 8 * ranges.size(), static_cast<std::uint8_t>(Zest::have));
-    out.u32(id).u8(static_cast<std::uint8_t>(answer)).u32(chunks).u32(static_cast<std::uint32_t>(ranges.size()));
-    for (auto const &range : ranges) out.u32(range.first).u32(range.end);
+    Writer out(have_header_bytes + 8 * ranges.size(), static_cast<std::uint8_t>(Zest::have));
+    out.u32(id).u8(static_cast<std::uint8_t>(answer)).hash(proof);
+    write_ranges(out, chunks, ranges);
+    return out.take();
+}
+
+std::vector<std::uint8_t> have_update(std::uint32_t id, Answer answer, std::uint32_t chunks,
+                                      std::vector<ChunkSpan> const &ranges) {
+    Writer out(have_update_header_bytes + 8 * ranges.size(), static_cast<std::uint8_t>(Zest::have_update));
+    out.u32(id).u8(static_cast<std::uint8_t>(answer));
+    write_ranges(out, chunks, ranges);
+    return out.take();
+}
+
+std::vector<std::uint8_t> peers(InfoHash const &swarm, std::vector<PeerAddress> const &known) {
+    Writer out(peers_header_bytes + peer_address_bytes * known.size(), static_cast<std::uint8_t>(Zest::peers));
+    out.raw(swarm).u8(static_cast<std::uint8_t>(known.size()));
+    for (auto const &peer : known) out.raw(peer.address).u16(peer.port);
     return out.take();
 }
 

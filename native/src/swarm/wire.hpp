@@ -16,6 +16,7 @@
 namespace zest {
 
 using Hash = std::array<std::uint8_t, 32>;
+using InfoHash = std::array<std::uint8_t, 20>;
 
 struct HashOf {
     // The hashes are outputs of BLAKE3: any eight of their bytes are as good as a hash of all.
@@ -50,6 +51,7 @@ constexpr std::uint32_t max_chunk_bytes = 131072;
 constexpr std::uint32_t max_manifest_entries = 16384;
 constexpr std::uint32_t max_have_ranges = 16384;
 constexpr std::uint32_t max_range_chunks = 8192;
+constexpr std::uint32_t max_peers = 50;
 // A file of 16 TiB in chunks of the usual size; keeps every sum of chunk numbers inside 32 bits.
 constexpr std::uint32_t max_object_chunks = 1u << 28;
 // What zest 0.4 asks for at most: one xorb.
@@ -104,15 +106,26 @@ void put_stored_chunk_header(std::uint8_t *out, std::uint32_t size);
 
 // --- zest_hf1 -----------------------------------------------------------------------------------
 
+// Names the object by its swarm: that says nothing to who does not know the hash. See proof.hpp.
 struct HaveRequest {
     std::uint32_t id;
     Kind kind;
-    Hash hash;
+    InfoHash swarm;
+    bool updates;  // tell the sender, until the connection ends or it cancels this, when more is held
+    Hash proof;
 };
 struct Have {
     std::uint32_t id;
     Answer answer;
+    Hash proof;            // zeros when the answer is not ok
     std::uint32_t chunks;  // of the whole object, 0 when the sender does not know
+    std::vector<ChunkSpan> ranges;
+};
+// After a HAVE: these are held now as well (ok), or nothing is any more (not_found).
+struct HaveUpdate {
+    std::uint32_t id;
+    Answer answer;
+    std::uint32_t chunks;
     std::vector<ChunkSpan> ranges;
 };
 struct ManifestRequest {
@@ -148,14 +161,27 @@ struct RangeEnd {
 struct Cancel {
     std::uint32_t id;
 };
-using ZestMessage =
-    std::variant<HaveRequest, Have, ManifestRequest, ManifestPart, RangeRequest, RangeData, RangeEnd, Cancel>;
+// Peer exchange: where others who know an object listen. IPv4 addresses are mapped (::ffff:a.b.c.d).
+struct PeerAddress {
+    std::array<std::uint8_t, 16> address;
+    std::uint16_t port;  // not 0
+};
+struct Peers {
+    InfoHash swarm;
+    std::vector<PeerAddress> peers;
+};
+using ZestMessage = std::variant<HaveRequest, Have, ManifestRequest, ManifestPart, RangeRequest, RangeData, RangeEnd,
+                                 Cancel, HaveUpdate, Peers>;
 
 std::optional<ZestMessage> parse_zest(Bytes message);
 
-std::vector<std::uint8_t> have_request(std::uint32_t id, Kind kind, Hash const &hash);
-std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, std::uint32_t chunks,
+std::vector<std::uint8_t> have_request(std::uint32_t id, Kind kind, InfoHash const &swarm, bool updates,
+                                       Hash const &proof);
+std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, Hash const &proof, std::uint32_t chunks,
                                std::vector<ChunkSpan> const &ranges);
+std::vector<std::uint8_t> have_update(std::uint32_t id, Answer answer, std::uint32_t chunks,
+                                      std::vector<ChunkSpan> const &ranges);
+std::vector<std::uint8_t> peers(InfoHash const &swarm, std::vector<PeerAddress> const &known);
 std::vector<std::uint8_t> manifest_request(std::uint32_t id, Kind kind, Hash const &hash, std::uint32_t first,
                                            std::uint32_t count);
 constexpr std::size_t manifest_header_bytes = 18;
