@@ -24,9 +24,10 @@ typedef struct zest_transfer zest_transfer;
 enum zest_object_kind { ZEST_OBJECT_FILE = 1, ZEST_OBJECT_XORB = 2 };
 
 enum zest_event_type {
-    ZEST_EVENT_PEER_CONNECTED = 1, /* an outgoing TCP connection stands; token: the dial's */
+    ZEST_EVENT_PEER_CONNECTED = 1, /* the TCP connection of a dial stands; token: the dial's */
     ZEST_EVENT_PEER_READY = 2,     /* handshakes are done; status: ZEST_SPEAKS_* bits */
-    ZEST_EVENT_PEER_GONE = 3,      /* the connection ended or was never made; payload: why */
+    ZEST_EVENT_PEER_GONE = 3,      /* the connection ended or was never made; payload: why.
+                                      Of those that never were ready only dials are told */
     ZEST_EVENT_PEER_BANNED = 4,    /* the peer sent bytes that are provably wrong; payload: what */
     ZEST_EVENT_HAVE = 5,           /* count: chunks of the object; payload: pairs of u32 (start, end), host order */
     ZEST_EVENT_MANIFEST = 6,       /* count: chunks of the object; first: first chunk here;
@@ -65,7 +66,7 @@ typedef struct zest_event {
 } zest_event;
 
 typedef struct zest_session_config {
-    const char *listen_host;     /* numeric address, "" = every IPv4 address */
+    const char *listen_host;     /* numeric address, "" = every address, IPv4 and (where there is any) IPv6 */
     uint16_t listen_port;        /* 0 = any */
     uint16_t port_retries;       /* how many following ports to try when it is taken */
     uint32_t connect_timeout_ms; /* TCP connect and BitTorrent handshake */
@@ -74,6 +75,10 @@ typedef struct zest_session_config {
     uint8_t node_id[20];         /* who we are, on every connection */
     const uint8_t *swarm_key;    /* secret of a keyed swarm: only who has it is talked to, and sealed */
     size_t swarm_key_size;       /* 0 = none */
+    uint8_t lsd;                 /* find peers on the local network (BEP 14) */
+    uint8_t dht;                 /* find peers in the DHT (BEP 5) */
+    const char *trackers;        /* URLs (http, https, udp), a line each; NULL = none */
+    const char *dht_bootstrap;   /* host:port, a line each; NULL = libtorrent's */
 } zest_session_config;
 
 typedef struct zest_term {
@@ -81,6 +86,25 @@ typedef struct zest_term {
     uint32_t start;
     uint32_t end;
 } zest_term;
+
+/* How a peer was found. */
+enum zest_source {
+    ZEST_SOURCE_GIVEN = 1, /* by zest_session_dial */
+    ZEST_SOURCE_INCOMING = 2,
+    ZEST_SOURCE_LSD = 3,
+    ZEST_SOURCE_TRACKER = 4,
+    ZEST_SOURCE_DHT = 5,
+    ZEST_SOURCE_PEX = 6 /* another peer named it */
+};
+
+enum zest_tracker_state { ZEST_TRACKER_UNTRIED = 0, ZEST_TRACKER_WORKING = 1, ZEST_TRACKER_FAILING = 2 };
+
+typedef struct zest_tracker_info {
+    uint32_t state;    /* ZEST_TRACKER_*, of its last answer */
+    uint32_t peers;    /* in its last answer */
+    char url[256];
+    char message[128]; /* what failed */
+} zest_tracker_info;
 
 typedef struct zest_peer_info {
     uint32_t peer;
@@ -92,6 +116,7 @@ typedef struct zest_peer_info {
     uint32_t requests_in;  /* theirs, waiting for us */
     uint8_t outgoing;
     uint8_t ready;
+    uint8_t source;      /* ZEST_SOURCE_* */
     uint8_t node_id[20]; /* zeros when the peer gave none */
     char address[64];    /* "1.2.3.4:5", "[::1]:5" */
     char client[48];
@@ -117,6 +142,10 @@ typedef struct zest_session_stats {
     uint32_t files_shared;
     uint32_t xorbs_shared;
     uint32_t bans;
+    uint32_t dht_nodes;      /* in our routing tables */
+    uint32_t swarms_joined;
+    uint32_t swarms_loaded;  /* torrents, also for those who came by themselves */
+    uint32_t dials_open;     /* of peers that were found, not ready yet */
 } zest_session_stats;
 
 /* Open a session and bind its port. NULL on failure, with one line in error. */
@@ -138,6 +167,16 @@ void zest_session_info_hash(zest_session *session, int kind, const uint8_t *hash
  * when there was no connection of its own, as to an address that is connected already). 0, or -1 when the address
  * cannot be read. */
 int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash, uint64_t token);
+/* Look for peers that know an object, and, with announce, be found by others: a file by LSD, trackers and the DHT as
+ * the session was told, a xorb in the DHT alone. (On the LAN and at trackers to look is to be seen.) Peers are dialled
+ * as they are found; they come out as events without a token. Joining again changes announce. The first one starts
+ * what is on; before it nothing is sent. */
+void zest_session_join(zest_session *session, int kind, const uint8_t *hash, int announce);
+/* No more of that. Connections stay. */
+void zest_session_leave(zest_session *session, int kind, const uint8_t *hash);
+/* The trackers, in order. Fill at most capacity entries; the number there are is returned. */
+size_t zest_session_trackers(zest_session *session, zest_tracker_info *out, size_t capacity);
+
 /* Disconnect a peer and never talk to it again in this session. */
 void zest_session_ban(zest_session *session, uint32_t peer, const char *reason);
 

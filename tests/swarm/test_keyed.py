@@ -327,7 +327,8 @@ def test_a_first_message_that_is_not_the_proof(node: Node, content: Content, fir
             peer.send_plain(peer.proof)
             peer.send_zest(peer.have_request(1, wire.FILE, content.hash))
         assert_nothing_said(peer, content)
-    assert "zest" not in node.wait(PeerGone).reason
+    node.until(lambda: not node.session.peers())
+    assert not node.events, "somebody who has proved nothing was spoken of"
 
 
 def test_a_proof_is_good_for_one_connection(node: Node, content: Content) -> None:
@@ -377,7 +378,7 @@ def test_a_message_before_the_extension_handshake(node: Node, content: Content) 
 def test_who_proves_nothing_is_not_kept(content: Content) -> None:
     with Node(swarm_key=KEY, connect_timeout_s=1.0) as node, KeyedPeer.connect(node.port, KEY) as peer:
         assert_nothing_said(peer, content)
-        assert node.wait(PeerGone).reason == "did not complete the handshakes"
+        node.until(lambda: not node.session.peers())
 
 
 def test_a_claimed_node_id_does_no_harm_to_its_owner(node: Node, content: Content) -> None:
@@ -457,8 +458,7 @@ def test_a_relay_with_keys_of_its_own(node: Node, content: Content) -> None:
                 assert_nothing_said(to_acceptor, content)
 
         with Acceptor(script, node_id=node.node_id) as relay:
-            dialler.session.dial("127.0.0.1", relay.port, 77)
-            assert node.wait(PeerGone).reason == "does not know the swarm key"
+            dialler.dial_in_vain(relay.port)
         assert len(told(relay, content)) == 1
 
 
@@ -618,3 +618,17 @@ def test_a_short_key_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
             assert "6 bytes" in caplog.text and "secret" not in caplog.text
     with pytest.raises(SwarmError, match="at least one byte"):
         Node(swarm_key=b"")
+
+
+def test_a_keyed_session_takes_no_part_in_the_dht() -> None:
+    with pytest.raises(SwarmError, match="does not use the DHT"):
+        Node(swarm_key=KEY, dht=True)
+
+
+def test_the_local_network_hears_the_names_of_the_keyed_swarm_only(node: Node, content: Content) -> None:
+    """Two sessions that share a key find each other by names that mean nothing to a third without it."""
+    with Node(swarm_key=KEY) as other:
+        assert other.session.info_hash(Kind.FILE, content.hash) == node.session.info_hash(Kind.FILE, content.hash)
+    for key in (None, OTHER_KEY):
+        with Node(swarm_key=key) as other:
+            assert other.session.info_hash(Kind.FILE, content.hash) != node.session.info_hash(Kind.FILE, content.hash)

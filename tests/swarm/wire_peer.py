@@ -221,9 +221,10 @@ class WirePeer:
     their_handshake: dict[bytes, Any] = field(default_factory=dict)
 
     @classmethod
-    def dial(cls, port: int, info_hash: bytes = NODE_SWARM, **options: Any) -> WirePeer:
-        """Connects, and completes both handshakes."""
-        peer = cls(socket.create_connection(("127.0.0.1", port), TIMEOUT_S), **options)
+    def dial(cls, port: int, info_hash: bytes = NODE_SWARM, host: str = "127.0.0.1", **options: Any) -> WirePeer:
+        """Connects, from an address of this machine, and completes both handshakes."""
+        connection = socket.create_connection(("127.0.0.1", port), TIMEOUT_S, source_address=(host, 0))
+        peer = cls(connection, **options)
         peer.send_handshake(info_hash)
         peer.receive_handshake(info_hash)
         peer.extended_handshake()

@@ -41,6 +41,17 @@ class Kind(enum.IntEnum):
     XORB = 2
 
 
+class Source(enum.IntEnum):
+    """How a peer was found."""
+
+    GIVEN = 1
+    INCOMING = 2
+    LSD = 3
+    TRACKER = 4
+    DHT = 5
+    PEX = 6
+
+
 class Outcome(enum.IntEnum):
     """How a question or a piece ended."""
 
@@ -57,7 +68,7 @@ class Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerConnected:
-    """An outgoing TCP connection stands; the handshakes follow."""
+    """The TCP connection of a dial stands; the handshakes follow."""
 
     peer: int
     token: int
@@ -75,7 +86,7 @@ class PeerReady:
 
 @dataclass(frozen=True, slots=True)
 class PeerGone:
-    """A connection ended, or a dial failed."""
+    """A connection that was ready ended, or a dial failed."""
 
     peer: int
     token: int
@@ -150,6 +161,17 @@ class PeerInfo:
     bytes_up: int
     requests_out: int
     requests_in: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerInfo:
+    """A tracker by its last answer. ``working``: None before one; ``message``: what failed; ``peers``: it named."""
+
+    url: str
+    working: bool | None
+    message: str
+    peers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +203,13 @@ class SessionStats:
     files_shared: int
     xorbs_shared: int
     bans: int
+    dht_nodes: int
+    """In our routing tables."""
+    swarms_joined: int
+    swarms_loaded: int
+    """Torrents, also for those who came by themselves."""
+    dials_open: int
+    """Of peers that were found, not ready yet."""
 
 
 class WritableFile:
@@ -224,14 +253,27 @@ class Session:
         connect_timeout_s: float = 5.0,
         max_up_bytes_s: int | None = None,
         max_down_bytes_s: int | None = None,
+        lsd: bool = False,
+        trackers: Sequence[str] = (),
+        dht: bool = False,
+        dht_bootstrap: Sequence[tuple[str, int]] = (),
         swarm_key: bytes | None = None,
     ) -> None:
-        """``node_id``: 20 bytes. Raises SwarmError when the port cannot be bound.
+        """``node_id``: 20 bytes. ``listen_host``: a numeric address; "" is every one, of IPv4 and of IPv6.
 
-        With ``swarm_key`` only peers that prove to know it are talked to, and everything said to them is encrypted.
+        ``lsd``, ``trackers`` (URLs) and ``dht`` are used from the first `join` on. ``dht_bootstrap``: where the DHT is
+        entered, instead of libtorrent's node; if all of them are numeric addresses of this machine or of private
+        networks, the rules that keep such addresses out of the DHT are off.
+
+        With ``swarm_key`` the session is in a swarm of its own: only peers that prove to know the key are talked to,
+        everything said to them is encrypted, and its info-hashes mean nothing to others. It takes no part in the DHT.
+
+        Raises SwarmError when the port cannot be bound, or for ``dht`` and ``swarm_key`` together.
         """
         if len(node_id) != 20:
             raise SwarmError("a node id has 20 bytes")
+        if any(not url or "\n" in url or "\0" in url for url in (*trackers, *(host for host, _ in dht_bootstrap))):
+            raise SwarmError("a tracker or a node of the DHT that is no address")
         if swarm_key is not None and len(swarm_key) < GOOD_KEY_BYTES:
             # An empty one is no key: nobody may take the session for a private one.
             if not swarm_key:
@@ -253,6 +295,12 @@ class Session:
         key = ffi.from_buffer("uint8_t[]", swarm_key or b"")
         config.swarm_key = key
         config.swarm_key_size = len(key)
+        config.lsd = lsd
+        config.dht = dht
+        urls = ffi.new("char[]", "\n".join(trackers).encode())
+        config.trackers = urls
+        nodes = ffi.new("char[]", "\n".join(f"{_bracketed(host)}:{port}" for host, port in dht_bootstrap).encode())
+        config.dht_bootstrap = nodes
         error = ffi.new("char[]", 256)
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -365,6 +413,20 @@ class Session:
         if result != 0:
             raise SwarmError(f"not an address that can be connected to: {host}:{port}")
 
+    def join(self, kind: Kind, hash_: XetHash, *, announce: bool) -> None:
+        """Looks for peers that know an object, and with ``announce`` is found by others.
+
+        Files: by LSD, trackers and the DHT; xorbs: in the DHT alone. On the LAN and at trackers to look is to be seen.
+        Peers are dialled as they are found: PeerReady with token 0. Joining again changes ``announce``.
+        """
+        with self._open() as session:
+            lib.zest_session_join(session, int(kind), _hash(hash_), announce)
+
+    def leave(self, kind: Kind, hash_: XetHash) -> None:
+        """Ends what `join` began. Connections stay."""
+        with self._open() as session:
+            lib.zest_session_leave(session, int(kind), _hash(hash_))
+
     def ban(self, peer: int, reason: str) -> None:
         """Disconnects a peer for the rest of the session."""
         with self._open() as session:
@@ -476,6 +538,7 @@ class Session:
                 bytes_up=info.bytes_up,
                 requests_out=info.requests_out,
                 requests_in=info.requests_in,
+                source=Source(info.source),
             )
             for info in infos
         ]
@@ -484,6 +547,12 @@ class Session:
         """Who was banned in this session, and why."""
         infos = self._listing("zest_ban_info[]", lib.zest_session_bans)
         return [BanInfo(_text(info.address), _node_text(info.node_id), _text(info.reason)) for info in infos]
+
+    def trackers(self) -> list[TrackerInfo]:
+        """The trackers as they were given."""
+        states = {lib.ZEST_TRACKER_UNTRIED: None, lib.ZEST_TRACKER_WORKING: True, lib.ZEST_TRACKER_FAILING: False}
+        infos = self._listing("zest_tracker_info[]", lib.zest_session_trackers)
+        return [TrackerInfo(_text(info.url), states[info.state], _text(info.message), info.peers) for info in infos]
 
     def shares(self) -> list[ShareInfo]:
         """The offered files that somebody has taken from."""
@@ -503,6 +572,10 @@ class Session:
             out.files_shared,
             out.xorbs_shared,
             out.bans,
+            out.dht_nodes,
+            out.swarms_joined,
+            out.swarms_loaded,
+            out.dials_open,
         )
 
     def _listing(self, type_: str, call: Any) -> Iterator[Any]:
@@ -523,6 +596,10 @@ def _hash(value: bytes) -> bytes:
     if len(value) != 32:
         raise SwarmError(f"a hash of {len(value)} bytes instead of 32")
     return value
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _u32_list(values: array[int]) -> Any:

@@ -117,6 +117,22 @@ int zest_session_dial(zest_session *session, const char *host, uint16_t port, co
     }
 }
 
+void zest_session_join(zest_session *session, int kind, const uint8_t *hash, int announce) {
+    guarded([&] { session->session.join(static_cast<Kind>(kind), hash_at(hash), announce != 0); });
+}
+
+void zest_session_leave(zest_session *session, int kind, const uint8_t *hash) {
+    guarded([&] { session->session.leave(static_cast<Kind>(kind), hash_at(hash)); });
+}
+
+size_t zest_session_trackers(zest_session *session, zest_tracker_info *out, size_t capacity) {
+    try {
+        return copy_out(session->session.trackers(), out, capacity);
+    } catch (...) {
+        return 0;
+    }
+}
+
 void zest_session_ban(zest_session *session, uint32_t peer, const char *reason) {
     guarded([&] { session->session.ban(peer, reason); });
 }

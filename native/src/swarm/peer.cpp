@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "session.hpp"
+#include "text.hpp"
 
 namespace zest {
 namespace {
@@ -20,14 +21,6 @@ template <class... Ts>
 Match(Ts...) -> Match<Ts...>;
 
 using Verdict = Requester::Verdict;
-
-// Only what can be printed: the string is a stranger's and is shown to the user.
-std::string printable(lt::string_view text) {
-    std::string out(text.substr(0, 40));
-    std::replace_if(
-        out.begin(), out.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
-    return out;
-}
 
 int extension_id(lt::bdecode_node const &ids, char const *name) {
     auto const id = ids.dict_find_int_value(name, 0);
@@ -64,6 +57,7 @@ void Peer::add_handshake(lt::entry &handshake) {
 }
 
 void Peer::on_connected() {
+    if (link.token() == 0) return;
     zest_event event{};
     event.type = ZEST_EVENT_PEER_CONNECTED;
     event.peer = link.number();
@@ -79,10 +73,13 @@ bool Peer::on_handshake(lt::span<char const> reserved) {
 
 bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
     if (handshake.type() != lt::bdecode_node::dict_t) return true;
-    link.hide_listen_port(handshake.dict_find_int_value("p", 0));
+    auto const port = handshake.dict_find_int_value("p", 0);
+    link.hide_listen_port(port);
     if (met_ || link.gone()) return true;
     met_ = true;
     bool const keyed = session_.secret() != nullptr;
+    if (!link.outgoing() && port > 0 && port <= 65535)
+        listens = plain({link.remote().address(), static_cast<std::uint16_t>(port)});
     if (auto const ids = handshake.dict_find_dict("m")) {
         if (!keyed) link.xet_id = extension_id(ids, wire::xet_extension_name);
         link.zest_id = extension_id(ids, keyed ? wire::sealed_extension_name : wire::zest_extension_name);
@@ -91,7 +88,8 @@ bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
         std::copy_n(id.string_ptr(), 20, link.node_id.begin());
     if (auto const nonce = handshake.dict_find_string("zn"); nonce && nonce.string_length() == 32)
         std::copy_n(nonce.string_ptr(), 32, link.nonce.begin());
-    if (auto const client = handshake.dict_find_string("v")) link.client = printable(client.string_value());
+    if (auto const client = handshake.dict_find_string("v"))
+        link.client = printable(std::string(client.string_value()), 40);
     if (link.speaks() == 0)
         link.disconnect(keyed ? "is not in a swarm with a key" : "speaks neither ut_xet nor zest_hf1");
     else if (keyed)
@@ -131,6 +129,7 @@ void Peer::on_proof(Bytes bytes) try {
 void Peer::be_ready() {
     link.ready = true;
     link.since_ms = session_.now_ms();
+    session_.ready(*this);
     zest_event event{};
     event.type = ZEST_EVENT_PEER_READY;
     event.peer = link.number();

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "endpoint.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
 #include "requester.hpp"
@@ -22,6 +23,11 @@ public:
          std::uint64_t token);
 
     InfoHash const swarm;  // in which the connection was made; it carries requests for anything
+
+    Source source = Source::incoming;
+    // Where it can be dialled: the address that we have dialled, or its host with the port that it gave.
+    std::optional<Endpoint> listens;
+    bool twin = false;  // closed because the same peer has another connection
 
     Link link;
     Requester requester;

@@ -11,13 +11,13 @@
 #include <libtorrent/torrent_handle.hpp>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "dial.hpp"
+#include "bans.hpp"
+#include "discovery.hpp"
 #include "events.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
@@ -26,25 +26,11 @@
 #include "responder.hpp"
 #include "secret.hpp"
 #include "store.hpp"
+#include "swarms.hpp"
 
 namespace zest {
 
 class Peer;
-class Swarms;
-
-// What is remembered of a peer.
-struct Identity {
-    std::array<std::uint8_t, 20> node_id;
-    std::string host;
-    std::string address;
-    bool outgoing;
-    std::uint64_t token;
-};
-
-struct Ban {
-    Identity peer;
-    std::string reason;
-};
 
 class Session {
 public:
@@ -58,12 +44,15 @@ public:
 
     // From any thread.
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
+    void join(Kind kind, Hash const &hash, bool announce);
+    void leave(Kind kind, Hash const &hash);
     void ban(std::uint32_t peer, std::string reason);
     // Run f with the peer on the network thread; when it is gone, `otherwise`.
     void with_peer(std::uint32_t peer, std::function<void(Peer &)> f, std::function<void()> otherwise);
     std::vector<zest_peer_info> peers();
     std::vector<zest_ban_info> bans();
     std::vector<zest_share_info> shares();
+    std::vector<zest_tracker_info> trackers();
     zest_session_stats stats();
 
     // On the network thread, called by peers.
@@ -75,20 +64,32 @@ public:
     std::uint8_t *opened() noexcept { return opened_.data(); }
     ResponderHost const &responder_host() const noexcept { return host_; }
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
+    // A peer of the swarm is said to be there.
+    void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
     // A peer said who it is: why this connection is not to be kept (ourselves, banned, a second one), or nullptr.
     char const *refusal(Peer &peer);
+    void ready(Peer &peer);
     void gone(Peer &peer, std::string const &why);
     void liar(Peer &peer, std::string const &reason);
 
 private:
-    friend class Swarms;
+    struct Dial {
+        std::uint64_t token;
+        Source source;
+        std::int64_t until_ms;
+    };
     void post(std::function<void()> f);
     void tick();
-    bool begin_dial(InfoHash const &swarm, lt::tcp::endpoint const &endpoint, std::uint64_t token);
-    void dial_ended(std::uint64_t token, char const *why);
-    lt::torrent_handle join(InfoHash const &swarm);
+    void tick_soon();
+    std::int64_t look_after_peers(std::int64_t now_ms);
+    void dial_found(std::int64_t now_ms);
+    void sweep(std::int64_t now_ms);
+    bool begin_dial(InfoHash const &swarm, Endpoint const &endpoint, Dial dial);
+    void dial_ended(Endpoint const &endpoint, Dial const &dial, char const *why);
+    void leave_place(Peer &peer);
+    bool is_taken(Endpoint const &endpoint) const;
+    void take_alerts();
     std::uint16_t listen(zest_session_config const &config);
-    bool is_banned(Identity const &who) const;
     void remember_ban(std::uint32_t number, Identity who, std::string const &reason);
     template <typename T>
     T ask(std::function<T()> f, T otherwise);
@@ -102,15 +103,15 @@ private:
     ReaderPool readers_;
     ResponderHost host_;
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
-    struct Dial {
-        std::uint64_t token;
-        std::int64_t until_ms;
-    };
-    std::map<std::pair<InfoHash, lt::tcp::endpoint>, Dial> dials_;  // that libtorrent has not begun
-    std::vector<Ban> bans_;
+    std::map<std::pair<InfoHash, Endpoint>, Dial> dials_;  // that libtorrent has not begun
+    std::map<Endpoint, std::uint32_t> taken_;       // where peers listen that are connected or being connected to
+    std::map<std::string, std::uint32_t> callers_;  // connections that others made, by host
+    Bans bans_;
     std::map<std::uint32_t, Identity> left_;  // who left last: bad news about them may come a moment later
     std::uint32_t next_peer_ = 1;
-    std::uint32_t ticks_ = 0;
+    bool heard_ = false;  // of new peers, and they will be dialled in a moment
+    std::int64_t swept_ms_ = 0;
+    std::int64_t next_tick_ms_ = 0;
     std::uint64_t gone_bytes_up_ = 0;
     std::map<Hash, std::uint64_t> gone_served_;
     std::uint64_t gone_bytes_down_ = 0;
@@ -121,12 +122,21 @@ private:
     lt::io_context network_;
     boost::asio::executor_work_guard<lt::io_context::executor_type> work_;
     boost::asio::steady_timer timer_;
-    std::mutex swarms_mutex_;  // join() runs on its callers' threads
-    std::map<InfoHash, lt::torrent_handle> swarms_;
+    std::shared_ptr<Swarms> swarms_;
+    Discovery discovery_;
     std::unique_ptr<lt::session> session_;
-    SessionImpl impl_;  // the same, for the network thread, which may outlast it
     std::thread thread_;
     std::atomic<bool> closing_{false};
 };
+
+template <typename T>
+T Session::ask(std::function<T()> f, T otherwise) {
+    auto answer = std::make_shared<std::promise<T>>();
+    auto result = answer->get_future();
+    post([f = std::move(f), answer] { answer->set_value(f()); });
+    // The network thread never blocks; the bound is for a machine in trouble.
+    if (result.wait_for(std::chrono::seconds(2)) != std::future_status::ready) return otherwise;
+    return result.get();
+}
 
 }  // namespace zest
