@@ -456,6 +456,7 @@ def test_a_relay_with_keys_of_its_own(node: Node, content: Content) -> None:
             with KeyedPeer.connect(node.port, KEY, node_id=dialler.node_id) as to_acceptor:
                 to_acceptor.send_plain(proof)
                 assert_nothing_said(to_acceptor, content)
+            from_dialler.socket.shutdown(socket.SHUT_RDWR)
 
         with Acceptor(script, node_id=node.node_id) as relay:
             dialler.dial_in_vain(relay.port)
