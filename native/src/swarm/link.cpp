@@ -75,12 +75,15 @@ void Link::send(int extension_id, std::vector<std::uint8_t> const &message) {
 bool Link::seal(std::uint8_t *messages, std::size_t size) {
     if (!records_) return true;
     for (std::size_t at = 0; at < size;) {
-        auto const payload = wire::get_u32(messages + at) - 2 - Records::tag_bytes;
-        if (!records_->seal(messages + at + frame_bytes, payload)) {
+        auto const left = size - at;
+        // Who made the block may have forgotten the room for a tag; then nothing is sent in the clear, or overwritten.
+        auto const whole = left < frame_bytes ? 0 : std::size_t{wire::get_u32(messages + at)} + 4;
+        if (whole < frame_bytes + Records::tag_bytes || whole > left ||
+            !records_->seal(messages + at + frame_bytes, whole - frame_bytes - Records::tag_bytes)) {
             disconnect("a message could not be sealed");
             return false;
         }
-        at += frame_bytes + payload + Records::tag_bytes;
+        at += whole;
     }
     return true;
 }
