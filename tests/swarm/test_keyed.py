@@ -381,14 +381,17 @@ def test_who_proves_nothing_is_not_kept(content: Content) -> None:
         node.until(lambda: not node.session.peers())
 
 
-def test_a_claimed_node_id_does_no_harm_to_its_owner(node: Node, content: Content) -> None:
-    """Two connections of one node id end in one of them: that is for those who have proved the key."""
-    with KeyedPeer.dial_keyed(node.port, KEY) as owner:
-        with KeyedPeer.connect(node.port, KEY, node_id=owner.node_id) as stranger:
+def test_a_claimed_node_id_does_no_harm_to_its_owner(node: Node, content: Content, tmp_path: Path) -> None:
+    """Of two connections that a pair of nodes dialled both ways one is ended: that is for those who have proved."""
+    wanted = Content.random(20, seed=2)
+    smallest = bytes(19) + b"\1"  # whose dials win
+    with Acceptor(proved(good(wanted)), node_id=smallest) as owner, Target(tmp_path / "t", wanted) as target:
+        peer = node.meet(owner.port)
+        with KeyedPeer.connect(node.port, KEY, node_id=smallest) as stranger:
             stranger.agree()
             stranger.send_plain(os.urandom(32))
             assert_nothing_said(stranger, content)
-        fetch(owner, content)
+        assert node.piece(peer, target).outcome is Outcome.OK
 
 
 def test_what_is_announced_before_the_proof_takes_no_memory(node: Node, content: Content) -> None:
