@@ -33,7 +33,9 @@ enum zest_event_type {
     ZEST_EVENT_MANIFEST = 6,       /* count: chunks of the object; first: first chunk here;
                                       payload: n x 32 hash bytes, then n x u32 length, host order */
     ZEST_EVENT_PIECE = 7,          /* count: chunks written from the start of the piece; bytes: their sum */
-    ZEST_EVENT_SHARE_LOST = 8      /* a shared file changed or vanished; payload: its path */
+    ZEST_EVENT_SHARE_LOST = 8,     /* a shared file changed or vanished; payload: its path */
+    ZEST_EVENT_HAVE_MORE = 9       /* the peer holds more; count and payload as HAVE, what is new alone. With status
+                                      NOT_FOUND: not even what it said before; no more of this is told */
 };
 
 enum zest_outcome {
@@ -180,17 +182,27 @@ size_t zest_session_trackers(zest_session *session, zest_tracker_info *out, size
 /* Disconnect a peer and never talk to it again in this session. */
 void zest_session_ban(zest_session *session, uint32_t peer, const char *reason);
 
-/* Ask which chunks of an object a peer holds. Answered by ZEST_EVENT_HAVE. */
+/* Ask which chunks of an object a peer holds. Answered by ZEST_EVENT_HAVE. With updates not 0 and an answer that is
+ * ok, ZEST_EVENT_HAVE_MORE with the same token follows whenever it holds more, until it is gone or told to forget. */
 void zest_session_ask_have(zest_session *session, uint64_t token, uint32_t peer, int kind, const uint8_t *hash,
-                           uint32_t timeout_ms);
+                           int updates, uint32_t timeout_ms);
+void zest_session_forget_have(zest_session *session, uint32_t peer, uint64_t token);
 /* Ask for chunks [first, first + count) of an object's manifest, count <= 16384. Answered by ZEST_EVENT_MANIFEST. */
 void zest_session_ask_manifest(zest_session *session, uint64_t token, uint32_t peer, int kind, const uint8_t *hash,
                                uint32_t first, uint32_t count, uint32_t timeout_ms);
 
-/* A file that is being written: its descriptor (duplicated) and its proved manifest. NULL with errno set when
- * the descriptor cannot be duplicated, a length is not 1..131072, or memory is short. */
-zest_transfer *zest_transfer_open(int fd, uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths);
-/* When this returns nothing is written to the file any more; pieces still asked for end as cancelled. */
+/* A file that is being written, or a run of its chunks from offset_bytes on: its descriptor (duplicated) and the
+ * proved manifest. NULL with errno set when the descriptor cannot be duplicated, a length is not 1..131072, or memory
+ * is short. */
+zest_transfer *zest_transfer_open(int fd, uint64_t offset_bytes, uint32_t chunks, const uint8_t *hashes,
+                                  const uint32_t *lengths);
+/* Chunks [first, first + count) were proved and written in place by the caller. 0; -1: there are no such chunks. */
+int zest_transfer_wrote(zest_transfer *transfer, uint32_t first, uint32_t count);
+/* When this returns nothing is written to the file any more; pieces still asked for end as cancelled when something of
+ * them comes. What is held is still offered. */
+void zest_transfer_seal(zest_transfer *transfer);
+/* When this returns nothing is written to the file any more, nor read from it; pieces still asked for end as
+ * cancelled, and it is not offered any more. */
 void zest_transfer_close(zest_transfer *transfer);
 
 /* Ask a peer for count chunks of an object from object_first; they become chunks of the file from file_first.
@@ -208,6 +220,16 @@ int zest_session_share(zest_session *session, const char *path, uint64_t size, i
                        const uint8_t *file_hash, uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths,
                        uint32_t terms, const zest_term *term);
 void zest_session_unshare(zest_session *session, const char *path, const uint8_t *file_hash);
+
+/* Offer what is held so far of a transfer, and what comes: chunks of the file, unless file_hash is NULL (a run of a
+ * file), and of the xorbs that the terms name. 0; -1 when the descriptor cannot be read from or the terms do not fit.
+ */
+int zest_session_share_transfer(zest_session *session, zest_transfer *transfer, const uint8_t *file_hash,
+                                uint32_t terms, const zest_term *term);
+void zest_session_unshare_transfer(zest_session *session, zest_transfer *transfer);
+
+/* Bytes per second that peers are sent (payload and its headers), and that come from them. 0: no cap. */
+void zest_session_set_caps(zest_session *session, uint64_t max_up_bytes_s, uint64_t max_down_bytes_s);
 
 /* Fill at most capacity entries; the number there are is returned. */
 size_t zest_session_peers(zest_session *session, zest_peer_info *out, size_t capacity);

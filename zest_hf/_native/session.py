@@ -114,6 +114,16 @@ class HaveAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class HaveMore:
+    """The peer of a HaveAnswer holds these ranges as well, or (``gone``) not even what it said: nothing more comes."""
+
+    peer: int
+    token: int
+    gone: bool
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestAnswer:
     """Chunks [first, first + len(part)) of an object of ``chunks`` chunks, as the peer says: not proved yet."""
 
@@ -143,7 +153,9 @@ class ShareLost:
     path: str
 
 
-Event = PeerConnected | PeerReady | PeerGone | PeerBanned | HaveAnswer | ManifestAnswer | PieceEnd | ShareLost
+Event = (
+    PeerConnected | PeerReady | PeerGone | PeerBanned | HaveAnswer | HaveMore | ManifestAnswer | PieceEnd | ShareLost
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +178,7 @@ class PeerInfo:
 
 @dataclass(frozen=True, slots=True)
 class TrackerInfo:
-    """A tracker by its last answer. ``working``: None before one; ``message``: what failed; ``peers``: it named."""
+    """A tracker by its last answer. ``working``: None before the first; ``message``: what failed; ``peers``: named."""
 
     url: str
     working: bool | None
@@ -213,13 +225,20 @@ class SessionStats:
 
 
 class WritableFile:
-    """A file that peers' chunks are written to, with its proved manifest. Close it before anyone else uses the file."""
+    """A file, or a run of its chunks, that peers' chunks are written to, with its proved manifest.
 
-    def __init__(self, fd: int, manifest: Manifest) -> None:
-        """``fd`` is duplicated. Raises StorageError when that fails."""
+    What is written can be offered meanwhile (`Session.share_transfer`). Close it before anyone else uses the file.
+    """
+
+    def __init__(self, fd: int, manifest: Manifest, offset_bytes: int = 0) -> None:
+        """``fd`` is duplicated; the manifest's first chunk lies at ``offset_bytes``.
+
+        Raises StorageError when that fails.
+        """
         self._lock = threading.Lock()
+        hashes = ffi.from_buffer("uint8_t[]", manifest.hashes)
         self._handle: Any = lib.zest_transfer_open(
-            fd, len(manifest), ffi.from_buffer("uint8_t[]", manifest.hashes), _u32_list(manifest.lengths)
+            fd, offset_bytes, len(manifest), hashes, _u32_list(manifest.lengths)
         )
         if self._handle == ffi.NULL:
             raise StorageError(f"cannot prepare the file for writing: {os.strerror(ffi.errno)}")
@@ -232,8 +251,23 @@ class WritableFile:
                 raise SwarmError("the file is closed already")
             yield self._handle
 
+    def wrote(self, first: int, count: int) -> None:
+        """Somebody else has proved these chunks and written them in place; peers may have them.
+
+        Raises SwarmError when the file has no such chunks or is closed.
+        """
+        with self.opened() as transfer:
+            if lib.zest_transfer_wrote(transfer, first, count) != 0:
+                raise SwarmError(f"the file has no chunks {first} to {first + count}")
+
+    def seal(self) -> None:
+        """When this returns nothing is written any more; what is held is offered as before."""
+        with self._lock:
+            if self._handle is not None:
+                lib.zest_transfer_seal(self._handle)
+
     def close(self) -> None:
-        """When this returns nothing is written any more. Pieces still asked for end as cancelled."""
+        """When this returns nothing is written, nor read for peers, any more. Pieces asked for end as cancelled."""
         with self._lock:
             handle, self._handle = self._handle, None
             if handle is not None:
@@ -375,10 +409,12 @@ class Session:
             lengths.frombytes(payload[32 * count :])
             part = Manifest(bytes(payload[: 32 * count]), lengths)
             return ManifestAnswer(peer, token, Outcome(event.status), event.count, event.first, part)
-        if kind == lib.ZEST_EVENT_HAVE:
+        if kind in (lib.ZEST_EVENT_HAVE, lib.ZEST_EVENT_HAVE_MORE):
             numbers = array("I")
             numbers.frombytes(payload)
             ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+            if kind == lib.ZEST_EVENT_HAVE_MORE:
+                return HaveMore(peer, token, event.status != lib.ZEST_OUTCOME_OK, ranges)
             return HaveAnswer(peer, token, Outcome(event.status), event.count, ranges)
         text = bytes(payload).decode("utf-8", "surrogateescape")
         if kind == lib.ZEST_EVENT_PEER_READY:
@@ -432,10 +468,21 @@ class Session:
         with self._open() as session:
             lib.zest_session_ban(session, peer, reason.encode())
 
-    def ask_have(self, token: int, peer: int, kind: Kind, hash_: XetHash, timeout_s: float) -> None:
-        """Answered by HaveAnswer, always."""
+    def ask_have(
+        self, token: int, peer: int, kind: Kind, hash_: XetHash, timeout_s: float, *, updates: bool = False
+    ) -> None:
+        """Answered by HaveAnswer, always.
+
+        With ``updates``, and if the answer is OK, HaveMore with this token follows whenever the peer holds more.
+        """
+        timeout_ms = int(timeout_s * 1000)
         with self._open() as session:
-            lib.zest_session_ask_have(session, token, peer, int(kind), _hash(hash_), int(timeout_s * 1000))
+            lib.zest_session_ask_have(session, token, peer, int(kind), _hash(hash_), updates, timeout_ms)
+
+    def forget_have(self, token: int, peer: int) -> None:
+        """No more HaveMore for this question, but for what has happened already."""
+        with self._open() as session:
+            lib.zest_session_forget_have(session, peer, token)
 
     def ask_manifest(
         self, token: int, peer: int, kind: Kind, hash_: XetHash, first: int, count: int, timeout_s: float
@@ -494,11 +541,7 @@ class Session:
 
         Raises SwarmError when manifest, terms and size disagree.
         """
-        native_terms = ffi.new("zest_term[]", max(1, len(terms)))
-        for slot, term in zip(native_terms, terms, strict=False):
-            slot.xorb = term.xorb
-            slot.start = term.start
-            slot.end = term.end
+        native_terms = _term_list(terms)
         hashes = ffi.from_buffer("uint8_t[]", manifest.hashes)
         lengths = _u32_list(manifest.lengths)
         with self._open() as session:
@@ -521,6 +564,32 @@ class Session:
         """Stops offering a file. Requests that run end as not found."""
         with self._open() as session:
             lib.zest_session_unshare(session, os.fsencode(path), _hash(file_hash))
+
+    def share_transfer(self, file: WritableFile, file_hash: XetHash | None, terms: Sequence[Term]) -> None:
+        """Offers what is held of a file that is being written, and what comes, until it is closed.
+
+        ``file_hash`` None: it is a run of a file, of which only the xorbs that ``terms`` name are offered. What is
+        offered by `share` under the same hash afterwards takes over.
+
+        Raises SwarmError when the terms do not add up to its chunks, or it cannot be read or is closed.
+        """
+        native_hash = ffi.NULL if file_hash is None else ffi.from_buffer("uint8_t[]", _hash(file_hash))
+        with self._open() as session, file.opened() as transfer:
+            result = lib.zest_session_share_transfer(
+                session, transfer, native_hash, len(terms), _term_list(terms)
+            )
+        if result != 0:
+            raise SwarmError("the file that is being written cannot be offered: no reading, or terms that do not fit")
+
+    def unshare_transfer(self, file: WritableFile) -> None:
+        """Stops offering a file that is being written. One that is closed is not offered anyway."""
+        with self._open() as session, contextlib.suppress(SwarmError), file.opened() as transfer:
+            lib.zest_session_unshare_transfer(session, transfer)
+
+    def set_caps(self, max_up_bytes_s: int | None, max_down_bytes_s: int | None) -> None:
+        """Caps on what peers are sent and on what comes from them; None: none."""
+        with self._open() as session:
+            lib.zest_session_set_caps(session, max_up_bytes_s or 0, max_down_bytes_s or 0)
 
     def peers(self) -> list[PeerInfo]:
         """All connections, also those that are not ready."""
@@ -600,6 +669,15 @@ def _hash(value: bytes) -> bytes:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _term_list(terms: Sequence[Term]) -> Any:
+    native = ffi.new("zest_term[]", max(1, len(terms)))
+    for slot, term in zip(native, terms, strict=False):
+        slot.xorb = term.xorb
+        slot.start = term.start
+        slot.end = term.end
+    return native
 
 
 def _u32_list(values: array[int]) -> Any:

@@ -29,16 +29,24 @@ Hash hash_at(std::uint8_t const *raw) {
     return out;
 }
 
-// Chunk lists as callers give them, with the byte offset of each chunk. False: a length is out of range.
-bool take_chunks(std::uint32_t chunks, std::uint8_t const *hashes, std::uint32_t const *lengths, std::vector<Hash> &out,
-                 std::vector<std::uint64_t> &offsets) {
-    if (chunks > wire::max_object_chunks) return false;
-    out.resize(chunks);
-    if (chunks) std::memcpy(out.data(), hashes, std::size_t{32} * chunks);
-    offsets.resize(std::size_t{chunks} + 1);
+// Chunk lists as callers give them. Null: a length is out of range.
+ChunkListPtr take_chunks(std::uint32_t chunks, std::uint8_t const *hashes, std::uint32_t const *lengths) {
+    if (chunks > wire::max_object_chunks) return nullptr;
+    auto out = std::make_shared<ChunkList>();
+    out->hashes.resize(chunks);
+    if (chunks) std::memcpy(out->hashes.data(), hashes, std::size_t{32} * chunks);
+    out->offsets.resize(std::size_t{chunks} + 1);
     for (std::uint32_t i = 0; i < chunks; ++i) {
-        if (lengths[i] == 0 || lengths[i] > wire::max_chunk_bytes) return false;
-        offsets[i + 1] = offsets[i] + lengths[i];
+        if (lengths[i] == 0 || lengths[i] > wire::max_chunk_bytes) return nullptr;
+        out->offsets[i + 1] = out->offsets[i] + lengths[i];
+    }
+    return out;
+}
+
+bool take_terms(std::uint32_t terms, zest_term const *term, std::vector<XorbTerm> &out) {
+    for (std::uint32_t i = 0; i < terms; ++i) {
+        if (term[i].start >= term[i].end || term[i].end > wire::max_object_chunks) return false;
+        out.push_back({hash_at(term[i].xorb), {term[i].start, term[i].end}});
     }
     return true;
 }
@@ -138,15 +146,22 @@ void zest_session_ban(zest_session *session, uint32_t peer, const char *reason) 
 }
 
 void zest_session_ask_have(zest_session *session, uint64_t token, uint32_t peer, int kind, const uint8_t *hash,
-                           uint32_t timeout_ms) {
+                           int updates, uint32_t timeout_ms) {
     guarded([&] {
         auto &s = session->session;
         s.with_peer(
             peer,
-            [&s, token, kind, hash = hash_at(hash), timeout_ms](Peer &p) {
-                p.requester.ask_have(token, static_cast<Kind>(kind), hash, timeout_ms, s.now_ms());
+            [&s, token, kind, hash = hash_at(hash), updates = updates != 0, timeout_ms](Peer &p) {
+                p.requester.ask_have(token, static_cast<Kind>(kind), hash, updates, timeout_ms, s.now_ms());
             },
             [&s, token, peer] { push_outcome(s, ZEST_EVENT_HAVE, peer, token, ZEST_OUTCOME_GONE); });
+    });
+}
+
+void zest_session_forget_have(zest_session *session, uint32_t peer, uint64_t token) {
+    guarded([&] {
+        session->session.with_peer(
+            peer, [token](Peer &p) { p.requester.forget_have(token); }, [] {});
     });
 }
 
@@ -163,22 +178,35 @@ void zest_session_ask_manifest(zest_session *session, uint64_t token, uint32_t p
     });
 }
 
-zest_transfer *zest_transfer_open(int fd, uint32_t chunks, const uint8_t *hashes, const uint32_t *lengths) {
+zest_transfer *zest_transfer_open(int fd, uint64_t offset_bytes, uint32_t chunks, const uint8_t *hashes,
+                                  const uint32_t *lengths) {
     try {
-        std::vector<Hash> list;
-        std::vector<std::uint64_t> offsets;
-        if (!take_chunks(chunks, hashes, lengths, list, offsets)) {
+        auto list = take_chunks(chunks, hashes, lengths);
+        if (!list || offset_bytes > INT64_MAX - list->offsets.back()) {
             errno = EINVAL;
             return nullptr;
         }
         int const own = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
         if (own < 0) return nullptr;
-        return new zest_transfer{std::make_shared<Transfer>(own, std::move(list), std::move(offsets))};
+        return new zest_transfer{std::make_shared<Transfer>(own, offset_bytes, std::move(list))};
     } catch (...) {
         errno = ENOMEM;
         return nullptr;
     }
 }
+
+int zest_transfer_wrote(zest_transfer *transfer, uint32_t first, uint32_t count) {
+    try {
+        return count <= wire::max_object_chunks && first <= wire::max_object_chunks &&
+                       transfer->transfer->wrote({first, first + count})
+                   ? 0
+                   : -1;
+    } catch (...) {
+        return -1;
+    }
+}
+
+void zest_transfer_seal(zest_transfer *transfer) { transfer->transfer->seal(); }
 
 void zest_transfer_close(zest_transfer *transfer) {
     if (!transfer) return;
@@ -216,12 +244,8 @@ int zest_session_share(zest_session *session, const char *path, uint64_t size, i
         file->size = size;
         file->mtime_ns = mtime_ns;
         file->hash = hash_at(file_hash);
-        if (!take_chunks(chunks, hashes, lengths, file->chunk_hashes, file->offsets) || file->offsets.back() != size)
-            return -1;
-        for (std::uint32_t i = 0; i < terms; ++i) {
-            if (term[i].start >= term[i].end || term[i].end > wire::max_object_chunks) return -1;
-            file->terms.push_back({hash_at(term[i].xorb), {term[i].start, term[i].end}});
-        }
+        file->list = take_chunks(chunks, hashes, lengths);
+        if (!file->list || file->list->offsets.back() != size || !take_terms(terms, term, file->terms)) return -1;
         return session->session.store().add(std::move(file)) ? 0 : -1;
     } catch (...) {
         return -1;
@@ -230,6 +254,29 @@ int zest_session_share(zest_session *session, const char *path, uint64_t size, i
 
 void zest_session_unshare(zest_session *session, const char *path, const uint8_t *file_hash) {
     guarded([&] { session->session.store().remove(path, hash_at(file_hash)); });
+}
+
+int zest_session_share_transfer(zest_session *session, zest_transfer *transfer, const uint8_t *file_hash,
+                                uint32_t terms, const zest_term *term) {
+    try {
+        if (!transfer->transfer->readable()) return -1;
+        auto file = std::make_shared<SharedFile>();
+        file->transfer = transfer->transfer;
+        file->list = transfer->transfer->list();
+        if (file_hash) file->hash = hash_at(file_hash);
+        if (!take_terms(terms, term, file->terms)) return -1;
+        return session->session.store().add(std::move(file)) ? 0 : -1;
+    } catch (...) {
+        return -1;
+    }
+}
+
+void zest_session_unshare_transfer(zest_session *session, zest_transfer *transfer) {
+    guarded([&] { session->session.store().remove(*transfer->transfer); });
+}
+
+void zest_session_set_caps(zest_session *session, uint64_t max_up_bytes_s, uint64_t max_down_bytes_s) {
+    guarded([&] { session->session.set_caps(max_up_bytes_s, max_down_bytes_s); });
 }
 
 size_t zest_session_peers(zest_session *session, zest_peer_info *out, size_t capacity) {

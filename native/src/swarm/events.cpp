@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 namespace zest {
 
@@ -16,18 +17,28 @@ Events::Events() : fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
 Events::~Events() { ::close(fd_); }
 
 void Events::push(zest_event event, std::vector<std::uint8_t> payload) {
-    event.payload_size = static_cast<std::uint32_t>(payload.size());
-    bool first;
-    {
-        std::lock_guard lock(mutex_);
-        first = queue_.empty();
-        queue_.push_back({event, std::move(payload)});
-    }
+    std::lock_guard lock(mutex_);
+    push_entry({event, std::move(payload), nullptr});
+}
+
+void Events::push_entry(Entry entry) {
+    entry.event.payload_size = static_cast<std::uint32_t>(entry.payload.size());
+    bool const first = queue_.empty();
+    queue_.push_back(std::move(entry));
     if (first) {
         std::uint64_t const one = 1;
         // The counter cannot overflow: the reader resets it whenever it finds the queue empty.
         [[maybe_unused]] auto const n = ::write(fd_, &one, sizeof one);
     }
+}
+
+void Events::push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending, std::uint32_t chunks,
+                         std::vector<ChunkSpan> const &ranges) {
+    std::lock_guard lock(mutex_);
+    for (auto const range : ranges)
+        if (pending->ranges.run_count() < wire::max_have_ranges) pending->ranges.add(range);
+    pending->chunks = chunks;
+    if (!std::exchange(pending->waits, true)) push_entry({event, {}, pending});
 }
 
 void Events::push(zest_event event, std::string_view payload) {
@@ -42,6 +53,14 @@ int Events::next(zest_event *event, std::uint8_t *payload, std::size_t capacity)
         return 0;
     }
     auto &entry = queue_.front();
+    if (auto const pending = std::exchange(entry.pending, nullptr)) {
+        auto const ranges = pending->ranges.runs();
+        entry.payload.resize(sizeof(ChunkSpan) * ranges.size());
+        if (!ranges.empty()) std::memcpy(entry.payload.data(), ranges.data(), entry.payload.size());
+        entry.event.payload_size = static_cast<std::uint32_t>(entry.payload.size());
+        entry.event.count = pending->chunks;
+        *pending = {};
+    }
     *event = entry.event;
     if (entry.payload.size() > capacity) return -1;
     if (!entry.payload.empty()) std::memcpy(payload, entry.payload.data(), entry.payload.size());

@@ -3,13 +3,23 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <string_view>
 #include <vector>
 
+#include "chunk_set.hpp"
 #include "zest_swarm.h"
 
 namespace zest {
+
+// Chunk ranges that somebody is to be told of, and has not asked about yet: what comes meanwhile is added, so that
+// one event waits however much comes.
+struct PendingRanges {
+    ChunkSet ranges;
+    std::uint32_t chunks = 0;  // of the object
+    bool waits = false;        // an event is in the queue
+};
 
 class Events {
 public:
@@ -22,6 +32,10 @@ public:
 
     void push(zest_event event, std::vector<std::uint8_t> payload = {});
     void push(zest_event event, std::string_view payload);
+    // Ranges for the one event that they wait for; begun with `event` if there is none. What exceeds the limit of a
+    // message is dropped.
+    void push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending, std::uint32_t chunks,
+                     std::vector<ChunkSpan> const &ranges);
     // As zest_session_next.
     int next(zest_event *event, std::uint8_t *payload, std::size_t capacity);
 
@@ -29,7 +43,9 @@ private:
     struct Entry {
         zest_event event;
         std::vector<std::uint8_t> payload;
+        std::shared_ptr<PendingRanges> pending;
     };
+    void push_entry(Entry entry);
     std::mutex mutex_;
     std::deque<Entry> queue_;
     int fd_;

@@ -51,6 +51,7 @@ public:
     bool ready = false;
     bool banned = false;
     std::int64_t since_ms = 0;  // when it became ready; before that, when it began
+    std::int64_t gave_ms = -1;  // when it last gave us proved bytes; -1: never
 
     std::uint32_t speaks() const noexcept;
     End there() const { return {node_id, nonce}; }
@@ -64,6 +65,8 @@ public:
 
     void send_xet(std::vector<std::uint8_t> const &message) { send(xet_id, message); }
     void send_zest(std::vector<std::uint8_t> const &message) { send(zest_id, message); }
+    // What was sent and has not been taken by the socket.
+    std::size_t unread_bytes() const;
     // Bytes that are a run of complete messages, framing and tails included (or, where nothing is sealed, a part of one
     // whose rest follows directly).
     void send_block(std::unique_ptr<SendBlock> block);

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 
@@ -18,7 +20,51 @@ std::int64_t now_ns() {
         .count();
 }
 
+// Chunks lie together in the file and apart at `out`.
+bool read_apart(int fd, std::uint64_t offset_bytes, ChunkList const &list, ChunkSpan chunks, Spacing spacing,
+                std::uint8_t *out) {
+    std::array<iovec, max_read_chunks> parts;
+    auto const count = chunks.count();
+    for (std::uint32_t i = 0; i < count; ++i) {
+        out += spacing.header;
+        parts[i] = {out, list.length(chunks.first + i)};
+        out += parts[i].iov_len + spacing.tail;
+    }
+    auto offset = static_cast<off_t>(offset_bytes + list.offsets[chunks.first]);
+    std::uint32_t part = 0;
+    while (part < count) {
+        auto n = ::preadv(fd, parts.data() + part, static_cast<int>(count - part), offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        offset += n;
+        while (part < count && static_cast<std::size_t>(n) >= parts[part].iov_len)
+            n -= static_cast<ssize_t>(parts[part++].iov_len);
+        if (n > 0) {
+            parts[part].iov_base = static_cast<char *>(parts[part].iov_base) + n;
+            parts[part].iov_len -= static_cast<std::size_t>(n);
+        }
+    }
+    return true;
+}
+
 }  // namespace
+
+Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, Spacing spacing, std::uint8_t *out) {
+    out += spacing.lead;
+    if (file.transfer) {
+        bool read = false;
+        file.transfer->read([&](int fd, std::uint64_t offset_bytes) {
+            read = read_apart(fd, offset_bytes, *file.list, chunks, spacing, out);
+        });
+        return read ? Got::bytes : Got::gone;
+    }
+    bool lacking = false;
+    auto const handle = files.open(file, lacking);
+    if (!handle) return lacking ? Got::lacking : Got::gone;
+    // Looked at again afterwards: it may have been written to meanwhile.
+    bool const read = read_apart(handle->fd, 0, *file.list, chunks, spacing, out);
+    return read && OpenFiles::unchanged(*handle, file) ? Got::bytes : Got::gone;
+}
 
 bool OpenFiles::unchanged(Handle const &handle, SharedFile const &file) {
     struct stat st;

@@ -16,27 +16,39 @@ constexpr std::uint64_t max_stray_bytes = 64u << 20;
 
 std::uint32_t Requester::take_ids(std::uint32_t count) {
     // Ids only have to differ among the requests that are open. Start again long before they overflow.
-    if (next_id_ > 0x7fff0000u && pieces_.empty() && questions_.empty()) next_id_ = 1;
+    if (next_id_ > 0x7fff0000u && pieces_.empty() && questions_.empty() && watches_.empty()) next_id_ = 1;
     auto const id = next_id_;
     next_id_ += count;
     return id;
 }
 
-void Requester::ask_have(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t timeout_ms,
+void Requester::ask_have(std::uint64_t token, Kind kind, Hash const &hash, bool updates, std::uint32_t timeout_ms,
                          std::int64_t now_ms) {
     auto const id = take_ids(1);
     auto const at =
-        questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, kind, hash, 0, 0, now_ms + timeout_ms}).first;
+        questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, kind, hash, updates, 0, 0, now_ms + timeout_ms}).first;
     if (!link_.zest_id) return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
-    link_.send_zest(wire::have_request(id, kind, names_.of(kind, hash), false,
+    link_.send_zest(wire::have_request(id, kind, names_.of(kind, hash), updates,
                                        asking_proof(hash, kind, link_.here, link_.there())));
+}
+
+void Requester::forget_have(std::uint64_t token) {
+    for (auto &[id, question] : questions_)
+        if (question.event_type == ZEST_EVENT_HAVE && question.token == token) question.updates = false;
+    for (auto at = watches_.begin(); at != watches_.end();) {
+        auto const here = at++;
+        if (here->second.token != token) continue;
+        link_.send_zest(wire::cancel(here->first));
+        watches_.erase(here);
+    }
 }
 
 void Requester::ask_manifest(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t first, std::uint32_t count,
                              std::uint32_t timeout_ms, std::int64_t now_ms) {
     auto const id = take_ids(1);
     auto const at =
-        questions_.emplace(id, Question{token, ZEST_EVENT_MANIFEST, kind, hash, first, count, now_ms + timeout_ms})
+        questions_
+            .emplace(id, Question{token, ZEST_EVENT_MANIFEST, kind, hash, false, first, count, now_ms + timeout_ms})
             .first;
     if (!link_.zest_id || count == 0 || count > wire::max_manifest_entries)
         return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
@@ -128,12 +140,29 @@ Requester::Verdict Requester::on(wire::Have const &message) {
     event.peer = link_.number();
     event.token = at->second.token;
     event.count = message.chunks;
+    if (asked.updates) watches_[message.id] = {asked.token, std::make_shared<PendingRanges>()};
     questions_.erase(at);
     events_.push(event, std::move(payload));
     return Verdict::fine;
 }
 
-Requester::Verdict Requester::on(wire::HaveUpdate const &message) { return stray(message.id, 16); }
+Requester::Verdict Requester::on(wire::HaveUpdate const &message) {
+    auto const at = watches_.find(message.id);
+    // Also one that crosses the end of waiting for the HAVE itself.
+    if (at == watches_.end()) return stray(message.id, 16 + sizeof(ChunkSpan) * message.ranges.size());
+    zest_event event{};
+    event.type = ZEST_EVENT_HAVE_MORE;
+    event.peer = link_.number();
+    event.token = at->second.token;
+    if (message.answer == Answer::ok) {
+        events_.push_ranges(event, at->second.pending, message.chunks, message.ranges);
+    } else {
+        event.status = ZEST_OUTCOME_NOT_FOUND;
+        watches_.erase(at);
+        events_.push(event);
+    }
+    return Verdict::fine;
+}
 
 Requester::Verdict Requester::on(wire::ManifestPart const &message) {
     auto const at = questions_.find(message.id);
@@ -192,6 +221,7 @@ Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Byt
             break;
     }
     bytes_down_ += data.size;
+    link_.gave_ms = now_ms;
     // What crossed a cancel is forgiven to who goes on being of use.
     stray_bytes_ -= std::min<std::uint64_t>(stray_bytes_, data.size);
     running.bytes += data.size;
@@ -281,6 +311,7 @@ void Requester::tick(std::int64_t now_ms) {
 void Requester::end_all(std::uint32_t outcome) {
     while (!questions_.empty()) end_question(questions_.begin(), outcome);
     while (!pieces_.empty()) end_piece(pieces_.begin(), outcome, 0);
+    watches_.clear();
 }
 
 }  // namespace zest

@@ -30,7 +30,9 @@ public:
         std::uint32_t timeout_ms;
     };
 
-    void ask_have(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t timeout_ms, std::int64_t now_ms);
+    void ask_have(std::uint64_t token, Kind kind, Hash const &hash, bool updates, std::uint32_t timeout_ms,
+                  std::int64_t now_ms);
+    void forget_have(std::uint64_t token);
     void ask_manifest(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t first, std::uint32_t count,
                       std::uint32_t timeout_ms, std::int64_t now_ms);
     void ask_piece(Piece piece, std::int64_t now_ms);
@@ -63,9 +65,14 @@ private:
         std::uint32_t event_type;
         Kind kind;
         Hash hash;
+        bool updates;         // of a have: wants to be told more
         std::uint32_t first;  // of a manifest
         std::uint32_t count;
         std::int64_t deadline_ms;
+    };
+    struct Watch {  // the peer says when it holds more
+        std::uint64_t token;
+        std::shared_ptr<PendingRanges> pending;
     };
     struct Running {
         Piece piece;
@@ -91,6 +98,7 @@ private:
     Events &events_;
     SwarmNames const &names_;
     std::map<std::uint32_t, Question> questions_;
+    std::map<std::uint32_t, Watch> watches_;
     Pieces pieces_;
     std::uint32_t next_id_ = 1;
     std::int64_t heard_ms_ = 0;  // when the last chunk of any piece came

@@ -1,10 +1,6 @@
 #include "responder.hpp"
 
-#include <sys/uio.h>
-
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <new>
 
 namespace zest {
@@ -12,39 +8,9 @@ namespace {
 
 // Questions of one peer that wait; a client of ours has a few dozen open.
 constexpr std::size_t max_queue = 512;
-// Read in one go: long enough that the hop to another thread costs nothing, short enough for many peers.
-constexpr std::size_t batch_bytes = 512 * 1024;
-constexpr std::uint32_t batch_chunks = 128;
 // Bytes that wait in the socket's queue before more are read. With one batch this bounds the memory of a peer.
 constexpr std::size_t max_unsent_bytes = 2 * 1024 * 1024;
 constexpr std::uint32_t error_busy = 1;
-
-// Fill the batch's part of the block: chunks lie together in the file and apart in the block.
-bool read_batch(int fd, SharedFile const &file, std::uint32_t first, std::uint32_t count, std::size_t lead,
-                std::size_t header, std::size_t tail, SendBlock &block) {
-    std::array<iovec, batch_chunks> parts;
-    std::size_t at = lead;
-    for (std::uint32_t i = 0; i < count; ++i) {
-        at += header;
-        parts[i] = {block.at(at), file.length(first + i)};
-        at += parts[i].iov_len + tail;
-    }
-    auto offset = static_cast<off_t>(file.offsets[first]);
-    std::uint32_t part = 0;
-    while (part < count) {
-        auto n = ::preadv(fd, parts.data() + part, static_cast<int>(count - part), offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        offset += n;
-        while (part < count && static_cast<std::size_t>(n) >= parts[part].iov_len)
-            n -= static_cast<ssize_t>(parts[part++].iov_len);
-        if (n > 0) {
-            parts[part].iov_base = static_cast<char *>(parts[part].iov_base) + n;
-            parts[part].iov_len -= static_cast<std::size_t>(n);
-        }
-    }
-    return true;
-}
 
 }  // namespace
 
@@ -52,6 +18,7 @@ void Responder::on(wire::HaveRequest const &message) {
     Reply reply{What::have, message.id, message.kind};
     reply.swarm = message.swarm;
     reply.proof = message.proof;
+    reply.updates = message.updates;
     enqueue(std::move(reply));
 }
 
@@ -77,7 +44,9 @@ void Responder::on(wire::XorbRequest const &message) {
 }
 
 void Responder::on(wire::Cancel const &message) {
+    host_.updates.forget(link_.number(), message.id);
     for (auto at = queue_.begin(); at != queue_.end(); ++at) {
+        if (at->what == What::have && at->id == message.id) at->updates = false;
         if (at->what != What::range || at->id != message.id) continue;
         if (at == queue_.begin())
             at->cancelled = true;  // it may be being read
@@ -91,6 +60,8 @@ void Responder::on(wire::Cancel const &message) {
 void Responder::close() {
     closed_ = true;
     queue_.clear();
+    host_.turns.forget(link_.number());
+    host_.updates.forget(link_.number());
 }
 
 void Responder::enqueue(Reply reply) {
@@ -106,6 +77,7 @@ void Responder::say(std::vector<std::uint8_t> const &message) {
     auto block = std::make_unique<SendBlock>(Link::frame_bytes + message.size() + link_.tail_bytes());
     link_.put_frame(block->at(0), link_.zest_id, message.size());
     std::copy(message.begin(), message.end(), block->at(Link::frame_bytes));
+    host_.turns.charge(link_.number(), block->size);
     send(std::move(block));
 }
 
@@ -136,20 +108,38 @@ void Responder::give_up(Reply const &reply, Answer answer) {
     refuse(reply, answer);
 }
 
-void Responder::pump() {
+void Responder::pump() { advance(false); }
+
+std::size_t Responder::advance(bool has_turn) {
     while (!closed_ && !link_.gone() && !reading_ && !queue_.empty() && unsent_bytes_ < max_unsent_bytes) {
         auto &reply = queue_.front();
         if (reply.cancelled || answer_now(reply)) {
             queue_.pop_front();
             continue;
         }
-        if (reply.what == What::chunk && !reply.located_once)
+        if (reply.what == What::chunk && !reply.located_once) {
             find_chunk(reply.hash);
-        else if (find_rest(reply))
-            read(next_batch(reply));
-        else
+        } else if (!find_rest(reply)) {
             queue_.pop_front();
+        } else if (has_turn) {
+            auto batch = next_batch(reply);
+            auto const bytes = batch.bytes;
+            read(std::move(batch));
+            return bytes;
+        } else {
+            ask_for_turn();
+            break;
+        }
     }
+    return 0;
+}
+
+void Responder::ask_for_turn() {
+    if (host_name_.empty()) host_name_ = link_.host();
+    host_.turns.ask(link_.number(), host_name_, host_.gives(link_), [weak = weak_from_this()]() -> std::size_t {
+        auto const self = weak.lock();
+        return self ? self->advance(true) : 0;
+    });
 }
 
 // Answer what needs no reading. False: the reply's chunks are to be read.
@@ -172,18 +162,19 @@ void Responder::answer_have(Reply const &reply) {
     if (!object || object->kind != reply.kind ||
         !same(reply.proof, asking_proof(object->hash, object->kind, link_.there(), link_.here)))
         return refuse(reply, Answer::not_found);
-    auto const holding = host_.store.holding(object->kind, object->hash);
+    auto holding = host_.store.holding(object->kind, object->hash);
     if (!holding) return refuse(reply, Answer::not_found);
     link_.add_common(reply.swarm);
     say(wire::have(reply.id, Answer::ok, holding_proof(object->hash, object->kind, link_.there(), link_.here),
                    holding->chunks, holding->ranges));
+    if (reply.updates) host_.updates.watch(link_.number(), reply.id, *object, std::move(*holding), weak_from_this());
 }
 
 void Responder::answer_manifest(Reply const &reply) {
     auto const holding = host_.store.holding(reply.kind, reply.hash);
     if (!holding || reply.chunks.first >= holding->chunks) return refuse(reply, Answer::not_found);
     ChunkSpan const span{reply.chunks.first, std::min(reply.chunks.end, holding->chunks)};
-    auto const located = host_.store.locate(reply.kind, reply.hash, span);
+    auto const located = host_.store.locate_entries(reply.kind, reply.hash, span);
     if (!located) return refuse(reply, Answer::not_found);
     auto const payload = wire::manifest_header_bytes + wire::manifest_entry_bytes * span.count();
     auto block = std::make_unique<SendBlock>(Link::frame_bytes + payload + link_.tail_bytes());
@@ -194,9 +185,10 @@ void Responder::answer_manifest(Reply const &reply) {
     for (auto const &extent : located->extents)
         for (std::uint32_t i = 0; i < extent.object.count(); ++i) {
             auto const chunk = extent.file_first + i;
-            out = std::copy_n(extent.file->chunk_hashes[chunk].begin(), 32, out);
-            out = wire::put_u32(out, extent.file->length(chunk));
+            out = std::copy_n(extent.file->list->hashes[chunk].begin(), 32, out);
+            out = wire::put_u32(out, extent.file->list->length(chunk));
         }
+    host_.turns.charge(link_.number(), block->size);
     send(std::move(block));
 }
 
@@ -244,18 +236,20 @@ void Responder::find_chunk(Hash const &chunk) {
 Responder::Batch Responder::next_batch(Reply const &reply) const {
     auto const extent = std::find_if(reply.located.extents.begin(), reply.located.extents.end(),
                                      [&](Extent const &e) { return reply.next < e.object.end; });
-    Batch batch{extent->file, extent->file_first + (reply.next - extent->object.first), 0, 0, 0, link_.tail_bytes(), 0};
+    auto const first = extent->file_first + (reply.next - extent->object.first);
+    Batch batch{extent->file, {first, first}, 0, 0, link_.tail_bytes(), 0};
     batch.header = reply.what == What::xorb    ? wire::stored_chunk_header_bytes
                    : reply.what == What::chunk ? Link::frame_bytes + wire::chunk_response_header_bytes
                                                : Link::frame_bytes + wire::range_data_header_bytes;
     if (reply.what == What::xorb && reply.next == reply.chunks.first)
         batch.lead = Link::frame_bytes + wire::xorb_response_header_bytes;
     batch.bytes = batch.lead;
-    for (auto object = reply.next; object < extent->object.end && batch.count < batch_chunks; ++object) {
-        auto const size = batch.header + batch.file->length(batch.file_first + batch.count) + batch.tail;
-        if (batch.count != 0 && batch.bytes + size > batch_bytes) break;
+    auto const end = first + std::min(extent->object.end - reply.next, max_read_chunks);
+    while (batch.chunks.end < end) {
+        auto const size = batch.header + batch.file->list->length(batch.chunks.end) + batch.tail;
+        if (batch.chunks.count() != 0 && batch.bytes + size > host_.turns.batch_bytes()) break;
         batch.bytes += size;
-        ++batch.count;
+        ++batch.chunks.end;
     }
     return batch;
 }
@@ -268,27 +262,20 @@ void Responder::read(Batch batch) {
         auto const block = std::make_shared<std::unique_ptr<SendBlock>>();
         try {
             *block = std::make_unique<SendBlock>(batch.bytes);
-            bool lacking = false;
-            auto const handle = host.readers.files.open(*batch.file, lacking);
-            // Looked at again afterwards: it may have been written to meanwhile.
-            if (handle &&
-                read_batch(handle->fd, *batch.file, batch.file_first, batch.count, batch.lead, batch.header, batch.tail,
-                           **block) &&
-                OpenFiles::unchanged(*handle, *batch.file))
-                got = Got::bytes;
-            else if (!lacking)
-                got = Got::file_changed;
+            got = read_chunks(host.readers.files, *batch.file, batch.chunks, {batch.lead, batch.header, batch.tail},
+                              (*block)->at(0));
         } catch (std::bad_alloc const &) {
         }
-        host.post([weak, batch, got, block] {
+        host.post([weak, batch, got, block, &host] {
             if (auto const self = weak.lock()) self->has_read(batch, got, std::move(*block));
+            host.turns.finished();
         });
     });
 }
 
 void Responder::has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock> block) {
     reading_ = false;
-    if (got == Got::file_changed) host_.lost(batch.file);
+    if (got == Got::gone) host_.lost(batch.file);
     if (closed_ || queue_.empty()) return;
     auto &reply = queue_.front();
     if (got == Got::lacking) {
@@ -297,11 +284,10 @@ void Responder::has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock>
     } else if (got == Got::bytes && batch.file->offered && !reply.cancelled) {
         put_headers(reply, batch, *block);
         bool const begins = reply.next == reply.chunks.first;
-        reply.next += batch.count;
-        auto const payload =
-            batch.file->offsets[batch.file_first + batch.count] - batch.file->offsets[batch.file_first];
+        reply.next += batch.chunks.count();
+        auto const payload = batch.file->list->bytes(batch.chunks);
         bytes_up_ += payload;
-        served_[batch.file->hash] += payload;
+        if (batch.file->hash) served_[*batch.file->hash] += payload;
         if (reply.what == What::xorb && begins) link_.begin_message();
         send(std::move(block));
         if (reply.what == What::xorb && reply.next == reply.chunks.end) link_.end_message();
@@ -318,16 +304,15 @@ void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &b
     if (batch.lead) {
         std::size_t size = 0;
         for (auto const &extent : reply.located.extents)
-            size += extent.file->offsets[extent.file_first + extent.object.count()] -
-                    extent.file->offsets[extent.file_first];
+            size += extent.file->list->bytes({extent.file_first, extent.file_first + extent.object.count()});
         size += wire::stored_chunk_header_bytes * reply.chunks.count();
         link_.put_frame(block.at(0), link_.xet_id, wire::xorb_response_header_bytes + size);
         wire::put_xorb_response_header(block.at(Link::frame_bytes), reply.id, reply.chunks.first,
                                        static_cast<std::uint32_t>(size));
         at = batch.lead;
     }
-    for (std::uint32_t i = 0; i < batch.count; ++i) {
-        auto const length = batch.file->length(batch.file_first + i);
+    for (std::uint32_t i = 0; i < batch.chunks.count(); ++i) {
+        auto const length = batch.file->list->length(batch.chunks.first + i);
         auto *const out = block.at(at);
         switch (reply.what) {
             case What::range:
@@ -357,6 +342,15 @@ void Responder::send(std::unique_ptr<SendBlock> block) {
         });
     };
     link_.send_block(std::move(block));
+}
+
+// While a message is sent in parts nothing else may be.
+bool Responder::inside_xorb() const {
+    return !queue_.empty() && queue_.front().what == What::xorb && queue_.front().next != queue_.front().chunks.first;
+}
+
+bool Responder::takes_updates() const {
+    return !closed_ && !link_.gone() && !inside_xorb() && link_.unread_bytes() < max_unsent_bytes;
 }
 
 }  // namespace zest

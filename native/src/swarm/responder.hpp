@@ -8,6 +8,8 @@
 #include <map>
 #include <memory>
 
+#include "bandwidth_turns.hpp"
+#include "have_updates.hpp"
 #include "link.hpp"
 #include "reader.hpp"
 #include "store.hpp"
@@ -18,12 +20,16 @@ namespace zest {
 struct ResponderHost {
     Store &store;
     ReaderPool &readers;
+    BandwidthTurns &turns;
+    HaveUpdates &updates;
     Post post;
-    // An offered file is not what it was.
+    // Whether a peer has been of use lately.
+    std::function<bool(Link const &)> gives;
+    // An offered file is not what it was, or cannot be read any more.
     std::function<void(SharedFilePtr const &)> lost;
 };
 
-class Responder : public std::enable_shared_from_this<Responder> {
+class Responder final : public std::enable_shared_from_this<Responder>, public HaveUpdates::Listener {
 public:
     Responder(Link &link, ResponderHost const &host) : link_(link), host_(host) {}
 
@@ -54,14 +60,14 @@ private:
         Located located{};
         bool located_once = false;
         bool cancelled = false;
-        InfoHash swarm{};  // of a have: how the peer named the object, and
-        Hash proof{};      // that it knows more than that name
+        bool updates = false;  // of a have: wants to be told more
+        InfoHash swarm{};      // of a have: how the peer named the object, and
+        Hash proof{};          // that it knows more than that name
     };
     // A run of chunks of one file that is read in one go, with room for a header before each and a tag behind it.
     struct Batch {
         SharedFilePtr file;
-        std::uint32_t file_first;
-        std::uint32_t count;
+        ChunkSpan chunks;  // of the file
         std::size_t lead;  // header bytes before the first chunk's own header
         std::size_t header;
         std::size_t tail;  // bytes behind each chunk
@@ -71,6 +77,9 @@ private:
     void enqueue(Reply reply);
     void refuse(Reply const &reply, Answer answer);
     void pump();
+    // Goes on until something has to be read, and then with a turn does so: how many bytes.
+    std::size_t advance(bool has_turn);
+    void ask_for_turn();
     bool answer_now(Reply &reply);
     void answer_have(Reply const &reply);
     void answer_manifest(Reply const &reply);
@@ -81,10 +90,12 @@ private:
     void say(std::vector<std::uint8_t> const &message);
     Batch next_batch(Reply const &reply) const;
     void read(Batch batch);
-    enum class Got { bytes, file_changed, lacking };
     void has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock> block);
     void put_headers(Reply const &reply, Batch const &batch, SendBlock &block) const;
     void send(std::unique_ptr<SendBlock> block);
+    bool inside_xorb() const;
+    bool takes_updates() const override;
+    void send_update(std::vector<std::uint8_t> const &message) override { say(message); }
 
     Link &link_;
     ResponderHost const &host_;
@@ -95,6 +106,7 @@ private:
     std::uint64_t bytes_up_ = 0;
     std::map<Hash, std::uint64_t> served_;
     SharedFilePtr last_chunk_of_;
+    std::string host_name_;
 };
 
 }  // namespace zest

@@ -25,12 +25,16 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr unsigned reader_threads = 2;
+// For how long it counts that a peer gave something.
+constexpr std::int64_t remembered_gift_ms = 60'000;
 constexpr std::size_t max_left = 1024;
 // Connections that one host may make. More nodes than that behind one address take their turn.
 constexpr std::uint32_t max_callers_per_host = 64;
 // While something is open, deadlines are looked at so often; else so often, for nothing has to happen in time then.
 constexpr std::int64_t busy_tick_ms = 50;
 constexpr std::int64_t idle_tick_ms = 1000;
+// Who waits for more of something is told that often.
+constexpr std::int64_t update_ms = 100;
 constexpr std::int64_t sweep_ms = 5000;
 // Two nodes that dial each other do so at about the same time. A connection that is older is in use.
 constexpr std::int64_t settled_ms = 5000;
@@ -64,15 +68,23 @@ Session::Session(zest_session_config const &config)
     : secret_(secret_of(config)),
       names_(secret_ ? SwarmNames(secret_->names) : SwarmNames()),
       opened_(secret_ ? wire::max_message_bytes : 0),
-      host_{store_, readers_, [this](std::function<void()> f) { post(std::move(f)); },
+      work_(boost::asio::make_work_guard(network_)),
+      timer_(network_),
+      upload_turns_(network_),
+      download_turns_(network_),
+      host_{store_,
+            readers_,
+            upload_turns_,
+            updates_,
+            [this](std::function<void()> f) { post(std::move(f)); },
+            [this](Link const &link) { return link.gave_ms >= 0 && now_ms() - link.gave_ms < remembered_gift_ms; },
             [this](SharedFilePtr const &file) {
-                if (!store_.remove(file)) return;
+                // That a transfer was closed is no news to anybody here.
+                if (!store_.remove(file) || file->transfer) return;
                 zest_event event{};
                 event.type = ZEST_EVENT_SHARE_LOST;
                 events_.push(event, file->path);
             }},
-      work_(boost::asio::make_work_guard(network_)),
-      timer_(network_),
       swarms_(std::make_shared<Swarms>(*this)),
       discovery_(DiscoverySettings(config), *swarms_) {
     std::copy_n(config.node_id, node_id_.size(), node_id_.begin());
@@ -124,12 +136,17 @@ Session::Session(zest_session_config const &config)
         thread_.join();
         throw;
     }
+    post([this, cap = config.max_up_bytes_s] { upload_turns_.set_cap(cap); });
     post([this] { tick(); });
 }
 
 Session::~Session() {
     closing_ = true;
-    post([this] { timer_.cancel(); });
+    post([this] {
+        timer_.cancel();
+        upload_turns_.stop();
+        download_turns_.stop();
+    });
     {
         auto const end = session_->abort();
         session_.reset();
@@ -175,6 +192,13 @@ std::uint16_t Session::listen(zest_session_config const &config) {
                              ": " + why);
 }
 
+void Session::set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s) {
+    post([this, up_bytes_s] { upload_turns_.set_cap(up_bytes_s); });
+    lt::settings_pack pack;
+    set_download_cap(pack, down_bytes_s);
+    session_->apply_settings(std::move(pack));
+}
+
 void Session::post(std::function<void()> f) { boost::asio::post(network_, std::move(f)); }
 
 std::int64_t Session::now_ms() const {
@@ -187,7 +211,13 @@ void Session::tick() {
     auto next = look_after_peers(now);
     discovery_.tick(now);
     dial_found(now);
+    exchange_.tick(peers_, now);
     if (now - swept_ms_ >= sweep_ms) sweep(now);
+    if (now - updated_ms_ >= update_ms) {
+        updated_ms_ = now;
+        updates_.tick();
+    }
+    if (!updates_.idle()) next = std::min(next, updated_ms_ + update_ms);
     if (!dials_.empty() || discovery_.dialer.flying()) next = now + busy_tick_ms;
     next_tick_ms_ = std::max(now + 1, std::min(next, discovery_.due_ms()));
     timer_.expires_after(milliseconds(next_tick_ms_ - now));
@@ -289,6 +319,18 @@ void Session::heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source s
         if (!closing_) dial_found(now_ms());
         tick_soon();
     });
+}
+
+void Session::told(Peer &peer, wire::Peers const &message) {
+    // Answers to a question that we gave up on may make it know more of us than we of it; nobody else tells us this.
+    if (!peer.link.common().count(message.swarm) || !discovery_.joined(message.swarm)) return;
+    auto const now = now_ms();
+    auto const teller = scope_of(peer.link.remote().address());
+    auto const count = exchange_.admit(peer.link.number(), message.peers.size(), now);
+    for (std::size_t i = 0; i < count; ++i) {
+        auto const &[bytes, port] = message.peers[i];
+        heard_of(message.swarm, {lt::address_v6(bytes), port}, Source::pex, teller);
+    }
 }
 
 void Session::dial_found(std::int64_t now) {
@@ -411,6 +453,7 @@ void Session::gone(Peer &peer, std::string const &why) {
         if (left_.size() > max_left) left_.erase(left_.begin());
     }
     peers_.erase(peer.link.number());
+    exchange_.gone(peer.link.number());
     leave_place(peer);
     // Who comes and goes without a word is nobody's business, however often.
     if (!peer.link.ready && peer.link.token() == 0) return;

@@ -19,6 +19,7 @@
 #include "bans.hpp"
 #include "discovery.hpp"
 #include "events.hpp"
+#include "exchange.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
 #include "reader.hpp"
@@ -47,6 +48,8 @@ public:
     void join(Kind kind, Hash const &hash, bool announce);
     void leave(Kind kind, Hash const &hash);
     void ban(std::uint32_t peer, std::string reason);
+    // Bytes per second; 0: no cap.
+    void set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s);
     // Run f with the peer on the network thread; when it is gone, `otherwise`.
     void with_peer(std::uint32_t peer, std::function<void(Peer &)> f, std::function<void()> otherwise);
     std::vector<zest_peer_info> peers();
@@ -66,6 +69,7 @@ public:
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
     // A peer of the swarm is said to be there.
     void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
+    void told(Peer &peer, wire::Peers const &message);
     // A peer said who it is: why this connection is not to be kept (ourselves, banned, a second one), or nullptr.
     char const *refusal(Peer &peer);
     void ready(Peer &peer);
@@ -101,7 +105,7 @@ private:
     Store store_{names_};
     std::vector<std::uint8_t> opened_;
     ReaderPool readers_;
-    ResponderHost host_;
+    HaveUpdates updates_{store_};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
     std::map<std::pair<InfoHash, Endpoint>, Dial> dials_;  // that libtorrent has not begun
     std::map<Endpoint, std::uint32_t> taken_;       // where peers listen that are connected or being connected to
@@ -111,6 +115,7 @@ private:
     std::uint32_t next_peer_ = 1;
     bool heard_ = false;  // of new peers, and they will be dialled in a moment
     std::int64_t swept_ms_ = 0;
+    std::int64_t updated_ms_ = 0;
     std::int64_t next_tick_ms_ = 0;
     std::uint64_t gone_bytes_up_ = 0;
     std::map<Hash, std::uint64_t> gone_served_;
@@ -122,8 +127,12 @@ private:
     lt::io_context network_;
     boost::asio::executor_work_guard<lt::io_context::executor_type> work_;
     boost::asio::steady_timer timer_;
+    BandwidthTurns upload_turns_;
+    BandwidthTurns download_turns_;
+    ResponderHost host_;
     std::shared_ptr<Swarms> swarms_;
     Discovery discovery_;
+    Exchange exchange_;
     std::unique_ptr<lt::session> session_;
     std::thread thread_;
     std::atomic<bool> closing_{false};

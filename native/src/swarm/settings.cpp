@@ -177,17 +177,20 @@ lt::settings_pack settings_for(zest_session_config const &config) {
     pack.set_int(sp::active_limit, -1);
     pack.set_int(sp::mixed_mode_algorithm, sp::prefer_tcp);
     // What libtorrent does in its tick is to hand out bandwidth. Dials do not wait for it (dial.hpp).
-    pack.set_int(sp::tick_interval, config.max_up_bytes_s || config.max_down_bytes_s ? 50 : 500);
+    pack.set_int(sp::tick_interval, 500);
     auto const connect_s = static_cast<int>((config.connect_timeout_ms + 999) / 1000);
     pack.set_int(sp::peer_connect_timeout, std::max(1, connect_s));
     pack.set_int(sp::handshake_timeout, std::max(1, connect_s));
     pack.set_int(sp::min_reconnect_time, 1);
     pack.set_int(sp::max_failcount, 31);
     pack.set_int(sp::max_peer_recv_buffer_size, 4 * 1024 * 1024);
-    auto const limit = [](std::uint64_t value) { return static_cast<int>(std::min<std::uint64_t>(value, INT32_MAX)); };
-    pack.set_int(sp::upload_rate_limit, limit(config.max_up_bytes_s));
-    pack.set_int(sp::download_rate_limit, limit(config.max_down_bytes_s));
+    set_download_cap(pack, config.max_down_bytes_s);
     return pack;
+}
+
+void set_download_cap(lt::settings_pack &pack, std::uint64_t bytes_s) {
+    pack.set_int(lt::settings_pack::download_rate_limit, static_cast<int>(std::min<std::uint64_t>(bytes_s, INT32_MAX)));
+    if (bytes_s) pack.set_int(lt::settings_pack::tick_interval, 50);
 }
 
 }  // namespace zest

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "zest_codec.h"
 
@@ -13,13 +14,14 @@ std::optional<std::uint32_t> SharedFile::find(Hash const &chunk) const {
         std::vector<std::uint32_t> order(chunks());
         std::iota(order.begin(), order.end(), 0u);
         std::sort(order.begin(), order.end(),
-                  [this](std::uint32_t a, std::uint32_t b) { return chunk_hashes[a] < chunk_hashes[b]; });
+                  [&](std::uint32_t a, std::uint32_t b) { return list->hashes[a] < list->hashes[b]; });
         by_hash_ = std::move(order);
     });
-    auto const at = std::lower_bound(by_hash_.begin(), by_hash_.end(), chunk,
-                                     [this](std::uint32_t number, Hash const &h) { return chunk_hashes[number] < h; });
-    if (at == by_hash_.end() || chunk_hashes[*at] != chunk) return std::nullopt;
-    return *at;
+    auto at = std::lower_bound(by_hash_.begin(), by_hash_.end(), chunk,
+                               [this](std::uint32_t number, Hash const &h) { return list->hashes[number] < h; });
+    for (; at != by_hash_.end() && list->hashes[*at] == chunk; ++at)
+        if (first_held({*at, *at + 1}).first == *at) return *at;
+    return std::nullopt;
 }
 
 bool Store::add(SharedFilePtr file) {
@@ -28,26 +30,35 @@ bool Store::add(SharedFilePtr file) {
     if (!file->terms.empty() && of_terms != file->chunks()) return false;
 
     std::unique_lock lock(mutex_);
-    auto &same = files_[file->hash];
-    auto const old = std::find_if(same.begin(), same.end(), [&](auto const &f) { return f->path == file->path; });
-    if (old != same.end()) {
-        auto const keep = *old;
-        remove_locked(*keep);
+    SharedFilePtr old;
+    if (file->transfer) {
+        for (auto const &one : growing_)
+            if (one.file->transfer == file->transfer) old = one.file;
+    } else if (auto const found = files_.find(*file->hash); found != files_.end()) {
+        for (auto const &one : found->second)
+            if (!one->transfer && one->path == file->path) old = one;
     }
-    files_[file->hash].push_back(file);
-    add_swarm(Kind::file, file->hash);
+    if (old) remove_locked(*old);
+    if (file->transfer) growing_.push_back({file, 0});
+    if (file->hash) {
+        auto &same = files_[*file->hash];
+        auto const growing =
+            std::find_if(same.begin(), same.end(), [](auto const &f) { return f->transfer != nullptr; });
+        same.insert(file->transfer ? same.end() : growing, file);
+        add_swarm(Kind::file, *file->hash);
+    }
     std::uint32_t at = 0;
     for (auto const &term : file->terms) {
         auto &xorb = xorbs_[term.xorb];
         xorb.whole = unknown;
-        auto &extents = xorb.extents;
-        auto const place =
-            std::upper_bound(extents.begin(), extents.end(), term.chunks.first,
-                             [](std::uint32_t first, XorbExtent const &e) { return first < e.chunks.first; });
-        extents.insert(place, XorbExtent{file, term.chunks, at});
+        auto &parts = xorb.parts;
+        auto const place = std::upper_bound(parts.begin(), parts.end(), term.chunks.first,
+                                            [](std::uint32_t first, Part const &p) { return first < p.chunks.first; });
+        parts.insert(place, Part{file, term.chunks, at});
         add_swarm(Kind::xorb, term.xorb);
         at += term.chunks.count();
     }
+    changed_locked(*file);
     return true;
 }
 
@@ -56,8 +67,19 @@ void Store::remove(std::string const &path, Hash const &file_hash) {
     auto const found = files_.find(file_hash);
     if (found == files_.end()) return;
     for (auto const &file : found->second) {
-        if (file->path == path) {
+        if (!file->transfer && file->path == path) {
             auto const keep = file;
+            remove_locked(*keep);
+            return;
+        }
+    }
+}
+
+void Store::remove(Transfer const &transfer) {
+    std::unique_lock lock(mutex_);
+    for (auto const &one : growing_) {
+        if (one.file->transfer.get() == &transfer) {
+            auto const keep = one.file;
             remove_locked(*keep);
             return;
         }
@@ -71,29 +93,54 @@ bool Store::remove(SharedFilePtr const &file) {
     return true;
 }
 
+// The caller keeps the file alive.
 void Store::remove_locked(SharedFile const &file) {
     file.offered = false;
+    changed_locked(file);
     for (auto const &term : file.terms) {
         auto const found = xorbs_.find(term.xorb);
         if (found == xorbs_.end()) continue;
         found->second.whole = unknown;
-        auto &extents = found->second.extents;
-        auto const one =
-            std::find_if(extents.begin(), extents.end(), [&](XorbExtent const &e) { return e.file.get() == &file; });
-        if (one != extents.end()) {
-            extents.erase(one);
+        auto &parts = found->second.parts;
+        auto const one = std::find_if(parts.begin(), parts.end(), [&](Part const &p) { return p.file.get() == &file; });
+        if (one != parts.end()) {
+            parts.erase(one);
             remove_swarm(Kind::xorb, term.xorb);
         }
-        if (extents.empty()) xorbs_.erase(found);
+        if (parts.empty()) xorbs_.erase(found);
     }
-    remove_swarm(Kind::file, file.hash);
-    auto const found = files_.find(file.hash);
+    growing_.erase(
+        std::remove_if(growing_.begin(), growing_.end(), [&](Growing const &g) { return g.file.get() == &file; }),
+        growing_.end());
+    if (!file.hash) return;
+    remove_swarm(Kind::file, *file.hash);
+    auto const found = files_.find(*file.hash);
     if (found != files_.end()) {
         auto &same = found->second;
         same.erase(std::remove_if(same.begin(), same.end(), [&](auto const &f) { return f.get() == &file; }),
                    same.end());
         if (same.empty()) files_.erase(found);
     }
+}
+
+void Store::changed_locked(SharedFile const &file) {
+    if (file.hash) changed_.push_back({Kind::file, *file.hash});
+    for (auto const &term : file.terms) changed_.push_back({Kind::xorb, term.xorb});
+}
+
+std::vector<Object> Store::take_changes() {
+    std::unique_lock lock(mutex_);
+    std::vector<SharedFilePtr> closed;
+    for (auto &one : growing_) {
+        if (one.file->transfer->closed()) {
+            closed.push_back(one.file);
+        } else if (auto const held = one.file->transfer->held(); held != one.held) {
+            one.held = held;
+            changed_locked(*one.file);
+        }
+    }
+    for (auto const &file : closed) remove_locked(*file);
+    return std::exchange(changed_, {});
 }
 
 void Store::add_swarm(Kind kind, Hash const &hash) {
@@ -107,7 +154,7 @@ void Store::remove_swarm(Kind kind, Hash const &hash) {
     if (swarm != swarms_.end() && --swarm->second.users == 0) swarms_.erase(swarm);
 }
 
-std::optional<Store::Object> Store::find_swarm(InfoHash const &info_hash) const {
+std::optional<Object> Store::find_swarm(InfoHash const &info_hash) const {
     std::shared_lock lock(mutex_);
     auto const swarm = swarms_.find(info_hash);
     if (swarm == swarms_.end()) return std::nullopt;
@@ -116,29 +163,46 @@ std::optional<Store::Object> Store::find_swarm(InfoHash const &info_hash) const 
 
 std::optional<Located> Store::locate(Kind kind, Hash const &hash, ChunkSpan chunks) const {
     std::shared_lock lock(mutex_);
-    return locate_locked(kind, hash, chunks);
+    if (kind == Kind::file) return cover(parts_of_file(hash), chunks, true);
+    auto const found = xorbs_.find(hash);
+    return found == xorbs_.end() ? std::nullopt : cover(found->second.parts, chunks, true);
 }
 
-std::optional<Located> Store::locate_locked(Kind kind, Hash const &hash, ChunkSpan chunks) const {
+std::optional<Located> Store::locate_entries(Kind kind, Hash const &hash, ChunkSpan chunks) const {
+    std::shared_lock lock(mutex_);
+    if (kind == Kind::file) return cover(parts_of_file(hash), chunks, false);
+    auto const held = holding_locked(kind, hash);
+    if (!held || held->chunks == 0) return std::nullopt;
+    return cover(xorbs_.find(hash)->second.parts, chunks, true);
+}
+
+Store::Parts Store::parts_of_file(Hash const &hash) const {
+    Parts out;
+    if (auto const found = files_.find(hash); found != files_.end())
+        for (auto const &file : found->second) out.push_back({file, {0, file->chunks()}, 0});
+    return out;
+}
+
+// Parts may overlap: a term that a file uses twice, two files, one that is still growing.
+std::optional<Located> Store::cover(Parts const &parts, ChunkSpan chunks, bool held) {
     Located out;
-    if (kind == Kind::file) {
-        auto const found = files_.find(hash);
-        if (found == files_.end() || chunks.end > found->second.front()->chunks()) return std::nullopt;
-        out.extents.push_back({found->second.front(), chunks, chunks.first});
-        return out;
+    auto begin = parts.begin();
+    for (auto at = chunks.first; at != chunks.end;) {
+        while (begin != parts.end() && begin->chunks.end <= at) ++begin;
+        Extent best{nullptr, {at, at}, 0};
+        for (auto part = begin; part != parts.end() && part->chunks.first <= at; ++part) {
+            auto const end = std::min(part->chunks.end, chunks.end);
+            if (end <= best.object.end) continue;
+            auto const file_first = part->file_first + (at - part->chunks.first);
+            ChunkSpan run{file_first, file_first + (end - at)};
+            if (held) run = part->file->first_held(run);
+            if (run.first != file_first || at + run.count() <= best.object.end) continue;
+            best = {part->file, {at, at + run.count()}, file_first};
+        }
+        if (!best.file) return std::nullopt;
+        at = best.object.end;
+        out.extents.push_back(std::move(best));
     }
-    auto const found = xorbs_.find(hash);
-    if (found == xorbs_.end()) return std::nullopt;
-    // Extents may overlap: a term that a file uses twice, or two files.
-    auto at = chunks.first;
-    for (auto const &extent : found->second.extents) {
-        if (at == chunks.end || extent.chunks.first > at) break;
-        if (extent.chunks.end <= at) continue;
-        ChunkSpan const part{at, std::min(extent.chunks.end, chunks.end)};
-        out.extents.push_back({extent.file, part, extent.file_first + (at - extent.chunks.first)});
-        at = part.end;
-    }
-    if (at != chunks.end) return std::nullopt;
     return out;
 }
 
@@ -152,8 +216,11 @@ std::optional<Located> Store::locate_chunk(Hash const &chunk, SharedFilePtr cons
     std::vector<SharedFilePtr> all;
     {
         std::shared_lock lock(mutex_);
-        all.reserve(files_.size());
-        for (auto const &entry : files_) all.push_back(entry.second.front());
+        all.reserve(files_.size() + growing_.size());
+        // Of files with the same content one is enough, unless they are growing.
+        for (auto const &entry : files_)
+            if (!entry.second.front()->transfer) all.push_back(entry.second.front());
+        for (auto const &entry : growing_) all.push_back(entry.file);
     }
     for (auto const &file : all)
         if (auto found = look(file)) return found;
@@ -162,52 +229,61 @@ std::optional<Located> Store::locate_chunk(Hash const &chunk, SharedFilePtr cons
 
 std::optional<Store::Holding> Store::holding(Kind kind, Hash const &hash) const {
     std::shared_lock lock(mutex_);
+    return holding_locked(kind, hash);
+}
+
+std::optional<Store::Holding> Store::holding_locked(Kind kind, Hash const &hash) const {
+    auto const runs_of = [](Parts const &parts) {
+        std::vector<ChunkSpan> runs;
+        for (auto const &part : parts) {
+            ChunkSpan rest{part.file_first, part.file_first + part.chunks.count()};
+            while (rest.first != rest.end) {
+                auto const run = part.file->first_held(rest);
+                auto const first = part.chunks.first + (run.first - part.file_first);
+                if (run.count()) runs.push_back({first, first + run.count()});
+                rest.first = run.end;
+            }
+        }
+        return merged(std::move(runs), wire::max_have_ranges);
+    };
     if (kind == Kind::file) {
         auto const found = files_.find(hash);
         if (found == files_.end()) return std::nullopt;
-        auto const chunks = found->second.front()->chunks();
-        Holding out{chunks, {}};
-        if (chunks != 0) out.ranges.push_back({0, chunks});
-        return out;
+        return Holding{found->second.front()->chunks(), runs_of(parts_of_file(hash))};
     }
     auto const found = xorbs_.find(hash);
     if (found == xorbs_.end()) return std::nullopt;
-    Holding out;
     auto const &xorb = found->second;
-    for (auto const &extent : xorb.extents) {
-        if (!out.ranges.empty() && extent.chunks.first <= out.ranges.back().end)
-            out.ranges.back().end = std::max(out.ranges.back().end, extent.chunks.end);
-        else if (out.ranges.size() < wire::max_have_ranges)
-            out.ranges.push_back(extent.chunks);
-    }
-    // Only the xorb hash tells whether the run that is held is all of it.
+    Holding out{0, runs_of(xorb.parts)};
     auto whole = xorb.whole.load();
-    if (whole == unknown) {
-        whole =
-            out.ranges.front().first == 0 && proved_whole(hash, out.ranges.front().end) ? out.ranges.front().end : 0;
-        xorb.whole = whole;
-    }
-    out.chunks = whole;
+    if (whole == unknown) xorb.whole = whole = proved_whole(hash, xorb.parts);
+    if (whole != 0 && out.ranges.size() == 1 && out.ranges.front().first == 0 && out.ranges.front().end == whole)
+        out.chunks = whole;
     return out;
 }
 
-bool Store::proved_whole(Hash const &xorb, std::uint32_t chunks) const {
-    auto const located = locate_locked(Kind::xorb, xorb, {0, chunks});
-    if (!located || chunks > wire::max_xorb_chunks) return false;
+// Only the xorb's hash tells whether the run that is known is all of it.
+std::uint32_t Store::proved_whole(Hash const &xorb, Parts const &parts) {
+    std::uint32_t chunks = 0;
+    for (auto const &part : parts)
+        if (part.chunks.first <= chunks) chunks = std::max(chunks, part.chunks.end);
+    if (chunks == 0 || chunks > wire::max_xorb_chunks) return 0;
+    auto const located = cover(parts, {0, chunks}, false);
+    if (!located) return 0;
     std::vector<std::uint8_t> hashes;
     std::vector<std::uint32_t> lengths;
     hashes.reserve(std::size_t{32} * chunks);
     lengths.reserve(chunks);
     for (auto const &extent : located->extents)
         for (std::uint32_t i = 0; i < extent.object.count(); ++i) {
-            auto const &hash = extent.file->chunk_hashes[extent.file_first + i];
+            auto const &hash = extent.file->list->hashes[extent.file_first + i];
             hashes.insert(hashes.end(), hash.begin(), hash.end());
-            lengths.push_back(extent.file->length(extent.file_first + i));
+            lengths.push_back(extent.file->list->length(extent.file_first + i));
         }
     Hash root;
     zest_error error;
-    return zest_merkle_root(hashes.data(), lengths.data(), lengths.size(), root.data(), &error) == ZEST_OK &&
-           root == xorb;
+    bool const proved = zest_merkle_root(hashes.data(), lengths.data(), lengths.size(), root.data(), &error) == ZEST_OK;
+    return proved && root == xorb ? chunks : 0;
 }
 
 std::uint32_t Store::files() const {

@@ -1,7 +1,8 @@
 // What this node offers: files, and through their terms the chunks of xorbs, read from where they lie.
 //
-// Nothing is copied: an entry is a path with the size and the time that it had when its bytes were proved,
-// and its manifest. The store finds where the bytes of a hash lie; reader.hpp reads them.
+// Nothing is copied: an entry is a manifest and where its bytes lie, which is a path with the size and the time that
+// the file had when they were proved, or a transfer that is still being written. The store finds where the bytes of a
+// hash lie; reader.hpp reads them.
 // Every method may be called from any thread.
 #pragma once
 
@@ -17,7 +18,9 @@
 #include <unordered_set>
 #include <vector>
 
+#include "chunk_list.hpp"
 #include "infohash.hpp"
+#include "transfer.hpp"
 #include "wire.hpp"
 
 namespace zest {
@@ -27,25 +30,37 @@ struct XorbTerm {
     ChunkSpan chunks;
 };
 
-// One offered file. Immutable once shared, but for `offered`.
+// What HAVE speaks of.
+struct Object {
+    Kind kind;
+    Hash hash;
+    friend bool operator==(Object const &a, Object const &b) noexcept { return a.kind == b.kind && a.hash == b.hash; }
+};
+struct ObjectHash {
+    std::size_t operator()(Object const &o) const noexcept {
+        return HashOf{}(o.hash) ^ static_cast<std::size_t>(o.kind);
+    }
+};
+
+// One offered file, or a run of one. Immutable once shared, but for `offered`.
 struct SharedFile {
+    ChunkListPtr list;
+    std::optional<Hash> hash;  // of the file; none for a run, of which only xorbs are offered
+    std::vector<XorbTerm> terms;
+    // Where the bytes lie: all of them at a path, ...
     std::string path;
     std::uint64_t size = 0;
     std::int64_t mtime_ns = 0;
-    Hash hash{};
-    std::vector<Hash> chunk_hashes;
-    std::vector<std::uint64_t> offsets;  // one more than chunks
-    std::vector<XorbTerm> terms;
+    // ... or those that are held so far in a file that is being written.
+    std::shared_ptr<Transfer> transfer;
     // Cleared when it is not offered any more, for those who are in the middle of reading it.
     mutable std::atomic<bool> offered{true};
 
-    // Which chunk has this hash. Only BEP XET v1 peers ask so: sorted on the first question.
+    std::uint32_t chunks() const noexcept { return list->count(); }
+    // The first run inside `within` that can be read now; an empty one when there is none.
+    ChunkSpan first_held(ChunkSpan within) const { return transfer ? transfer->first_held(within) : within; }
+    // A chunk that has this hash and can be read. Only BEP XET v1 peers ask so: sorted on the first question.
     std::optional<std::uint32_t> find(Hash const &chunk) const;
-
-    std::uint32_t chunks() const noexcept { return static_cast<std::uint32_t>(chunk_hashes.size()); }
-    std::uint32_t length(std::uint32_t chunk) const noexcept {
-        return static_cast<std::uint32_t>(offsets[chunk + 1] - offsets[chunk]);
-    }
 
 private:
     mutable std::once_flag sorted_;
@@ -68,22 +83,22 @@ class Store {
 public:
     explicit Store(SwarmNames const &names) : names_(names) {}
 
-    // False when the terms do not add up to the file's chunks.
+    // In place of what was offered of the same path or transfer. False when the terms do not add up to the chunks.
     bool add(SharedFilePtr file);
     void remove(std::string const &path, Hash const &file_hash);
+    void remove(Transfer const &transfer);
     // This very record, not one that has taken its place. False when it was not offered any more.
     bool remove(SharedFilePtr const &file);
 
     bool knows_swarm(InfoHash const &info_hash) const { return find_swarm(info_hash).has_value(); }
     // The object of whose swarm this is the name, if it is offered.
-    struct Object {
-        Kind kind;
-        Hash hash;
-    };
     std::optional<Object> find_swarm(InfoHash const &info_hash) const;
 
-    // Where all chunks of the span lie; nothing when one of them is not held.
+    // Where all chunks of the span lie; nothing when one of them is not held. Parts may lie in different files.
     std::optional<Located> locate(Kind kind, Hash const &hash, ChunkSpan chunks) const;
+    // Where the manifest's entries of the span are found, whether or not their chunks are held; of a xorb nothing
+    // unless all of it is held.
+    std::optional<Located> locate_entries(Kind kind, Hash const &hash, ChunkSpan chunks) const;
     // `likely`: look there first, or nothing. Slow on the first question about a file: not for the network thread.
     std::optional<Located> locate_chunk(Hash const &chunk, SharedFilePtr const &likely) const;
     // Which chunks of the object are held, and how many it has (0: not known, as for a xorb that is held in part).
@@ -92,30 +107,41 @@ public:
         std::vector<ChunkSpan> ranges;
     };
     std::optional<Holding> holding(Kind kind, Hash const &hash) const;
+    // What may be held otherwise since the last call; each at least once. Transfers that were closed are dropped.
+    std::vector<Object> take_changes();
 
     std::uint32_t files() const;
     std::uint32_t xorbs() const;
 
 private:
-    struct XorbExtent {
+    // Chunks of an object that a file is made of.
+    struct Part {
         SharedFilePtr file;
         ChunkSpan chunks;
         std::uint32_t file_first;
     };
+    using Parts = std::vector<Part>;
     struct Xorb {
-        std::vector<XorbExtent> extents;  // sorted by their first chunk; they may overlap
-        // How many chunks it has if all are held, found out on the first question; 0: held in part.
+        Parts parts;  // sorted by their first chunk; they may overlap
+        // How many chunks it has if the parts name all, found out on the first question; 0: they do not.
         mutable std::atomic<std::uint32_t> whole{unknown};
+    };
+    struct Growing {
+        SharedFilePtr file;
+        std::uint32_t held;  // as take_changes() has last seen it
     };
     static constexpr std::uint32_t unknown = ~std::uint32_t{0};
 
     void remove_locked(SharedFile const &file);
-    std::optional<Located> locate_locked(Kind kind, Hash const &hash, ChunkSpan chunks) const;
-    bool proved_whole(Hash const &xorb, std::uint32_t chunks) const;
+    void changed_locked(SharedFile const &file);
+    std::optional<Holding> holding_locked(Kind kind, Hash const &hash) const;
+    Parts parts_of_file(Hash const &hash) const;
+    static std::optional<Located> cover(Parts const &parts, ChunkSpan chunks, bool held);
+    static std::uint32_t proved_whole(Hash const &xorb, Parts const &parts);
 
     SwarmNames const &names_;
     mutable std::shared_mutex mutex_;
-    std::unordered_map<Hash, std::vector<SharedFilePtr>, HashOf> files_;
+    std::unordered_map<Hash, std::vector<SharedFilePtr>, HashOf> files_;  // whole files before growing ones
     std::unordered_map<Hash, Xorb, HashOf> xorbs_;
     struct Swarm {
         Object object;
@@ -124,6 +150,8 @@ private:
     void add_swarm(Kind kind, Hash const &hash);
     void remove_swarm(Kind kind, Hash const &hash);
     std::map<InfoHash, Swarm> swarms_;
+    std::vector<Growing> growing_;
+    std::vector<Object> changed_;
 };
 
 }  // namespace zest

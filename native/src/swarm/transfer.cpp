@@ -1,5 +1,6 @@
 #include "transfer.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,8 +10,8 @@
 
 namespace zest {
 
-Transfer::Transfer(int fd, std::vector<Hash> hashes, std::vector<std::uint64_t> offsets)
-    : fd_(fd), hashes_(std::move(hashes)), offsets_(std::move(offsets)) {}
+Transfer::Transfer(int fd, std::uint64_t offset_bytes, ChunkListPtr chunks)
+    : fd_(fd), offset_bytes_(offset_bytes), list_(std::move(chunks)) {}
 
 Transfer::~Transfer() { close(); }
 
@@ -18,35 +19,70 @@ bool Transfer::proves(std::uint32_t chunk, Bytes data) const noexcept {
     if (chunk >= chunks() || data.size != length(chunk)) return false;
     Hash got;
     zest_chunk_hash(data.data, data.size, got.data());
-    return got == hashes_[chunk];
+    return got == hash(chunk);
 }
 
 Transfer::Written Transfer::write(std::uint32_t chunk, Bytes data, int &error_number) {
-    std::lock_guard lock(mutex_);
-    if (fd_ < 0) return Written::closed;
-    auto at = static_cast<off_t>(offsets_[chunk]);
-    while (data.size > 0) {
-        auto const n = ::pwrite(fd_, data.data, data.size, at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            error_number = n == 0 ? ENOSPC : errno;
-            return Written::failed;
+    {
+        std::shared_lock lock(descriptor_);
+        if (closing_ || sealed_) return Written::closed;
+        auto at = static_cast<off_t>(offset_bytes_ + list_->offsets[chunk]);
+        while (data.size > 0) {
+            auto const n = ::pwrite(fd_, data.data, data.size, at);
+            if (n < 0 && errno == EINTR) continue;
+            if (n <= 0) {
+                error_number = n == 0 ? ENOSPC : errno;
+                return Written::failed;
+            }
+            at += n;
+            data = {data.data + n, data.size - static_cast<std::size_t>(n)};
         }
-        at += n;
-        data = {data.data + n, data.size - static_cast<std::size_t>(n)};
     }
+    wrote({chunk, chunk + 1});
     return Written::yes;
 }
 
-void Transfer::close() {
-    std::lock_guard lock(mutex_);
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
+bool Transfer::wrote(ChunkSpan chunks) {
+    if (chunks.first >= chunks.end || chunks.end > list_->count()) return false;
+    std::lock_guard lock(held_mutex_);
+    held_.add(chunks);
+    return true;
 }
 
-bool Transfer::closed() {
-    std::lock_guard lock(mutex_);
-    return fd_ < 0;
+bool Transfer::read(std::function<void(int fd, std::uint64_t offset_bytes)> const &f) {
+    std::shared_lock lock(descriptor_);
+    if (closing_) return false;
+    f(fd_, offset_bytes_);
+    return true;
+}
+
+bool Transfer::readable() {
+    int flags = -1;
+    read([&](int fd, std::uint64_t) { flags = ::fcntl(fd, F_GETFL); });
+    return flags >= 0 && (flags & O_ACCMODE) != O_WRONLY;
+}
+
+ChunkSpan Transfer::first_held(ChunkSpan within) const {
+    if (closing_) return {within.end, within.end};
+    std::lock_guard lock(held_mutex_);
+    return held_.first_run(within);
+}
+
+std::uint32_t Transfer::held() const {
+    std::lock_guard lock(held_mutex_);
+    return held_.count();
+}
+
+void Transfer::seal() {
+    sealed_ = true;
+    std::unique_lock lock(descriptor_);  // who was writing has written
+}
+
+void Transfer::close() {
+    closing_ = true;
+    std::unique_lock lock(descriptor_);
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
 }
 
 }  // namespace zest
