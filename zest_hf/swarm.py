@@ -271,10 +271,11 @@ class Swarm:
         self._session.share(path, file.size_bytes, file.mtime_ns, file.file_hash, file.manifest, file.terms)
         xorbs = frozenset(term.xorb for term in file.terms)
         with self._lock:
-            before = self._held.get((path, file.file_hash), frozenset())
+            before = self._held.get((path, file.file_hash))
             self._held[path, file.file_hash] = xorbs
         self._meetings.hold(path, file.file_hash, xorbs)
-        self._meetings.let_go(path, file.file_hash, before)
+        if before is not None:
+            self._meetings.let_go(path, file.file_hash, before)
 
     def unshare(self, path: str, file_hash: XetHash) -> None:
         """Stops offering it."""

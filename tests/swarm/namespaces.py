@@ -68,6 +68,7 @@ class Namespace:
         frames: list[bytes] = []
         with sniffer:
             sniffer.setblocking(False)
+            sniffer.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: nothing may be missed
             try:
                 yield frames
             finally:
