@@ -1,4 +1,4 @@
-"""Upload that is short: caps, fair parts, and more for who gives. In real time, so with margins."""
+"""Bandwidth that is short: caps, fair parts, and more for who gives. In real time, so with margins."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from swarm import wire_peer as wire
-from swarm.node import Content, Node, Target
-from zest_hf._native.session import Outcome
+from swarm.node import Content, Node, Target, good, serve
+from zest_hf._native.session import Kind, Outcome
 
 CONTENT = Content.random(600, size=65536)
 CAP = 6_000_000
@@ -136,3 +136,116 @@ def test_who_gives_gets_more(tmp_path: Path) -> None:
             given_back = (giver.session.stats().bytes_down - before) / (time.monotonic() - began_s)
         assert rate == pytest.approx(CAP / 5, rel=0.2)
         assert given_back == pytest.approx(CAP * 4 / 5, rel=0.2)
+
+
+# --- how a cap on downloads is kept ------------------------------------------------------------------------
+
+
+def test_with_a_cap_a_piece_is_asked_for_in_parts(tmp_path: Path) -> None:
+    content = Content.random(40, size=20000)
+    asked: list[wire.Question] = []
+
+    def script(peer: wire.WirePeer) -> None:
+        while True:
+            asked.append(peer.question())
+            serve(peer, content, asked[-1])
+
+    with (
+        Node(max_down_bytes_s=1_000_000) as node,
+        wire.WireServer(script) as server,
+        Target(tmp_path / "taken", content) as target,
+    ):
+        assert node.piece(node.meet(server.port), target, 5, 40).outcome is Outcome.OK
+        assert target.holds(5, 40)
+    assert [question.first for question in asked] == [5, *(question.end_or_count for question in asked[:-1])]
+    assert asked[-1].end_or_count == 40
+    offsets = content.manifest.offset
+    assert all(offsets(question.end_or_count) - offsets(question.first) <= 50_000 for question in asked)
+
+
+def test_without_a_cap_a_piece_is_one_question(tmp_path: Path) -> None:
+    """Also when the cap is lifted on the way: what is left is asked for at once."""
+    content = Content.random(40, size=20000)
+    asked: list[wire.Question] = []
+    lift = threading.Event()
+
+    def script(peer: wire.WirePeer) -> None:
+        while True:
+            asked.append(peer.question())
+            if len(asked) == 2:
+                assert lift.wait(wire.TIMEOUT_S)
+            serve(peer, content, asked[-1])
+
+    with Node() as node, wire.WireServer(script) as server, Target(tmp_path / "taken", content) as target:
+        peer = node.meet(server.port)
+        assert node.piece(peer, target).outcome is Outcome.OK
+        assert [(question.first, question.end_or_count) for question in asked] == [(0, 40)]
+        node.session.set_caps(None, 200_000)
+        token = node.ask(peer, target)
+        node.until(lambda: len(asked) == 2)
+        node.session.set_caps(None, None)
+        lift.set()
+        assert node.ended(token).outcome is Outcome.OK
+        assert 3 <= len(asked) <= 6
+
+
+def test_waiting_for_the_cap_is_not_the_peers_silence(tmp_path: Path) -> None:
+    content = Content([bytes([number]) * 60_000 for number in range(4)])
+    with (
+        Node(max_down_bytes_s=100_000) as node,
+        wire.WireServer(good(content)) as server,
+        Target(tmp_path / "taken", content) as target,
+    ):
+        assert node.piece(node.meet(server.port), target, timeout_s=0.3).outcome is Outcome.OK
+
+
+def test_single_chunks_under_a_cap(tmp_path: Path) -> None:
+    """A peer of BEP XET v1."""
+    content = Content.random(80, size=20000)
+    with (
+        Node(max_down_bytes_s=1_000_000) as node,
+        wire.WireServer(good(content), extensions={"ut_xet": wire.XET_ID}) as server,
+        Target(tmp_path / "taken", content) as target,
+    ):
+        began_s = time.monotonic()
+        assert node.piece(node.meet(server.port), target).outcome is Outcome.OK
+        assert target.data == content.data
+        assert time.monotonic() - began_s >= 0.9 * (len(content.data) / 1_000_000 - 0.1)
+
+
+@pytest.mark.parametrize("end", ["not found", "cancel"])
+def test_a_piece_that_ends_early_under_a_cap(tmp_path: Path, end: str) -> None:
+    """The parts that have been asked for are taken back."""
+    content = Content.random(40, size=20000)
+    seen: list[wire.Question] = []
+
+    def script(peer: wire.WirePeer) -> None:
+        while len(seen) < 3:
+            seen.append(peer.question())
+        serve(peer, content, seen[0])
+        if end == "not found":
+            peer.send_zest(wire.range_end(seen[1].request, wire.NOT_FOUND))
+        while True:
+            seen.append(peer.question())
+            if seen[-1].type == wire.HAVE_REQUEST:
+                serve(peer, content, seen[-1])
+
+    with (
+        Node(max_down_bytes_s=1_000_000) as node,
+        wire.WireServer(script) as server,
+        Target(tmp_path / "taken", content) as target,
+    ):
+        peer = node.meet(server.port)
+        token = node.ask(peer, target)
+        if end == "cancel":
+            first_end = content.manifest.offset
+            node.until(lambda: len(seen) >= 3 and node.session.stats().bytes_down == first_end(seen[0].end_or_count))
+            node.session.cancel_piece(peer, token)
+        ended = node.ended(token)
+        assert ended.outcome is (Outcome.NOT_FOUND if end == "not found" else Outcome.CANCELLED)
+        assert ended.chunks_written == seen[0].end_or_count and target.holds(0, ended.chunks_written)
+        assert node.have(peer, Kind.FILE, content.hash).outcome is Outcome.OK
+        asked = {question.request for question in seen if question.type == wire.RANGE_REQUEST}
+        cancelled = {question.request for question in seen if question.type == wire.CANCEL}
+        answered = {seen[0].request, seen[1].request} if end == "not found" else {seen[0].request}
+        assert cancelled == asked - answered and cancelled
