@@ -138,6 +138,19 @@ def test_who_gives_gets_more(tmp_path: Path) -> None:
         assert given_back == pytest.approx(CAP * 4 / 5, rel=0.2)
 
 
+def test_a_session_that_waits_for_its_cap_closes_at_once(tmp_path: Path) -> None:
+    """Ten seconds to the next chunk, in both directions."""
+    with Node(max_up_bytes_s=6_000, max_down_bytes_s=6_000) as node, Node() as seed:
+        node.share(CONTENT, tmp_path / "offered")
+        with takers(node.port, ["127.0.0.1"]) as (taker,), Target(tmp_path / "taken", CONTENT) as target:
+            seed.share(CONTENT, tmp_path / "source")
+            node.ask(node.meet(seed.port), target)
+            node.until(lambda: taker.bytes_got > 10_000 and node.session.stats().bytes_down > 0)
+            began_s = time.monotonic()
+            node.session.close()
+            assert time.monotonic() - began_s < 2
+
+
 # --- how a cap on downloads is kept ------------------------------------------------------------------------
 
 
