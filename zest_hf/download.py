@@ -25,10 +25,10 @@ from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.core.ids import ZERO_HASH, XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import plan_file
-from zest_hf.core.policy import PolicySettings
+from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
@@ -37,12 +37,15 @@ from zest_hf.sources.base import (
     ManifestProved,
     PeerEnded,
     PeerHolds,
+    PeerHoldsMore,
+    PeerLacks,
     PeerLeft,
     Report,
-    WriteFailed,
+    XorbProved,
 )
 from zest_hf.sources.cdn import RETRY, CdnSource, Workers
 from zest_hf.sources.peer import PeerSource
+from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.download")
@@ -87,6 +90,8 @@ class DownloadResult:
     bytes_local: int
     bytes_peer: int
     bytes_cdn: int
+    offer: Target | None = None
+    """What others are given of it until it is offered where it stays: then its `end` is to be called."""
 
 
 class Progress(Protocol):
@@ -110,9 +115,21 @@ class FileDownload:
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
         cap: RateCap | None = None,
+        share: bool = False,
+        has_given_peers: bool = True,
     ) -> None:
-        """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads."""
+        """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
+
+        ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
+        """
         self._cap = cap
+        self._share = share
+        # Who gave us peers expects them to be used. For others that may turn up not much time is spent.
+        self._permission_patience_s = (
+            settings.permission_patience_s
+            if has_given_peers
+            else discovery_patience_s(request.size_bytes or 0, settings)
+        )
         self._request = request
         self._retry = retry
         self._interrupted = interrupted
@@ -144,7 +161,7 @@ class FileDownload:
             # The CAS, the Hub and the peers are asked at the same time.
             threading.Thread(target=self._ask_plan, name="zest-plan", daemon=True).start()
             if self._swarm is not None:
-                self._permission_until_s = time.monotonic() + self._settings.permission_patience_s
+                self._permission_until_s = time.monotonic() + self._permission_patience_s
                 threading.Thread(target=self._ask_permission, name="zest-permission", daemon=True).start()
             self._cdn = CdnSource(
                 self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry, self._cap
@@ -153,6 +170,7 @@ class FileDownload:
             manifest = self._loop(progress, fd, stack)
             transfer = self._transfer
             assert transfer is not None
+            offer = self._peers.finish() if self._peers is not None else None
             os.ftruncate(fd, manifest.size_bytes)
         counts = transfer.counts
         progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes())
@@ -164,6 +182,7 @@ class FileDownload:
             counts.local,
             counts.peer,
             counts.cdn,
+            offer,
         )
 
     def abort(self, error: Exception) -> None:
@@ -199,6 +218,7 @@ class FileDownload:
             report=self._reports.append,
             manifest=self._known_manifest(),
             size_bytes=self._request.size_bytes,
+            share=self._share,
         )
 
     def _loop(self, progress: Progress, fd: int, stack: contextlib.ExitStack) -> Manifest:
@@ -212,13 +232,15 @@ class FileDownload:
                     raise item
                 if isinstance(item, Reconstruction):
                     self._begin(item)
-                elif isinstance(item, _REPORTS):
+                elif isinstance(item, Report):
                     self._reports.append(item)
                 elif isinstance(item, _Permission):
                     self._permission_until_s = None
                     if item.swarm is not None:
                         self._peers = self._meet_peers(item.swarm, fd)
                         stack.callback(self._peers.close)
+                        if self._transfer is not None:
+                            self._peers.begin(self._transfer)
                 elif self._peers is not None:
                     self._peers.handle(item)
             # A peer may answer before the CAS does.
@@ -254,7 +276,11 @@ class FileDownload:
         wanted = self._request.size_bytes
         if plan.offset_into_first_range or (wanted is not None and plan.size_bytes != wanted):
             raise ReconstructionError(f"reconstruction: {plan.size_bytes} bytes for a file of {wanted}")
-        self._transfer = Transfer(plan_file(plan), self._request.file_hash, self._settings)
+        # Who downloads the same file at the same time should begin elsewhere.
+        seed = int.from_bytes(os.urandom(8), "big")
+        self._transfer = Transfer(plan_file(plan), self._request.file_hash, self._settings, seed)
+        if self._peers is not None:
+            self._peers.begin(self._transfer)
         manifest = self._known_manifest()
         if manifest is not None:
             self._transfer.manifest_proved(manifest)
@@ -273,6 +299,12 @@ class FileDownload:
             transfer.manifest_proved(report.manifest)
         elif isinstance(report, PeerHolds):
             transfer.peer_holds(report.peer, report.ranges)
+        elif isinstance(report, PeerHoldsMore):
+            transfer.peer_holds_more(report.peer, report.ranges, report.xorb)
+        elif isinstance(report, PeerLacks):
+            transfer.peer_lacks(report.peer, report.ranges, report.xorb)
+        elif isinstance(report, XorbProved):
+            transfer.xorb_proved(report.xorb, report.manifest)
         elif isinstance(report, PeerLeft):
             transfer.peer_gone(report.peer)
         else:
@@ -282,13 +314,15 @@ class FileDownload:
         transfer, now_s = self._transfer, time.monotonic()
         assert transfer is not None and self._cdn is not None
         if self._peers is not None:
+            self._peers.step(now_s)
+            # What it found out at once counts already.
+            while self._reports:
+                self._take(self._reports.popleft())
             waiting = self._peers.waiting(now_s)
         else:
             waiting = self._permission_until_s is not None and now_s < self._permission_until_s
-        if self._peers is not None and transfer.plan.terms:
-            self._peers.try_xorb_swarm(transfer.plan.terms[0].xorb)
         for action in transfer.actions(now_s, waiting):
-            if isinstance(action, AskPeer):
+            if isinstance(action, AskPeer | CancelPeer):
                 assert self._peers is not None
                 self._peers.start(action)
             else:
@@ -313,4 +347,3 @@ class _Permission:
 
 
 _Arrival = Report | Event | Reconstruction | Exception | _Permission
-_REPORTS = (ManifestProved, PeerHolds, PeerLeft, PeerEnded, CdnEnded, CdnFailed, WriteFailed)

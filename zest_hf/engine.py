@@ -33,6 +33,7 @@ from zest_hf.rate_cap import RateCap
 from zest_hf.scan import scan_file
 from zest_hf.shared import Shared
 from zest_hf.sources.cdn import RETRY
+from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 from zest_hf.workers import WorkerPool
 
@@ -97,6 +98,8 @@ class Engine:
         self._closed = False
         self._running: dict[FileDownload, int] = {}
         """Downloads under way, with the thread of each."""
+        self._offered: set[Target] = set()
+        """Finished downloads that nobody has recorded yet: what of them is offered to others."""
         self._one_ended = threading.Condition(self._lock)
         self._interrupted = threading.Event()
         self._records = Background("zest-record", MAX_BACKGROUND_JOBS)
@@ -122,6 +125,8 @@ class Engine:
             retry=self._retry,
             interrupted=self._interrupted.is_set,
             cap=self._cap,
+            share=self.settings.seed,
+            has_given_peers=bool(self.settings.peers),
         )
         with self._lock:
             if self._closed:
@@ -134,6 +139,8 @@ class Engine:
                 del self._running[download]
                 self._one_ended.notify_all()
         with self._lock:
+            if result.offer is not None:
+                self._offered.add(result.offer)
             self._counts.local += result.bytes_local
             self._counts.peer += result.bytes_peer
             self._counts.cdn += result.bytes_cdn
@@ -172,8 +179,13 @@ class Engine:
         "unknown" too; a "no" of the Hub comes by `remember_visibility`. Raises OSError when the file is gone.
         """
         path = final_path.resolve()
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError:
+            self._end_offer(result)
+            raise
         if stat.st_size != result.size_bytes or result.size_bytes == 0:
+            self._end_offer(result)
             return
         file = IndexedFile(
             file_hash=result.file_hash,
@@ -187,7 +199,21 @@ class Engine:
             manifest=result.manifest,
             terms=result.terms,
         )
-        self._records.submit(lambda: self._record(file, repo, public, ask), RECORD_PATIENCE_S)
+
+        def job() -> None:
+            try:
+                self._record(file, repo, public, ask)
+            finally:
+                # From its final place it is offered by now, if it may be.
+                self._end_offer(result)
+
+        self._records.submit(job, RECORD_PATIENCE_S)
+
+    def _end_offer(self, result: DownloadResult) -> None:
+        if result.offer is not None:
+            result.offer.end()
+            with self._lock:
+                self._offered.discard(result.offer)
 
     def settle(self, timeout_s: float) -> bool:
         """Waits until all that was recorded is noted and offered; False if that takes longer than ``timeout_s``."""
@@ -374,6 +400,10 @@ class Engine:
             self._one_ended.wait_for(lambda: not any(one in self._running for one in others), CLOSE_PATIENCE_S)
         self._records.close(RECORDS_END_S)
         self._questions.close(QUESTIONS_END_S)
+        with self._lock:
+            offered, self._offered = self._offered, set()
+        for offer in offered:
+            offer.end()
         with self._swarm_lock:
             swarm, self._swarm = self._swarm, None
         if swarm is not None:

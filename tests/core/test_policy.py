@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use, depth
+from zest_hf.core.policy import (
+    CdnUse,
+    PolicySettings,
+    View,
+    ask_bytes,
+    cdn_use,
+    discovery_patience_s,
+    has_room,
+    rest_s,
+)
 
 SETTINGS = PolicySettings()
 SLOW, FAST = SETTINGS.fair_rate_bytes_s - 1, SETTINGS.fair_rate_bytes_s
@@ -54,18 +63,36 @@ def test_somebody_is_asked_or_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("rate", "piece", "wanted"),
-    [(0.0, 4e6, 3), (1e6, 4e6, 3), (1e8, 4e6, 6), (1e9, 4e6, 12), (1e8, 0.0, 12), (1e12, 1.0, 12)],
+    ("rate", "wanted"),
+    [(0.0, 1 << 20), (1.0, 256 << 10), (1e6, 256 << 10), (4e6, 1e6), (12.5e6, 12.5e6 / 4), (1e9, 4 << 20)],
 )
-def test_depth_grows_with_the_rate_between_its_bounds(rate: float, piece: float, wanted: int) -> None:
-    assert depth(rate, piece, SETTINGS) == wanted
+def test_a_peer_is_asked_for_a_quarter_of_a_second_within_bounds(rate: float, wanted: float) -> None:
+    assert ask_bytes(rate, SETTINGS) == wanted
 
 
-@given(st.floats(0, 1e12), st.floats(0, 1e12), st.floats(0, 1e9))
-def test_a_faster_peer_never_gets_less(one: float, other: float, piece: float) -> None:
+@given(st.floats(1, 1e12), st.floats(1, 1e12), st.integers(0, 20), st.integers(0, 1 << 30))
+def test_a_faster_peer_never_gets_less(one: float, other: float, requests: int, ahead: int) -> None:
     low, high = sorted((one, other))
-    assert depth(low, piece, SETTINGS) <= depth(high, piece, SETTINGS)
+    assert ask_bytes(low, SETTINGS) <= ask_bytes(high, SETTINGS)
+    assert has_room(requests, ahead, low, SETTINGS) <= has_room(requests, ahead, high, SETTINGS)
+
+
+@given(st.floats(0, 1e12), st.integers(0, 1 << 30))
+def test_how_much_is_ahead_is_bounded(rate: float, ahead: int) -> None:
+    assert has_room(SETTINGS.min_depth - 1, ahead, rate, SETTINGS)
+    assert not has_room(SETTINGS.max_depth, 0, rate, SETTINGS)
+    assert not has_room(SETTINGS.min_depth, max(ahead, int(rate * SETTINGS.window_s) + 1), rate, SETTINGS)
+
+
+@pytest.mark.parametrize(("size", "wanted_s"), [(0, 0.0), (125_000_000, 0.02), (10**9, 0.16), (10**12, 0.3)])
+def test_the_wait_for_unknown_peers_is_a_small_part_of_the_download(size: int, wanted_s: float) -> None:
+    assert discovery_patience_s(size, SETTINGS) == pytest.approx(wanted_s)
+
+
+def test_a_useless_peer_rests_longer_each_time() -> None:
+    rests = [rest_s(times, 15.0, 240.0) for times in range(8)]
+    assert rests == [15.0, 15.0, 30.0, 60.0, 120.0, 240.0, 240.0, 240.0]
 
 
 def test_the_whole_patience_is_that_of_its_steps() -> None:
-    assert SETTINGS.patience_s == 2.0 + 1.0 + 2.5 + 2.5 + 4.0
+    assert SETTINGS.patience_s == 2.0 + 1.0 + 2.5 + 2.5 + 0.5 + 4.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,41 +20,53 @@ from hypothesis.stateful import (
 )
 from layouts import Layout, layout, layouts, plain, xorb
 
-from zest_hf.core.actions import Action, AskPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.assignments import Work
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.pieces import State
 from zest_hf.core.policy import PolicySettings
+from zest_hf.core.ranges import contains
 from zest_hf.core.transfer import CDN_REST_S, MAX_WRONG_FETCHES, Transfer
 from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError
 
 SETTINGS = PolicySettings()
+DEEP = replace(SETTINGS, min_depth=3, first_ask_bytes=1 << 30)
+"""Whole pieces, three at a time, of who was never heard of before."""
 GONE_CDN = CasUnavailable("the CDN is gone")
 
 
 class World:
     """A transfer, what its sources were asked for, and the file that they write."""
 
-    def __init__(self, file: Layout, policy: PolicySettings = SETTINGS) -> None:
+    def __init__(self, file: Layout, policy: PolicySettings = SETTINGS, seed: int | None = None) -> None:
         self.file = file
-        self.transfer = Transfer(file.plan, file.file_hash, policy)
+        self.transfer = Transfer(file.plan, file.file_hash, policy, seed)
         self.now_s = 100.0
-        self.running: dict[int, Action] = {}
+        self.running: dict[int, Work] = {}
+        self.cancelled: set[int] = set()
         self.content: list[bytes | None] = [None] * len(file.manifest)
         """The hash of what stands at each chunk's place."""
+        self.proved: set[int] = set()
 
-    def act(self, waiting: bool = False) -> list[Action]:
-        done = {i for i in range(len(self._pieces())) if self._pieces()[i].state is State.DONE}
+    def act(self, waiting: bool = False) -> list[Work]:
+        """What to start; what is called off is noted."""
+        done = {chunk for p in self._pieces() if p.state is State.DONE for chunk in range(p.begin, p.end)}
         actions = self.transfer.actions(self.now_s, waiting)
+        out: list[Work] = []
         for action in actions:
+            if isinstance(action, CancelPeer):
+                asked = self.running[action.assignment]
+                assert isinstance(asked, AskPeer) and asked.peer == action.peer
+                assert action.assignment not in self.cancelled
+                self.cancelled.add(action.assignment)
+                continue
             assert action.assignment not in self.running
             self.running[action.assignment] = action
-            chunks = set(self.chunks_of(action))
-            for index in done:
-                piece = self.file.plan.pieces[index]
-                assert chunks.isdisjoint(range(piece.first, piece.first + piece.count))
-        return actions
+            assert done.isdisjoint(self.chunks_of(action))
+            out.append(action)
+        return out
 
-    def chunks_of(self, action: Action) -> list[int]:
+    def chunks_of(self, action: Work) -> list[int]:
         """Which chunks of the file an action brings."""
         if isinstance(action, AskPeer):
             return list(range(action.first, action.first + action.count))
@@ -105,21 +118,28 @@ class World:
 
     def check(self) -> None:
         """What is true at any time."""
-        pieces = self._pieces()
-        states = [pieces[i].state for i in range(len(pieces))]
-        assert pieces.wanted == [i for i, state in enumerate(states) if state is State.WANTED]
-        assert pieces.open == sum(state is not State.DONE for state in states)
+        pieces = list(self._pieces())
+        assert self._pieces().wanted == [p.begin for p in pieces if p.state is State.WANTED]
+        assert self._pieces().wanted_chunks == sum(p.count for p in pieces if p.state is State.WANTED)
+        assert self._pieces().open == sum(p.state is not State.DONE for p in pieces)
+        # Every chunk is in one piece, which lies in one of the plan's.
+        assert [c for p in pieces for c in range(p.begin, p.end)] == list(range(len(self.file.manifest)))
+        planned_of = {c: p for p in self.file.plan.pieces for c in range(p.first, p.first + p.count)}
         asked: dict[int, list[int]] = {}
+        known = self.transfer.knowledge.known
         for number, action in self.running.items():
-            chunks = set(self.chunks_of(action))
-            for index, planned in enumerate(self.file.plan.pieces):
-                if chunks & set(range(planned.first, planned.first + planned.count)):
-                    asked.setdefault(index, []).append(number)
-        for index, state in enumerate(states):
-            piece, planned = pieces[index], self.file.plan.pieces[index]
-            assert sorted(piece.askers) == sorted(asked.get(index, []))
-            assert state is State.DONE or (state is State.ASKED) == bool(piece.askers)
-            assert piece.end == planned.first + planned.count
+            if isinstance(action, AskPeer):
+                assert contains(known, action.first, action.first + action.count)
+                of_xorb = self.file.xorbs[action.xorb].slice(action.xorb_first, action.xorb_first + action.count)
+                assert of_xorb == self.file.manifest.slice(action.first, action.first + action.count)
+            for begin in {self._begin_of[c] for c in self.chunks_of(action)}:
+                asked.setdefault(begin, []).append(number)
+        for piece in pieces:
+            planned = planned_of[piece.begin]
+            assert piece.begin in self._pieces().of_fetch(planned.fetch) and piece.fetch == planned.fetch
+            assert sorted(piece.askers) == sorted(asked.get(piece.begin, []))
+            assert piece.state is State.DONE or (piece.state is State.ASKED) == bool(piece.askers)
+            assert piece.end <= planned.first + planned.count
             assert piece.xorb_first - planned.xorb_first == piece.first - planned.first
             askers = [self.running[number] for number in piece.askers]
             assert sum(not isinstance(one, AskPeer) for one in askers) <= 1
@@ -128,17 +148,27 @@ class World:
             peers = [one.peer for one in askers if isinstance(one, AskPeer)]
             assert len(set(peers)) == len(peers) <= 2
         gets = sum(not isinstance(action, AskPeer) for action in self.running.values())
-        assert gets == self.transfer._gets <= SETTINGS.max_cdn_fetches
-        self._check_counts(states)
-
-    def _check_counts(self, states: list[State]) -> None:
-        manifest, size = self.file.manifest, 0
-        for index, planned in enumerate(self.file.plan.pieces):
-            piece = self._pieces()[index]
-            end = piece.end if states[index] is State.DONE else piece.first
-            size += manifest.offset(end) - manifest.offset(planned.first)
+        assert gets == self.transfer._assignments.gets <= SETTINGS.max_cdn_fetches
+        manifest = self.file.manifest
+        size = sum(
+            manifest.offset(p.end if p.state is State.DONE else p.first) - manifest.offset(p.begin) for p in pieces
+        )
         assert self.transfer.counts.total == size
         assert self.transfer.counts.peer >= 0 and self.transfer.counts.cdn >= 0
+        for first, end in self.transfer.take_proved():
+            for chunk in range(first, end):
+                assert self.content[chunk] == manifest.hash(chunk)
+                self.proved.add(chunk)
+        for piece in pieces:
+            # What is known and written is proved, and the other way round; of a blind GET before only by chance.
+            for chunk in range(piece.begin, piece.end):
+                is_written = piece.state is State.DONE or chunk < piece.first
+                if is_written and contains(known, chunk, chunk + 1):
+                    assert chunk in self.proved
+
+    @property
+    def _begin_of(self) -> dict[int, int]:
+        return {chunk: p.begin for p in self._pieces() for chunk in range(p.begin, p.end)}
 
     def _write(self, first: int, end: int) -> None:
         for chunk in range(first, end):
@@ -153,9 +183,11 @@ class AnyOrder(RuleBasedStateMachine):
 
     Peers come, lie about what they hold, break off and go; the CDN fails, or sends wrong chunks while it can."""
 
-    @initialize(file=layouts(max_xorbs=3, max_terms=5))
-    def begin(self, file: Layout) -> None:
-        self.world = World(file)
+    @initialize(file=layouts(max_xorbs=3, max_terms=5), seed=st.none() | st.integers(0, 1 << 30))
+    def begin(self, file: Layout, seed: int | None) -> None:
+        # A few chunks are a lot here, so that pieces are split.
+        small = replace(SETTINGS, least_ask_bytes=1, first_ask_bytes=200_000)
+        self.world = World(file, small if seed else SETTINGS, seed)
         self.over = False
 
     @rule(passed_s=st.sampled_from([0.0, 0.01, 0.5, 1.0, 5.0, 20.0, 40.0]), waiting=st.booleans())
@@ -174,6 +206,28 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def learn_the_manifest(self) -> None:
         self._risk(lambda: self.world.transfer.manifest_proved(self.world.file.manifest))
+
+    @precondition(lambda self: not self.over)
+    @rule(data=st.data())
+    def learn_a_xorb(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(list(self.world.file.xorbs)))
+        self._risk(lambda: self.world.transfer.xorb_proved(name, self.world.file.xorbs[name]))
+
+    @rule(peer=st.integers(0, 3), data=st.data(), more=st.booleans())
+    def peer_knows_a_xorb(self, peer: int, data: st.DataObject, more: bool) -> None:
+        name = data.draw(st.sampled_from(list(self.world.file.xorbs)))
+        end = len(self.world.file.xorbs[name])
+        start = data.draw(st.integers(0, end - 1))
+        part = [(start, data.draw(st.integers(start + 1, end)))]
+        if more:
+            self.world.transfer.peer_holds_more(peer, part, name)
+        else:
+            self.world.transfer.peer_lacks(peer, part, name)
+
+    @rule(peer=st.integers(0, 3), data=st.data())
+    def peer_holds_more(self, peer: int, data: st.DataObject) -> None:
+        start = data.draw(st.integers(0, len(self.world.file.manifest)))
+        self.world.transfer.peer_holds_more(peer, [(start, start + data.draw(st.integers(0, 9)))])
 
     @rule(peer=st.integers(0, 3), data=st.data())
     def peer_holds(self, peer: int, data: st.DataObject) -> None:
@@ -241,8 +295,7 @@ class AnyOrder(RuleBasedStateMachine):
         raise AssertionError(f"not finished after {bound} steps")
 
     def _states(self) -> list[State]:
-        pieces = self.world._pieces()
-        return [pieces[i].state for i in range(len(pieces))]
+        return [piece.state for piece in self.world._pieces()]
 
     def _risk(self, step):  # type: ignore[no-untyped-def]
         """A step that may find out that the CDN lied too often."""
@@ -367,7 +420,7 @@ def test_a_peer_that_gives_a_little_now_and_then_keeps_hope_alive() -> None:
 # --- decisions ------------------------------------------------------------------------------------------
 
 
-def only(actions: list[Action]) -> Action:
+def only(actions: list[Work]) -> Work:
     (action,) = actions
     return action
 
@@ -402,7 +455,7 @@ def test_a_cdn_at_work_does_not_stop_for_somebody_who_may_turn_up() -> None:
 
 
 def test_the_cdn_helps_slow_peers_from_the_back() -> None:
-    world = World(plain(20, 64, piece_chunks=64))
+    world = World(plain(20, 64, piece_chunks=64), DEEP)
     world.transfer.manifest_proved(world.file.manifest)
     world.transfer.peer_holds(1, [(0, 20 * 64)])
     assert [ask.first for ask in world.act() if isinstance(ask, AskPeer)] == [0, 64, 128]
@@ -448,7 +501,7 @@ def test_the_cdn_gives_what_no_peer_holds_in_gets_no_larger_than_the_plans() -> 
 
 
 def test_a_break_in_the_middle_of_a_piece_keeps_what_came() -> None:
-    world = World(plain(1, 64))
+    world = World(plain(1, 64), DEEP)
     world.transfer.manifest_proved(world.file.manifest)
     world.transfer.peer_holds(1, [(0, 64)])
     ask = only(world.act())
@@ -464,7 +517,7 @@ def test_a_break_in_the_middle_of_a_piece_keeps_what_came() -> None:
 
 
 def test_an_idle_peer_takes_over_what_a_slow_one_has_had_for_too_long() -> None:
-    world = World(plain(1, 60, piece_chunks=10))
+    world = World(plain(1, 60, piece_chunks=10), DEEP)
     world.transfer.manifest_proved(world.file.manifest)
     for peer in (1, 2):
         world.transfer.peer_holds(peer, [(0, 60)])
@@ -491,7 +544,7 @@ def test_an_idle_peer_takes_over_what_a_slow_one_has_had_for_too_long() -> None:
 
 
 def test_what_both_a_slow_peer_and_the_cdn_bring_is_counted_once() -> None:
-    world = World(plain(1, 30, piece_chunks=10))
+    world = World(plain(1, 30, piece_chunks=10), DEEP)
     world.transfer.manifest_proved(world.file.manifest)
     world.transfer.peer_holds(1, [(0, 30)])
     asks = {ask.first: ask for ask in world.act() if isinstance(ask, AskPeer)}
@@ -522,7 +575,7 @@ def test_the_cdn_helps_even_when_two_peers_were_asked_in_vain() -> None:
 
 
 def test_who_lacks_a_piece_is_not_asked_for_it_again() -> None:
-    world = World(plain(1, 30, piece_chunks=10))
+    world = World(plain(1, 30, piece_chunks=10), DEEP)
     world.transfer.manifest_proved(world.file.manifest)
     world.transfer.peer_holds(1, [(0, 30)])
     ask = world.act()[1]
@@ -678,7 +731,7 @@ def test_a_busy_peer_is_asked_again_soon_a_silent_one_later() -> None:
 
 
 def test_who_holds_just_the_rest_of_a_piece_is_asked_for_it() -> None:
-    world = World(plain(1, 64))
+    world = World(plain(1, 64), DEEP)
     world.transfer.manifest_proved(world.file.manifest)
     world.transfer.peer_holds(1, [(0, 64)])
     world.peer_ends(only(world.act()), 40, PeerTrouble.GONE)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from layouts import Layout
 
-from zest_hf.core.actions import Action, AskPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.transfer import Transfer
 from zest_hf.errors import CasUnavailable
@@ -148,6 +148,12 @@ class Simulation:
     def _start(self, action: Action) -> None:
         self.log.append((self.now_s, f"{type(action).__name__} {action.assignment}"))
         manifest = self.file.manifest
+        if isinstance(action, CancelPeer):
+            queue = self.peers[action.peer].queue
+            (entry,) = [entry for entry in queue if entry[0] == action.assignment]
+            queue.remove(entry)
+            self._peer_ended(action.assignment, entry[1], PeerTrouble.CANCELLED)
+            return
         if isinstance(action, AskPeer):
             peer = self.peers[action.peer]
             if not peer.queue:

@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from zest_hf.cas import CasClient
 from zest_hf.core.actions import AskPeer, FetchRun, FetchWhole
 from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings
+from zest_hf.core.transfer import Transfer
 from zest_hf.download import RepoRef
 from zest_hf.hub.process import HubProcess
 from zest_hf.sources.base import CdnEnded, PeerEnded, PeerHolds, Report
@@ -134,6 +135,7 @@ class PeerRig(Rig):
             swarm, stored.file_hash, self.fd, PolicySettings(), self.events.put, self.reports.put, stored.manifest
         )
         stack.callback(self._close)
+        self.source.begin(transfer_of(stored))
         self.peer = self._holder()
 
     def _holder(self) -> int:
@@ -166,6 +168,15 @@ class PeerRig(Rig):
         source, self.source = self.source, None
         if source is not None:
             source.close()
+
+
+def transfer_of(stored: StoredFile) -> Transfer:
+    """Its state before anything came, but for its manifest."""
+    with closing(CasClient(stored.token, user_agent="tests", read_timeout_s=READ_TIMEOUT_S, retry=RETRY)) as cas:
+        plan = plan_file(cas.reconstruction(stored.file_hash))
+    transfer = Transfer(plan, stored.file_hash, PolicySettings())
+    transfer.manifest_proved(stored.manifest)
+    return transfer
 
 
 @pytest.fixture(params=["checked", "blind", "run", "peer"])
@@ -309,6 +320,7 @@ def test_a_peer_that_hangs_up_ends_what_it_was_asked_for(stored: StoredFile, tmp
         source = PeerSource(
             swarm, stored.file_hash, fd, PolicySettings(), events.put, reports.append, stored.manifest
         )
+        source.begin(transfer_of(stored))
         try:
             xorb, _, _ = stored.parts[0]
             source.start(AskPeer(7, 12345, 0, 10, xorb.xorb, 0))

@@ -28,7 +28,8 @@ from zest_hf._native.session import (
 )
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
-from zest_hf.core.reconstruction import Term
+from zest_hf.core.plan import FilePlan, plan_file
+from zest_hf.core.reconstruction import FetchRange, Reconstruction, Term
 
 DEADLINE_S = 10.0
 T = TypeVar("T", bound=Event)
@@ -78,6 +79,15 @@ class Content:
         return tuple(
             Term(xorb, 0, b - a, self.manifest.offset(b) - self.manifest.offset(a)) for xorb, a, b in self.xorbs
         )
+
+    @cached_property
+    def plan(self) -> FilePlan:
+        """As if a CAS had said so: one GET for each xorb."""
+        ranges = {
+            term.xorb: (FetchRange(term.xorb, 0, term.end, "http://cdn.invalid", 0, term.size_bytes),)
+            for term in self.terms
+        }
+        return plan_file(Reconstruction(0, self.terms, ranges))
 
     @cached_property
     def entries(self) -> list[tuple[bytes, int]]:
@@ -241,7 +251,7 @@ def serve(peer: WirePeer, content: Content, question: Question) -> None:
             else wire.chunk_response(request, content.chunks[at])
         )
     elif ask == wire.HAVE_REQUEST:
-        known = question.swarm == wire.file_swarm(content.hash)
+        known = question.swarm == peer.swarm_of(wire.FILE, content.hash)
         count = len(content.chunks)
         peer.send_zest(
             wire.have(request, wire.OK, count, [(0, count)], question.hold(content.hash))

@@ -20,8 +20,10 @@ from swarm.wire_peer import Script, WirePeer, WireServer
 from zest_hf.config import load_settings
 from zest_hf.core.actions import AskPeer
 from zest_hf.core.policy import PolicySettings
+from zest_hf.core.transfer import Transfer
 from zest_hf.sources.base import ManifestProved, PeerEnded, PeerHolds, PeerLeft
-from zest_hf.sources.peer import MANIFEST_WINDOW, PeerSource
+from zest_hf.sources.manifest_quest import MANIFEST_WINDOW
+from zest_hf.sources.peer import PeerSource
 from zest_hf.swarm import Swarm
 
 T = TypeVar("T")
@@ -55,6 +57,10 @@ class Download:
             self.reports.append,
             **{"size_bytes": len(content.data), **options},
         )
+        self.transfer = Transfer(content.plan, content.hash, PolicySettings())
+        if "manifest" in options:
+            self.transfer.manifest_proved(options["manifest"])
+        self.source.begin(self.transfer)
 
     def __enter__(self) -> Download:
         return self
@@ -71,6 +77,7 @@ class Download:
             assert time.monotonic() < end_s, f"it does not come true; there are {self.reports}"
             with contextlib.suppress(queue.Empty):
                 self.source.handle(self._inbox.get(timeout=0.02))
+            self.source.step(time.monotonic())
 
     def wait(self, kind: type[T]) -> T:
         self.until(lambda: any(isinstance(report, kind) for report in self.reports))
@@ -122,6 +129,7 @@ def test_manifest_and_pieces(tmp_path: Path, content: Content) -> None:
         holds = download.wait(PeerHolds)
         assert holds.ranges == ((0, 60),)
         assert download.wait(ManifestProved).manifest == content.manifest
+        download.transfer.manifest_proved(content.manifest)
         for assignment, first in enumerate((0, 40, 20)):
             download.source.start(AskPeer(assignment, holds.peer, first, 20, content.xorbs[first // 10][0], first % 10))
         ends = [download.wait(PeerEnded) for _ in range(3)]
@@ -262,7 +270,7 @@ def test_a_given_peer_that_comes_later_is_found(tmp_path: Path, content: Content
 
 
 def test_a_peer_that_knows_only_the_xorb(tmp_path: Path, content: Content) -> None:
-    xorb = content.xorbs[2][0]
+    xorb = content.xorbs[0][0]
 
     def script(peer: WirePeer) -> None:
         info_hash = peer.receive_handshake()
@@ -279,9 +287,8 @@ def test_a_peer_that_knows_only_the_xorb(tmp_path: Path, content: Content) -> No
     ):
         download.until(lambda: server.accepted >= 2)  # dialled again in vain, which must not be forgotten
         download.until(lambda: not download.source.waiting(time.monotonic()))
-        download.source.try_xorb_swarm(xorb)
         holds = download.wait(PeerHolds)
-        download.source.start(AskPeer(1, holds.peer, 20, 10, xorb, 0))
+        download.source.start(AskPeer(1, holds.peer, 0, 10, xorb, 0))
         end = download.wait(PeerEnded)
         assert (end.chunks_written, end.trouble) == (10, None)
 

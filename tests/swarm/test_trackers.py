@@ -116,7 +116,11 @@ def test_garbage_from_a_tracker(answer: bytes) -> None:
             assert node.session.trackers()[0].message.isprintable()
 
 
-@pytest.mark.parametrize("answer", [b"", b"\0" * 8, os.urandom(100), b"\0\0\0\3" + os.urandom(4) + b"no"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\0" * 8, os.urandom(100), b"\0\0\0\3" + os.urandom(4) + b"no"],
+    ids=["nothing", "short", "noise", "error"],
+)
 def test_garbage_from_a_udp_tracker(answer: bytes) -> None:
     with WireServer(lambda _: None) as peer, UdpTracker(lambda _: answer) as bad:
         with (
@@ -135,24 +139,23 @@ def test_a_tracker_that_names_ten_thousand() -> None:
     port = listener.getsockname()[1]
     listener.listen(0)
     crowd[-40:] = [(f"127.2.0.{number + 1}", port) for number in range(40)]  # takes connections and says nothing
-    with listener, WireServer(lambda _: None) as peer:
-        with (
-            HttpTracker(lambda _: peers_answer(crowd)) as liar,
-            HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as good,
-            Node(trackers=[liar.url]) as node,
-        ):
-            most = 0
-            node.session.join(Kind.FILE, CONTENT.hash, announce=False)
-            node.until(lambda: node.session.trackers()[0].working is True)
-            assert node.session.trackers()[0].peers == 10_000
-            end_s = time.monotonic() + 1
-            while time.monotonic() < end_s:
-                most = max(most, len(node.session.peers()), node.session.stats().dials_open)
-                node.pump(0.02)
-            assert 0 < most <= 12, most
-            with Node(trackers=[liar.url, good.url]) as other:
-                other.session.join(Kind.FILE, CONTENT.hash, announce=False)
-                other.wait(PeerReady, deadline_s=20)
+    with (
+        listener, WireServer(lambda _: None) as peer, HttpTracker(lambda _: peers_answer(crowd)) as liar,
+        HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as good,
+        Node(trackers=[liar.url]) as node,
+    ):
+        most = 0
+        node.session.join(Kind.FILE, CONTENT.hash, announce=False)
+        node.until(lambda: node.session.trackers()[0].working is True)
+        assert node.session.trackers()[0].peers == 10_000
+        end_s = time.monotonic() + 1
+        while time.monotonic() < end_s:
+            most = max(most, len(node.session.peers()), node.session.stats().dials_open)
+            node.pump(0.02)
+        assert 0 < most <= 12, most
+        with Node(trackers=[liar.url, good.url]) as other:
+            other.session.join(Kind.FILE, CONTENT.hash, announce=False)
+            other.wait(PeerReady, deadline_s=20)
 
 
 def test_addresses_that_are_not_dialled() -> None:

@@ -12,7 +12,10 @@ from zest_hf.core.plan import Fetch
 
 @dataclass(frozen=True, slots=True)
 class AskPeer:
-    """Ask a peer for file chunks first..first+count (chunks xorb_first.. of `xorb`)."""
+    """Ask a peer for file chunks first..first+count, which are chunks xorb_first.. of `xorb`.
+
+    ``by_xorb``: the peer holds them as the xorb's, and is asked for them by its hash; else by the file's.
+    """
 
     assignment: int
     peer: int
@@ -20,6 +23,15 @@ class AskPeer:
     count: int
     xorb: XetHash
     xorb_first: int
+    by_xorb: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelPeer:
+    """What a peer was asked for is not needed any more. The assignment still ends, by a report of its own."""
+
+    assignment: int
+    peer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,7 @@ class FetchRun:
     chunks: Manifest
 
 
-Action = AskPeer | FetchWhole | FetchRun
+Action = AskPeer | CancelPeer | FetchWhole | FetchRun
 
 
 class PeerTrouble(enum.Enum):
@@ -52,3 +64,4 @@ class PeerTrouble(enum.Enum):
     SILENT = "sent nothing for too long"
     BUSY = "has too much to do"
     GONE = "is gone"
+    CANCELLED = "was told to stop"

@@ -5,22 +5,21 @@ Pure bookkeeping; it decides nothing. A piece is in exactly one state:
     WANTED --ask--> ASKED --all chunks written--> DONE
        ^--------------'  (the rest, when nobody who was asked for it is left)
 
-A piece may be asked of several sources at once; whoever is first makes it done. Cost of each step: logarithmic, but
-for keeping the sorted list of wanted pieces, which is one memmove.
+A piece may be asked of several sources at once; whoever is first makes it done. A wanted piece can be split, for who
+gives only a part of it, or not so much at a time. Pieces are named by the file chunk that they begin with.
+Cost of each step: logarithmic, but for keeping sorted lists of names, which is one memmove.
 """
 
 from __future__ import annotations
 
 import enum
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from zest_hf.core.ids import XetHash
 from zest_hf.core.plan import FilePlan
-
-Ranges = tuple[tuple[int, int], ...]
-"""Half-open ranges of file chunks, in order, apart from each other."""
+from zest_hf.core.ranges import Ranges
 
 
 class State(enum.Enum):
@@ -33,8 +32,12 @@ class State(enum.Enum):
 
 @dataclass(slots=True)
 class Piece:
-    """What is left of a piece: file chunks first..end, which are chunks xorb_first.. of `xorb`."""
+    """What is left of a piece: file chunks first..end, which are chunks xorb_first.. of `xorb`.
 
+    ``begin`` is where it began, before anything of it was written.
+    """
+
+    begin: int
     first: int
     end: int
     xorb: XetHash
@@ -50,146 +53,135 @@ class Piece:
 
 
 class Pieces:
-    """The pieces of a plan, numbered in file order."""
+    """The pieces of a plan, named by their first chunk."""
 
     def __init__(self, plan: FilePlan) -> None:
-        self._plan = plan
-        self._pieces = [
-            Piece(p.first, p.first + p.count, p.xorb, p.xorb_first, p.fetch) for p in plan.pieces
-        ]
-        self._firsts = [p.first for p in plan.pieces]
+        self._pieces = {
+            p.first: Piece(p.first, p.first, p.first + p.count, p.xorb, p.xorb_first, p.fetch) for p in plan.pieces
+        }
+        self._begins = list(self._pieces)
         self._of_fetch: list[list[int]] = [[] for _ in plan.fetches]
-        for index, piece in enumerate(plan.pieces):
-            self._of_fetch[piece.fetch].append(index)
-        self.wanted = list(range(len(self._pieces)))
-        """Numbers of the wanted pieces, in order."""
+        for piece in self._pieces.values():
+            self._of_fetch[piece.fetch].append(piece.begin)
+        self.wanted = list(self._pieces)
+        """The wanted pieces, in order."""
+        self.wanted_chunks = plan.chunk_count
         self.open = len(self._pieces)
         """How many are not done."""
         self.generation = 0
         """Grows when a piece becomes wanted: who found nothing to do need not look again before."""
 
-    def __getitem__(self, index: int) -> Piece:
-        return self._pieces[index]
+    def __getitem__(self, begin: int) -> Piece:
+        return self._pieces[begin]
 
-    def __len__(self) -> int:
-        return len(self._pieces)
+    def __iter__(self) -> Iterator[Piece]:
+        """In file order."""
+        return map(self._pieces.__getitem__, self._begins)
 
     def of_fetch(self, fetch: int) -> list[int]:
         """The pieces that one GET of the plan brings."""
         return self._of_fetch[fetch]
 
-    def is_untouched(self, index: int) -> bool:
+    def is_untouched(self, begin: int) -> bool:
         """Whether nothing of it was written on its own."""
-        return self._pieces[index].first == self._firsts[index]
+        return self._pieces[begin].first == begin
 
-    def wanted_in(self, ranges: Ranges) -> Iterator[int]:
-        """The wanted pieces that lie wholly in `ranges`. Nothing may change while it runs."""
+    def wanted_from(self, chunk: int) -> int:
+        """Where in `wanted` the first piece is of which something lies at or behind a chunk."""
+        at = bisect_right(self.wanted, chunk)
+        return at - 1 if at and self._pieces[self.wanted[at - 1]].end > chunk else at
+
+    def wanted_in(self, ranges: Ranges) -> Iterator[Piece]:
+        """The wanted pieces that `ranges` have a part of. Nothing may change while it runs."""
+        seen = -1
         for start, end in ranges:
-            # The piece before may have shrunk into the range.
-            at = bisect_left(self.wanted, max(0, bisect_left(self._firsts, start) - 1))
+            at = self.wanted_from(start)
             while at < len(self.wanted):
-                index = self.wanted[at]
-                piece = self._pieces[index]
+                piece = self._pieces[self.wanted[at]]
                 if piece.first >= end:
                     break
-                if start <= piece.first and piece.end <= end:
-                    yield index
+                if piece.begin != seen and piece.end > start:
+                    seen = piece.begin
+                    yield piece
                 at += 1
 
-    def ask(self, index: int, assignment: int) -> None:
+    def split(self, begin: int, chunk: int) -> None:
+        """Makes two of a wanted piece; the second one begins with `chunk`, which is inside of what is left of it."""
+        piece = self._pieces[begin]
+        assert piece.state is State.WANTED and piece.first < chunk < piece.end
+        rest = Piece(chunk, chunk, piece.end, piece.xorb, piece.xorb_first + chunk - piece.first, piece.fetch)
+        piece.end = chunk
+        self._pieces[chunk] = rest
+        insort(self._begins, chunk)
+        insort(self._of_fetch[piece.fetch], chunk)
+        insort(self.wanted, chunk)
+        self.open += 1
+
+    def ask(self, begin: int, assignment: int) -> None:
         """Somebody was asked for it."""
-        piece = self._pieces[index]
+        piece = self._pieces[begin]
         if piece.state is State.WANTED:
+            self._want_no_more(piece)
             piece.state = State.ASKED
-            del self.wanted[bisect_left(self.wanted, index)]
         piece.askers.append(assignment)
 
-    def answered(self, index: int, assignment: int) -> None:
+    def answered(self, begin: int, assignment: int) -> None:
         """Somebody who was asked has ended: without anybody else, what is left is wanted again."""
-        piece = self._pieces[index]
+        piece = self._pieces[begin]
         piece.askers.remove(assignment)
         if piece.state is State.ASKED and not piece.askers:
-            self._want(index)
+            self._want(piece)
 
-    def advance(self, index: int, end: int) -> None:
-        """Chunks up to `end` are written and proved."""
-        piece = self._pieces[index]
+    def advance(self, begin: int, end: int) -> None:
+        """Chunks up to `end` of a piece that was asked for are written and proved."""
+        piece = self._pieces[begin]
         if piece.state is State.DONE or end <= piece.first:
             return
         piece.xorb_first += end - piece.first
         piece.first = end
         if piece.first == piece.end:
-            self.done(index)
+            self.done(begin)
 
-    def done(self, index: int) -> None:
+    def done(self, begin: int) -> None:
         """All of it is written."""
-        piece = self._pieces[index]
+        piece = self._pieces[begin]
         if piece.state is State.DONE:
             return
         if piece.state is State.WANTED:
-            del self.wanted[bisect_left(self.wanted, index)]
+            self._want_no_more(piece)
         piece.state = State.DONE
         self.open -= 1
 
     def undo(self, first: int, end: int) -> None:
         """Whole terms, chunks first..end of the file, turned out wrong: they are wanted again."""
-        for index in range(bisect_left(self._firsts, first), bisect_left(self._firsts, end)):
-            piece = self._pieces[index]
+        for begin in self._begins[bisect_left(self._begins, first) : bisect_left(self._begins, end)]:
+            piece = self._pieces[begin]
             if piece.state is State.DONE:
-                planned = self._plan.pieces[index]
-                piece.first, piece.xorb_first = planned.first, planned.xorb_first
+                piece.xorb_first -= piece.first - begin
+                piece.first = begin
                 self.open += 1
                 if piece.askers:
                     piece.state = State.ASKED
                 else:
-                    self._want(index)
+                    self._want(piece)
 
-    def runs(self, indexes: Sequence[int]) -> Iterator[list[int]]:
+    def runs(self, begins: Sequence[int]) -> Iterator[list[int]]:
         """Pieces, in order, as runs whose rests lie together in the file."""
         run: list[int] = []
-        for index in indexes:
-            if run and self._pieces[run[-1]].end != self._pieces[index].first:
+        for begin in begins:
+            if run and self._pieces[run[-1]].end != self._pieces[begin].first:
                 yield run
                 run = []
-            run.append(index)
+            run.append(begin)
         if run:
             yield run
 
-    def _want(self, index: int) -> None:
-        self._pieces[index].state = State.WANTED
-        insort(self.wanted, index)
+    def _want(self, piece: Piece) -> None:
+        piece.state = State.WANTED
+        insort(self.wanted, piece.begin)
+        self.wanted_chunks += piece.count
         self.generation += 1
 
-
-def normalized(ranges: Sequence[tuple[int, int]], chunks: int) -> Ranges:
-    """Ranges in order, merged, and within a file of so many chunks."""
-    out: list[tuple[int, int]] = []
-    for start, end in sorted(ranges):
-        start, end = max(start, 0), min(end, chunks)
-        if start >= end:
-            continue
-        if out and start <= out[-1][1]:
-            out[-1] = (out[-1][0], max(end, out[-1][1]))
-        else:
-            out.append((start, end))
-    return tuple(out)
-
-
-def without(ranges: Ranges, first: int, end: int) -> Ranges:
-    """Ranges less first..end."""
-    out: list[tuple[int, int]] = []
-    for start, stop in ranges:
-        if stop <= first or end <= start:
-            out.append((start, stop))
-            continue
-        if start < first:
-            out.append((start, first))
-        if end < stop:
-            out.append((end, stop))
-    return tuple(out)
-
-
-def contains(ranges: Ranges, first: int, end: int) -> bool:
-    """Whether one of the ranges holds all of first..end."""
-    at = bisect_left(ranges, (first + 1,)) - 1
-    return at >= 0 and ranges[at][0] <= first and end <= ranges[at][1]
+    def _want_no_more(self, piece: Piece) -> None:
+        del self.wanted[bisect_left(self.wanted, piece.begin)]
+        self.wanted_chunks -= piece.count

@@ -1,8 +1,15 @@
-"""Peer or CDN: the one place that decides. Pure functions of a view and the time it carries.
+"""Peer or CDN, and how much of whom: the one place that decides. Pure functions of a view and the time it carries.
 
 The rule in words: peers that hold the file give all of it. The CDN is asked for what no peer holds, and for
 the rest as well when the peers together are slower than a usual Internet line. Nobody waits long for peers:
-as long as a peer given by hand is still being reached, and never longer than that would take a healthy one.
+as long as a peer given by hand is still being reached, and never longer than that would take a healthy one;
+for peers that may yet be discovered, a small part of what the CDN would need.
+
+A peer that is of no use is replaced in a stated time. One that sends nothing loses what it was asked for after
+`piece_silence_s`, when it is the last that is needed after `overdue_s` already, and is left alone for
+`suspension_s`, twice as long each time. One that answers, but never with what it claims to hold, is left alone
+likewise after `fruitless_limit` answers. What waits at a slow peer is taken away as soon as a faster one has
+nothing to do.
 """
 
 from __future__ import annotations
@@ -23,14 +30,25 @@ class PolicySettings:
     """How long it waits for a connected peer's handshake, and for its answer to what it holds."""
     manifest_patience_s: float = 4.0
     """How long it waits, in all, for manifests on their way."""
+    xorb_patience_s: float = 0.5
+    """How long it waits, in all, for what peers without the file say of its xorbs."""
+    discovery_share: float = 0.02
+    """The part of the time that a fast CDN would need which is waited for peers that may be discovered yet."""
+    discovery_patience_s: float = 0.3
+    """... and no longer than this."""
+    usual_cdn_bytes_s: float = 125e6
+    """What a fast CDN is taken to give: a 1 Gbit/s line."""
     piece_silence_s: float = 4.0
     """A peer that sends nothing for this long loses what it was asked for."""
     suspension_s: float = 15.0
-    """How long such a peer is left alone by this download."""
+    """How long such a peer is left alone by this download; twice as long each time until it gives something."""
+    longest_suspension_s: float = 240.0
     busy_rest_s: float = 1.0
-    """How long one is that says it has too much to do."""
+    """How long one is that says it has too much to do; twice as long each time, up to `suspension_s`."""
+    fruitless_limit: int = 3
+    """A peer that has said so often in a row that it lacks what it claims to hold is left alone like a silent one."""
     overdue_s: float = 1.0
-    """When nothing else is left, somebody else is asked as well for what a slow source has had for this long."""
+    """When nothing else is left, somebody else is asked as well for what a source has had for this long."""
     comeback_patience_s: float = 20.0
     """How long a download whose CDN fails waits, without progress, for peers to come back."""
     slow_after_s: float = 1.5
@@ -39,16 +57,29 @@ class PolicySettings:
     """Peers that together give less are helped by the CDN: a 100 Mbit/s line."""
     max_cdn_fetches: int = 8
     """GETs at the same time for one file."""
-    min_depth: int = 3
+    ask_s: float = 0.25
+    """A peer is asked for as much at once as it sends in this time,"""
+    least_ask_bytes: int = 256 * 1024
+    most_ask_bytes: int = 4 * 1024 * 1024
+    """... between these, or a bit more,"""
+    first_ask_bytes: int = 1024 * 1024
+    """... and for this as long as its rate is not known."""
+    window_s: float = 0.5
+    """As much is asked for ahead as it sends in this time: more than any connection has on its way,"""
+    min_depth: int = 2
     max_depth: int = 12
-    """Pieces asked of one peer at the same time."""
-    depth_s: float = 0.2
-    """... as many as it sends in this time."""
+    """... in so many requests."""
 
     @property
     def patience_s(self) -> float:
-        """How long a download waits for peers in all: permission, dial, handshake, have, manifest."""
-        return self.permission_patience_s + self.dial_patience_s + 2 * self.answer_patience_s + self.manifest_patience_s
+        """How long a download waits for peers in all: permission, dial, handshake, have, xorbs, manifest."""
+        return (
+            self.permission_patience_s
+            + self.dial_patience_s
+            + 2 * self.answer_patience_s
+            + self.xorb_patience_s
+            + self.manifest_patience_s
+        )
 
 
 class CdnUse(enum.Enum):
@@ -83,7 +114,25 @@ def cdn_use(view: View, settings: PolicySettings) -> CdnUse:
     return CdnUse.NOTHING if view.waiting_for_peers else CdnUse.ORPHANS
 
 
-def depth(rate_bytes_s: float, piece_bytes: float, settings: PolicySettings) -> int:
-    """How many pieces to have open at a peer of this rate."""
-    wanted = int(rate_bytes_s * settings.depth_s / max(piece_bytes, 1.0)) + 1
-    return max(settings.min_depth, min(settings.max_depth, wanted))
+def discovery_patience_s(size_bytes: int, settings: PolicySettings) -> float:
+    """How long a file of this size may wait for peers that nobody knows of yet."""
+    return min(settings.discovery_share * size_bytes / settings.usual_cdn_bytes_s, settings.discovery_patience_s)
+
+
+def ask_bytes(rate_bytes_s: float, settings: PolicySettings) -> float:
+    """How much to ask for at once of a peer with this rate; 0 is one whose rate is not known."""
+    if rate_bytes_s <= 0:
+        return settings.first_ask_bytes
+    return max(settings.least_ask_bytes, min(settings.most_ask_bytes, rate_bytes_s * settings.ask_s))
+
+
+def has_room(requests: int, ahead_bytes: int, rate_bytes_s: float, settings: PolicySettings) -> bool:
+    """Whether a peer with this rate and so much to do should be asked for more."""
+    if requests < settings.min_depth:
+        return True
+    return requests < settings.max_depth and ahead_bytes < rate_bytes_s * settings.window_s
+
+
+def rest_s(times: int, first_s: float, longest_s: float) -> float:
+    """How long to leave a peer alone that has been of no use so many times in a row."""
+    return min(longest_s, first_s * 2.0 ** min(max(times - 1, 0), 20))

@@ -1,11 +1,13 @@
-"""What the CDN sent with nothing there to check it by, until the file's manifest says whether it is right. Pure."""
+"""What the CDN sent with nothing there to check it by, until a manifest says whether it is right. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
-from zest_hf.core.plan import Fetch, Placement
+from zest_hf.core.plan import Fetch, FilePlan, Placement
+from zest_hf.core.ranges import contains
 from zest_hf.errors import ReconstructionError
 
 
@@ -30,29 +32,42 @@ class Unproved:
                 )
             self._parts[place.file_chunk] = fetch, place, part
 
-    def settle(self, manifest: Manifest) -> list[list[Placement]]:
-        """Forgets everything; for each GET that the file's proved manifest contradicts, where it does."""
-        parts, self._parts = self._parts, {}
+    def settle(
+        self, knowledge: Knowledge, terms: Iterable[int] | None = None
+    ) -> tuple[list[Placement], list[list[Placement]]]:
+        """Forgets what is known by now: where it was right, and for each GET that was wrong, where.
+
+        ``terms``: the first chunks of those to look at, else all.
+        """
+        right: list[Placement] = []
         wrong: dict[int, list[Placement]] = {}
-        for first, (fetch, place, part) in parts.items():
-            wanted = manifest.slice(first, first + len(part))
-            if wanted.hashes != part.hashes or wanted.lengths != part.lengths:
-                wrong.setdefault(id(fetch), []).append(place)
-        return list(wrong.values())
-
-    def manifest(self) -> Manifest:
-        """All parts in file order: the file's manifest if nothing is missing and nothing wrong."""
-        return Manifest.join(self._parts[first][2] for first in sorted(self._parts))
-
-    def drop_doubtful(self, fetches: Iterable[Fetch]) -> list[Placement]:
-        """Forgets all GETs but those that brought a whole xorb with the right hash; where they were placed."""
-        dropped = []
-        for fetch in fetches:
-            _, place, part = self._parts[fetch.placements[0].file_chunk]
-            whole = fetch.source.start == 0 and (place.start, place.end) == (0, fetch.source.end)
-            if whole and part.xorb_hash() == fetch.source.xorb:
+        for first in list(self._parts if terms is None else terms):
+            if first not in self._parts:
                 continue
-            for place in fetch.placements:
-                del self._parts[place.file_chunk]
-                dropped.append(place)
-        return dropped
+            fetch, place, part = self._parts[first]
+            end = first + len(part)
+            if not contains(knowledge.known, first, end):
+                continue
+            del self._parts[first]
+            wanted = knowledge.part(first, end)
+            if wanted.hashes == part.hashes and wanted.lengths == part.lengths:
+                right.append(place)
+            else:
+                wrong.setdefault(id(fetch), []).append(place)
+        return right, list(wrong.values())
+
+    def manifest(self, plan: FilePlan, knowledge: Knowledge) -> Manifest:
+        """With nothing missing: what the file's manifest is, if all that is here is right."""
+        parts = []
+        first = 0
+        for term in plan.terms:
+            end = first + term.end - term.start
+            parts.append(self._parts[first][2] if first in self._parts else knowledge.part(first, end))
+            first = end
+        return Manifest.join(parts)
+
+    def drop(self) -> list[Placement]:
+        """Forgets everything; where it was placed."""
+        places = [place for _, place, _ in self._parts.values()]
+        self._parts.clear()
+        return places

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from zest_hf.core.actions import PeerTrouble
+from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
-from zest_hf.core.transfer import PeerTrouble
 
 A_contra = TypeVar("A_contra", contravariant=True)
 
@@ -28,11 +29,37 @@ class ManifestProved:
 
 
 @dataclass(frozen=True, slots=True)
+class XorbProved:
+    """A manifest that the hash of a xorb proves."""
+
+    xorb: XetHash
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
 class PeerHolds:
-    """A peer holds these chunks of the file."""
+    """A peer holds these chunks of the file: all that it holds as the file's."""
 
     peer: int
     ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHoldsMore:
+    """A peer holds these chunks of the file, or of a xorb, as well."""
+
+    peer: int
+    ranges: tuple[tuple[int, int], ...]
+    xorb: XetHash | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLacks:
+    """A peer does not hold these chunks of the file, or of a xorb, any more."""
+
+    peer: int
+    ranges: tuple[tuple[int, int], ...]
+    xorb: XetHash | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +101,18 @@ class WriteFailed:
     error: Exception
 
 
-Report = ManifestProved | PeerHolds | PeerLeft | PeerEnded | CdnEnded | CdnFailed | WriteFailed
+Report = (
+    ManifestProved
+    | XorbProved
+    | PeerHolds
+    | PeerHoldsMore
+    | PeerLacks
+    | PeerLeft
+    | PeerEnded
+    | CdnEnded
+    | CdnFailed
+    | WriteFailed
+)
 Reporter = Callable[[Report], None]
 
 

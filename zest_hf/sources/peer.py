@@ -1,6 +1,6 @@
-"""Peers as a source: who holds the file, its manifest from one of them, and pieces from all.
+"""Peers as a source: who holds the file or its xorbs, manifests from some of them, and pieces from all.
 
-Lives on the download's thread: the swarm's events come through `handle`.
+Lives on the download's thread: the swarm's events come through `handle`, and `step` is called before each decision.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from zest_hf._native.session import (
-    MAX_MANIFEST_ENTRIES,
     Event,
     HaveAnswer,
+    HaveMore,
     Kind,
     ManifestAnswer,
     Outcome,
@@ -21,15 +21,26 @@ from zest_hf._native.session import (
     PeerGone,
     PeerReady,
     PieceEnd,
-    WritableFile,
 )
-from zest_hf.core.ids import XetHash, xorb_info_hash
+from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
-from zest_hf.core.policy import PolicySettings
+from zest_hf.core.policy import PolicySettings, discovery_patience_s
+from zest_hf.core.ranges import normalized
 from zest_hf.core.reconstruction import MAX_TERMS
-from zest_hf.core.transfer import AskPeer, PeerTrouble
-from zest_hf.errors import ProofError, SwarmError
-from zest_hf.sources.base import ManifestProved, PeerEnded, PeerHolds, PeerLeft, Reporter, WriteFailed
+from zest_hf.core.transfer import AskPeer, CancelPeer, PeerTrouble, Transfer
+from zest_hf.errors import SwarmError
+from zest_hf.sources.base import (
+    ManifestProved,
+    PeerEnded,
+    PeerHolds,
+    PeerHoldsMore,
+    PeerLeft,
+    Reporter,
+    WriteFailed,
+)
+from zest_hf.sources.manifest_quest import ManifestQuest, NoManifest
+from zest_hf.sources.target import Run, Target
+from zest_hf.sources.xorb_search import XorbSearch
 from zest_hf.swarm import Listener, Swarm
 
 log = logging.getLogger("zest_hf.sources.peer")
@@ -38,13 +49,15 @@ log = logging.getLogger("zest_hf.sources.peer")
 MAX_FILE_CHUNKS = min(1 << 28, MAX_TERMS * 8192)
 # Chunks have 8 KiB and more, but for the last of what was chunked in one go.
 LEAST_MEAN_CHUNK_BYTES = 1024
-# Parts of a manifest that are asked for at a time.
-MANIFEST_WINDOW = 4
+AGAIN_S = 1.0
+LONGEST_AGAIN_S = 16.0
+"""A peer that does not know the file is asked again after 1, 2, 4... 16 s: it may be about to download it."""
 
 _TROUBLE = {
     Outcome.NOT_FOUND: PeerTrouble.LACKS,
     Outcome.TIMEOUT: PeerTrouble.SILENT,
     Outcome.BUSY: PeerTrouble.BUSY,
+    Outcome.CANCELLED: PeerTrouble.CANCELLED,
 }
 
 
@@ -52,30 +65,29 @@ _TROUBLE = {
 class _Holder:
     """A peer that can be asked for pieces."""
 
-    ranges: tuple[tuple[int, int], ...] | None = None
-    """None until it has answered."""
     chunks: int = 0
-    """Of the file, as it says."""
+    """Of the file, as it says; 0 until it has said so."""
+    token: int = 0
+    """Of the question what it holds."""
+    until_s: float = 0.0
+    """... when its answer is waited for no longer."""
+    answered: bool = False
+    times: int = 0
+    again_s: float = 0.0
+    """How often it was asked, and when it is next."""
     by_chunk: bool = False
     """It speaks only BEP XET v1: what it holds shows when it is asked."""
 
 
-@dataclass(slots=True)
-class _ManifestQuest:
-    """The manifest that one peer is asked for, in parts."""
-
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    assignment: int
     peer: int
-    chunks: int
-    until_s: float
-    parts: dict[int, Manifest] = field(default_factory=dict)
-    waiting: dict[int, int] = field(default_factory=dict)
-    """Token -> first chunk of the part that was asked for."""
-    asked: int = 0
-    """Chunks before this are asked for."""
+    run: Run
 
 
 class PeerSource:
-    """Peers that hold one file."""
+    """Peers that hold one file, or parts of it."""
 
     def __init__(
         self,
@@ -87,10 +99,12 @@ class PeerSource:
         report: Reporter,
         manifest: Manifest | None = None,
         size_bytes: int | None = None,
+        share: bool = False,
     ) -> None:
         """``listener`` puts the swarm's events where the download's thread finds them; it then calls `handle`.
 
-        ``size_bytes`` of the file, if known, bounds what peers can claim of it.
+        ``size_bytes`` of the file, if known, bounds what peers can claim of it. ``share``: what is proved is offered
+        to others meanwhile.
         """
         self._swarm = swarm
         self._file_hash = file_hash
@@ -100,139 +114,217 @@ class PeerSource:
         self._report = report
         self._manifest = manifest
         self._size_bytes = size_bytes
-        self._file: WritableFile | None = None
+        self._share = share
+        self._transfer: Transfer | None = None
+        self._target: Target | None = None
         self._holders: dict[int, _Holder] = {}
         self._met: set[int] = set()
-        self._haves: dict[int, tuple[int, float]] = {}  # token -> peer, when to stop waiting
-        self._quest: _ManifestQuest | None = None
-        self._asked: dict[int, int] = {}  # token -> assignment
+        self._quest: ManifestQuest | None = None
+        self._asked: dict[int, _Asked] = {}  # by token
+        self._tokens: dict[int, int] = {}  # assignment -> token
+        seed = int.from_bytes(swarm.node_id[:8], "big")
+        self._search = XorbSearch(swarm, listener, report, settings, seed)
         self._opened_s = time.monotonic()
         self._xorb_swarm_tried = False
         for ready in swarm.subscribe(listener):
             self._meet(ready)
         swarm.dial_given()
+        swarm.join_file(file_hash)
+
+    def begin(self, transfer: Transfer) -> None:
+        """How the file is rebuilt is known: from now on pieces can be asked for."""
+        self._transfer = transfer
+        sharer = self._swarm if self._share else None
+        self._target = Target(self._fd, self._file_hash, transfer.plan, transfer.knowledge, sharer)
 
     def waiting(self, now_s: float) -> bool:
         """Whether a peer may soon turn out to be useful, within the policy's patience."""
-        if self._swarm.reaching(now_s) or any(now_s < until_s for _, until_s in self._haves.values()):
+        if self._swarm.reaching(now_s):
+            return True
+        if any(not one.answered and now_s < one.until_s for one in self._holders.values()):
             return True
         # A peer is ready in the swarm a moment before its event has come through our inbox.
         if not self._swarm.ready_peers() <= self._met:
             return True
-        return self._quest is not None and now_s < self._quest.until_s
+        if self._quest is not None and now_s < self._quest.until_s:
+            return True
+        return self._search.waiting(now_s) or self._may_discover(now_s)
 
     def summary(self, now_s: float) -> str:
         """What is known of the peers, for the log."""
-        holding = sum(1 for holder in self._holders.values() if holder.ranges)
+        holding = sum(1 for holder in self._holders.values() if holder.chunks)
         manifest = "known" if self._manifest is not None else "asked for" if self._quest is not None else "unknown"
         reaching = ", more are being reached" if self._swarm.reaching(now_s) else ""
-        return f"{len(self._holders)} peers, {holding} hold the file, manifest {manifest}{reaching}"
+        return f"{len(self._holders)} peers, {holding} know the file, manifest {manifest}{reaching}"
 
-    def know(self, manifest: Manifest) -> None:
-        """The manifest is known from elsewhere."""
-        self._manifest = manifest
-        self._quest = None
-
-    def try_xorb_swarm(self, xorb: XetHash) -> None:
-        """Given peers that do not know our rendezvous may know the swarm of a xorb."""
-        if not self._xorb_swarm_tried and self._manifest is not None:
+    def step(self, now_s: float) -> None:
+        """Asks what is worth asking now, and offers what has been proved."""
+        if self._transfer is None or self._target is None:
+            return
+        if self._manifest is None and self._transfer.manifest is not None:
+            self._know(self._transfer.manifest)
+        self._target.proved(self._transfer.take_proved())
+        for peer, holder in self._holders.items():
+            if holder.answered and not holder.chunks and not holder.by_chunk and now_s >= holder.again_s:
+                self._ask_have(peer, holder, now_s)
+        self._search.step(self._transfer, now_s)
+        if self._manifest is not None and not self._xorb_swarm_tried and not self._swarm.reaching(now_s):
+            # Given peers that do not know our rendezvous may know the swarm of a xorb.
             self._xorb_swarm_tried = True
-            self._swarm.dial_xorb_swarm(xorb_info_hash(xorb))
+            for term in self._transfer.plan.terms[:1]:
+                self._swarm.dial_xorb_swarm(term.xorb)
 
-    def start(self, action: AskPeer) -> None:
-        """Asks a peer for a piece."""
-        assert self._manifest is not None
-        if self._file is None:
-            self._file = WritableFile(self._fd, self._manifest)
+    def start(self, action: AskPeer | CancelPeer) -> None:
+        """Asks a peer for a piece, or calls that off."""
+        if isinstance(action, CancelPeer):
+            token = self._tokens.get(action.assignment)
+            if token is not None:
+                self._swarm.cancel_piece(action.peer, token)
+            return
+        assert self._target is not None
+        run = self._target.begin(action.first)
         try:
             token = self._swarm.ask_piece(
                 self._listener,
                 action.peer,
-                self._file,
-                Kind.FILE,
-                self._file_hash,
-                action.first,
-                action.first,
+                run.file,
+                Kind.XORB if action.by_xorb else Kind.FILE,
+                action.xorb if action.by_xorb else self._file_hash,
+                action.xorb_first if action.by_xorb else action.first,
+                action.first - run.first,
                 action.count,
                 self._settings.piece_silence_s,
             )
         except SwarmError:
+            self._target.done(run)
             self._report(PeerEnded(action.assignment, 0, PeerTrouble.GONE))
             return
-        self._asked[token] = action.assignment
+        self._asked[token] = _Asked(action.assignment, action.peer, run)
+        self._tokens[action.assignment] = token
+
+    def finish(self) -> Target | None:
+        """The file is complete and proved: `close`, but what is offered of it stays so until the target's `end`."""
+        target, self._target = self._target, None
+        if target is not None:
+            if self._transfer is not None:
+                target.proved(self._transfer.take_proved())
+            target.seal()
+        return target
 
     def close(self) -> None:
-        """Stops all; nothing is written afterwards."""
+        """Stops all; nothing is written afterwards, and nothing offered but by a target that `finish` gave away."""
         self._swarm.unsubscribe(self._listener)
-        if self._file is not None:
-            self._file.close()
+        self._swarm.leave_file(self._file_hash)
+        for token, asked in self._asked.items():
+            self._swarm.cancel_piece(asked.peer, token)
+        if self._target is not None:
+            self._target.end()
 
     def handle(self, event: Event) -> None:
         """What an event of the swarm means here."""
         if isinstance(event, PeerReady):
             self._meet(event)
         elif isinstance(event, PeerGone | PeerBanned):
-            if self._holders.pop(event.peer, None) is not None:
-                self._report(PeerLeft(event.peer))
-            if self._quest is not None and self._quest.peer == event.peer:
-                self._next_quest()
+            self._lost(event.peer)
         elif isinstance(event, HaveAnswer):
-            self._has(event)
+            if not self._search.has(event):
+                self._has(event)
+        elif isinstance(event, HaveMore):
+            if not self._search.has_more(event):
+                self._has_more(event)
         elif isinstance(event, ManifestAnswer):
-            self._manifest_part(event)
+            if not self._search.takes(event, time.monotonic()):
+                self._manifest_part(event)
         elif isinstance(event, PieceEnd):
             self._piece_ended(event)
 
     # --- who holds it ----------------------------------------------------------------------------------
 
+    def _may_discover(self, now_s: float) -> bool:
+        size_bytes = self._size_bytes or 0
+        patience_s = discovery_patience_s(size_bytes, self._settings)
+        return now_s - self._opened_s < patience_s and self._swarm.discovering(now_s)
+
     def _meet(self, ready: PeerReady) -> None:
         self._met.add(ready.peer)
-        holder = self._holders[ready.peer] = _Holder(by_chunk=not ready.ranges)
-        if holder.by_chunk:
-            # It can only be asked by saying what is wanted: not a stranger, who may know no more than a swarm's name.
-            if not ready.token:
-                del self._holders[ready.peer]
-            elif self._manifest is not None:
+        if ready.ranges:
+            holder = self._holders[ready.peer] = _Holder()
+            self._ask_have(ready.peer, holder, time.monotonic())
+        elif ready.token:
+            self._holders[ready.peer] = _Holder(by_chunk=True, answered=True)
+            if self._manifest is not None:
                 self._offer_by_chunk(ready.peer)
-            return
-        patience_s = self._settings.answer_patience_s
-        token = self._swarm.ask_have(self._listener, ready.peer, Kind.FILE, self._file_hash, patience_s)
-        self._haves[token] = (ready.peer, time.monotonic() + patience_s)
+        # Another can only be asked by saying what is wanted: not a stranger, who may know no more than a swarm's name.
+
+    def _lost(self, peer: int) -> None:
+        if self._holders.pop(peer, None) is not None:
+            self._report(PeerLeft(peer))
+        self._search.remove(peer)
+        if self._quest is not None and self._quest.peer == peer:
+            self._next_quest()
 
     def _offer_by_chunk(self, peer: int) -> None:
         assert self._manifest is not None
         self._report(PeerHolds(peer, ((0, len(self._manifest)),)))
 
+    def _ask_have(self, peer: int, holder: _Holder, now_s: float) -> None:
+        patience_s = self._settings.answer_patience_s
+        if holder.token:
+            self._swarm.forget_have(holder.token, peer)
+        holder.token = self._swarm.ask_have(
+            self._listener, peer, Kind.FILE, self._file_hash, patience_s, updates=True
+        )
+        holder.answered = False
+        # Nobody waits for the answer to a second question.
+        holder.until_s = now_s + patience_s if holder.times == 0 else 0.0
+        holder.again_s = now_s + min(LONGEST_AGAIN_S, AGAIN_S * 2.0 ** min(holder.times, 10))
+        holder.times += 1
+
     def _has(self, answer: HaveAnswer) -> None:
-        peer, _ = self._haves.pop(answer.token, (answer.peer, 0.0))
-        holder = self._holders.get(peer)
-        if holder is None or answer.outcome is not Outcome.OK or not 0 < answer.chunks <= MAX_FILE_CHUNKS:
+        holder = self._holders.get(answer.peer)
+        if holder is None or holder.token != answer.token:
+            return
+        holder.answered = True
+        if answer.outcome is not Outcome.OK or not 0 < answer.chunks <= MAX_FILE_CHUNKS:
+            self._search.add(answer.peer)
             return
         if not self._possible(answer.chunks):
-            self._swarm.ban(peer, f"says that the file has {answer.chunks} chunks, which it cannot have")
+            self._swarm.ban(answer.peer, f"says that the file has {answer.chunks} chunks, which it cannot have")
             return
         holder.chunks = answer.chunks
-        holder.ranges = tuple((start, end) for start, end in answer.ranges if end <= answer.chunks)
-        self._report(PeerHolds(peer, holder.ranges))
+        self._report(PeerHolds(answer.peer, normalized(answer.ranges, answer.chunks)))
+        if answer.ranges == ((0, answer.chunks),):
+            self._search.remove(answer.peer)
         if self._manifest is None and self._quest is None:
-            self._ask_manifest(peer, answer.chunks)
+            self._ask_manifest(answer.peer, answer.chunks)
+
+    def _has_more(self, more: HaveMore) -> None:
+        holder = self._holders.get(more.peer)
+        if holder is None or holder.token != more.token or not holder.chunks:
+            return
+        if more.gone:
+            # It may have moved to where it stays: it is asked again.
+            holder.chunks = 0
+            holder.answered, holder.times, holder.again_s = True, 1, time.monotonic() + AGAIN_S
+            self._report(PeerHolds(more.peer, ()))
+        else:
+            self._report(PeerHoldsMore(more.peer, normalized(more.ranges, holder.chunks)))
 
     # --- the manifest -------------------------------------------------------------------------------------
 
-    def _ask_manifest(self, peer: int, chunks: int) -> None:
-        self._quest = _ManifestQuest(peer, chunks, time.monotonic() + self._settings.manifest_patience_s)
-        self._ask_parts(self._quest)
+    def _know(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._quest = None
+        for peer, holder in self._holders.items():
+            if holder.by_chunk:
+                self._offer_by_chunk(peer)
 
-    def _ask_parts(self, quest: _ManifestQuest) -> None:
-        # A few at a time: a peer that talks of a giant file is found out before much of it is here.
-        left_s = quest.until_s - time.monotonic()
-        while quest.asked < quest.chunks and len(quest.waiting) < MANIFEST_WINDOW and left_s > 0:
-            count = min(MAX_MANIFEST_ENTRIES, quest.chunks - quest.asked)
-            token = self._swarm.ask_manifest(
-                self._listener, quest.peer, Kind.FILE, self._file_hash, quest.asked, count, left_s
-            )
-            quest.waiting[token] = quest.asked
-            quest.asked += count
+    def _ask_manifest(self, peer: int, chunks: int) -> None:
+        now_s = time.monotonic()
+        until_s = now_s + self._settings.manifest_patience_s
+        self._quest = ManifestQuest(
+            self._swarm, self._listener, Kind.FILE, self._file_hash, peer, chunks, now_s, until_s
+        )
 
     def _possible(self, chunks: int) -> bool:
         if self._manifest is not None:
@@ -244,55 +336,38 @@ class PeerSource:
         failed = self._quest.peer if self._quest is not None else None
         self._quest = None
         for peer, holder in self._holders.items():
-            if peer != failed and holder.ranges:
+            if peer != failed and holder.chunks:
                 self._ask_manifest(peer, holder.chunks)
                 return
 
     def _manifest_part(self, answer: ManifestAnswer) -> None:
         quest = self._quest
-        if quest is None or answer.token not in quest.waiting:
+        if quest is None or not quest.waits_for(answer.token):
             return
-        first = quest.waiting.pop(answer.token)
-        wanted = min(MAX_MANIFEST_ENTRIES, quest.chunks - first)
-        if answer.outcome is not Outcome.OK or answer.chunks != quest.chunks or len(answer.part) != wanted:
-            self._give_up_on(quest.peer)
-            return
-        quest.parts[first] = answer.part
-        self._ask_parts(quest)
-        if quest.waiting:
-            return
-        if quest.asked < quest.chunks:
-            self._give_up_on(quest.peer)
-            return
-        manifest = Manifest.join(part for _, part in sorted(quest.parts.items()))
         try:
-            manifest.prove_file(self._file_hash)
-        except ProofError as error:
-            self._swarm.ban(quest.peer, f"sent a manifest that is not the file's: {error}"[:120])
-            self._give_up_on(quest.peer)
+            manifest = quest.take(answer, time.monotonic())
+        except NoManifest as error:
+            if error.lie is not None:
+                self._swarm.ban(quest.peer, error.lie)
+            self._lost(quest.peer)
             return
-        self.know(manifest)
-        self._report(ManifestProved(manifest))
-        for peer, holder in self._holders.items():
-            if holder.by_chunk:
-                self._offer_by_chunk(peer)
-
-    def _give_up_on(self, peer: int) -> None:
-        self._holders.pop(peer, None)
-        self._report(PeerLeft(peer))
-        self._next_quest()
+        if manifest is not None:
+            self._report(ManifestProved(manifest))
+            self._know(manifest)
 
     # --- pieces ---------------------------------------------------------------------------------------------
 
     def _piece_ended(self, event: PieceEnd) -> None:
-        assignment = self._asked.pop(event.token, None)
-        if assignment is None:
+        asked = self._asked.pop(event.token, None)
+        if asked is None:
             return
+        del self._tokens[asked.assignment]
+        if self._target is not None:
+            self._target.done(asked.run)
         if event.outcome is Outcome.IO:
             self._report(WriteFailed(OSError(event.error_number, os.strerror(event.error_number))))
             return
         trouble = None if event.outcome is Outcome.OK else _TROUBLE.get(event.outcome, PeerTrouble.GONE)
         if trouble is not None:
             log.debug("peer %d: %s after %d chunks", event.peer, trouble.value, event.chunks_written)
-        self._report(PeerEnded(assignment, event.chunks_written, trouble))
-
+        self._report(PeerEnded(asked.assignment, event.chunks_written, trouble))

@@ -106,6 +106,11 @@ int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload
     return session->session.events().next(event, payload, capacity);
 }
 
+void zest_session_info_hash(zest_session *session, int kind, const uint8_t *hash, uint8_t *out) {
+    auto const name = session->session.names().of(static_cast<Kind>(kind), hash_at(hash));
+    std::memcpy(out, name.data(), name.size());
+}
+
 int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash,
                       uint64_t token) {
     try {
@@ -200,6 +205,8 @@ int zest_transfer_wrote(zest_transfer *transfer, uint32_t first, uint32_t count)
         return -1;
     }
 }
+
+void zest_transfer_seal(zest_transfer *transfer) { transfer->transfer->seal(); }
 
 void zest_transfer_close(zest_transfer *transfer) {
     if (!transfer) return;

@@ -25,7 +25,7 @@ bool Transfer::proves(std::uint32_t chunk, Bytes data) const noexcept {
 Transfer::Written Transfer::write(std::uint32_t chunk, Bytes data, int &error_number) {
     {
         std::shared_lock lock(descriptor_);
-        if (closing_) return Written::closed;
+        if (closing_ || sealed_) return Written::closed;
         auto at = static_cast<off_t>(offset_bytes_ + list_->offsets[chunk]);
         while (data.size > 0) {
             auto const n = ::pwrite(fd_, data.data, data.size, at);
@@ -71,6 +71,11 @@ ChunkSpan Transfer::first_held(ChunkSpan within) const {
 std::uint32_t Transfer::held() const {
     std::lock_guard lock(held_mutex_);
     return held_.count();
+}
+
+void Transfer::seal() {
+    sealed_ = true;
+    std::unique_lock lock(descriptor_);  // who was writing has written
 }
 
 void Transfer::close() {

@@ -43,6 +43,8 @@ public:
     ChunkSpan first_held(ChunkSpan within) const;
     std::uint32_t held() const;  // how many chunks
 
+    // When this returns nothing is written any more; what is held can still be read.
+    void seal();
     // When this returns nothing is written any more, nor read: the caller may hand the file to somebody else.
     void close();
     bool closed() const noexcept { return closing_; }
@@ -52,6 +54,7 @@ private:
     // for more than what runs.
     std::shared_mutex descriptor_;
     std::atomic<bool> closing_{false};
+    std::atomic<bool> sealed_{false};
     int fd_;
     std::uint64_t const offset_bytes_;
     ChunkListPtr const list_;

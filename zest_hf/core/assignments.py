@@ -1,0 +1,83 @@
+"""What is being asked for: each action that runs, with the pieces that it is to bring. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole
+from zest_hf.core.pieces import Pieces, State
+
+Work = AskPeer | FetchRun | FetchWhole
+"""Actions that bring something, and end by a report."""
+
+
+@dataclass(slots=True)
+class Assignment:
+    """An action that runs."""
+
+    action: Work
+    pieces: list[int]
+    asked_s: float
+    cancelled: bool = False
+
+    @property
+    def is_blind(self) -> bool:
+        """Nobody else may write where it does, as nothing of it is checked."""
+        return isinstance(self.action, FetchWhole) and self.action.expected is None
+
+
+class Assignments:
+    """By number, in the order in which they began."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+        self._running: dict[int, Assignment] = {}
+        self._cancels: list[CancelPeer] = []
+        self.next_number = 1
+        self.gets = 0
+        """How many of them are the CDN's."""
+
+    def __getitem__(self, number: int) -> Assignment:
+        return self._running[number]
+
+    def latest_first(self) -> Iterator[tuple[int, Assignment]]:
+        return reversed(self._running.items())
+
+    def begin(self, action: Work, pieces: list[int], now_s: float) -> Work:
+        """``action`` has to bear `next_number`."""
+        assert action.assignment == self.next_number
+        self.next_number += 1
+        self._running[action.assignment] = Assignment(action, pieces, now_s)
+        self.gets += not isinstance(action, AskPeer)
+        for begin in pieces:
+            self._pieces.ask(begin, action.assignment)
+        return action
+
+    def end(self, number: int) -> Assignment:
+        """It has ended, with what it brought noted in the pieces afterwards: `answered` follows."""
+        ended = self._running.pop(number)
+        self.gets -= not isinstance(ended.action, AskPeer)
+        return ended
+
+    def answered(self, number: int, ended: Assignment) -> None:
+        """What it did not bring is wanted again; what others were asked for and it has brought is called off."""
+        for begin in ended.pieces:
+            self._pieces.answered(begin, number)
+            piece = self._pieces[begin]
+            if piece.state is State.DONE:
+                for other in piece.askers:
+                    self.cancel(other)
+
+    def cancel(self, number: int) -> None:
+        """A peer need not go on with it; a GET cannot be called off."""
+        assignment = self._running[number]
+        if isinstance(assignment.action, AskPeer) and not assignment.cancelled:
+            assignment.cancelled = True
+            self._cancels.append(CancelPeer(number, assignment.action.peer))
+
+    def take_cancels(self) -> list[CancelPeer]:
+        """Those that nobody was told of yet."""
+        cancels = [cancel for cancel in self._cancels if cancel.assignment in self._running]
+        self._cancels.clear()
+        return cancels

@@ -1,0 +1,387 @@
+"""The peers of one file: what each holds, how fast it is, and what it is asked for next. Pure.
+
+What nobody else holds is taken first, so that those who download the same file together have different parts of it
+to give each other. Among equals it goes on where it is, to the end of a GET's pieces, and then anywhere: where is
+each node's own choice.
+
+When nothing is left to ask for, who is idle is asked for what a slower peer has waiting, which is called off there, or
+is sending, which both then race for. That is safe because both check what they write.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+from zest_hf.core.actions import AskPeer, PeerTrouble
+from zest_hf.core.assignments import Assignment, Assignments, Work
+from zest_hf.core.knowledge import Knowledge
+from zest_hf.core.pieces import Piece, Pieces, State
+from zest_hf.core.plan import FilePlan
+from zest_hf.core.policy import PolicySettings, ask_bytes, has_room, rest_s
+from zest_hf.core.ranges import Ranges, common, contains, normalized, within, without
+from zest_hf.core.rate import RateMeter
+
+_NEVER = float("-inf")
+
+CANDIDATES = 12
+"""Pieces that are compared by how many hold them, and peers that are counted for that: not all, as files are large."""
+COUNTED_PEERS = 24
+STEAL_MARGIN_S = 0.05
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known of one. Ranges are chunks of the file."""
+
+    by_file: Ranges = ()
+    by_xorb: Ranges = ()
+    """What it holds of xorbs that the file takes from."""
+    askable: Ranges = ()
+    """... of both, as far as it can be checked."""
+    assignments: dict[int, int] = field(default_factory=dict)
+    """Bytes that it was asked for, in the order of asking."""
+    ahead_bytes: int = 0
+    """... all of them."""
+    meter: RateMeter = field(default_factory=RateMeter)
+    suspended_until_s: float = _NEVER
+    struck_s: float = _NEVER
+    """When it was of no use last, and how often in a row:"""
+    strikes: int = 0
+    idle_generation: int = -1
+    """Of the pieces, when it was found that it holds nothing that is wanted."""
+
+    def is_able(self, now_s: float) -> bool:
+        return bool(self.askable) and self.suspended_until_s <= now_s
+
+    def part_of(self, piece: Piece) -> tuple[int, int] | None:
+        """The longest part of what is left of a piece that it holds in one way or the other."""
+        parts = chain(within(self.by_file, piece.first, piece.end), within(self.by_xorb, piece.first, piece.end))
+        return max(parts, key=_length, default=None)
+
+    def expected_end_s(self, assignment: int, now_s: float) -> float:
+        """How long it will need for one of the things that it was asked for."""
+        rate = self.meter.bytes_s(now_s)
+        ahead = sum(size for other, size in self.assignments.items() if other <= assignment)
+        return ahead / rate if rate > 0 else float("inf")
+
+
+class Peers:
+    """See the module. ``seed`` makes the order of pieces; None is the file's."""
+
+    def __init__(
+        self,
+        pieces: Pieces,
+        knowledge: Knowledge,
+        assignments: Assignments,
+        settings: PolicySettings,
+        plan: FilePlan,
+        seed: int | None,
+    ) -> None:
+        self._pieces = pieces
+        self._knowledge = knowledge
+        self._assignments = assignments
+        self._settings = settings
+        self._chunks = plan.chunk_count
+        self._chunk_bytes = plan.size_bytes / max(plan.chunk_count, 1)
+        """Of a mean chunk."""
+        self._random = None if seed is None else random.Random(seed)
+        self._peers: dict[int, Peer] = {}
+        self._cursor: tuple[int, int] | None = None
+        """Where the last piece that was asked for ended, and its GET."""
+        self.since_s: float | None = None
+        """When the first piece was asked for."""
+
+    # --- what they hold ----------------------------------------------------------------------------------
+
+    def holds(self, number: int, ranges: Sequence[tuple[int, int]]) -> None:
+        """It holds these chunks of the file: replaces what was known of that."""
+        peer = self._peers.setdefault(number, Peer())
+        peer.by_file = normalized(ranges, self._chunks)
+        self._learn(peer)
+
+    def holds_more(self, number: int, ranges: Sequence[tuple[int, int]], *, by_xorb: bool) -> None:
+        """It holds these chunks of the file as well, as the file's or as those of xorbs."""
+        peer = self._peers.setdefault(number, Peer())
+        if by_xorb:
+            peer.by_xorb = normalized([*peer.by_xorb, *ranges], self._chunks)
+        else:
+            peer.by_file = normalized([*peer.by_file, *ranges], self._chunks)
+        self._learn(peer)
+
+    def lacks(self, number: int, ranges: Sequence[tuple[int, int]]) -> None:
+        """It does not hold these chunks any more."""
+        peer = self._peers.get(number)
+        if peer is not None:
+            for first, end in ranges:
+                self._forget(peer, first, end)
+            self._learn(peer)
+
+    def gone(self, number: int) -> None:
+        """Its assignments end by themselves: each reports."""
+        peer = self._peers.get(number)
+        if peer is not None:
+            peer.by_file = peer.by_xorb = ()
+            self._learn(peer)
+
+    def more_is_known(self) -> None:
+        """Chunks can be checked that could not before."""
+        for peer in self._peers.values():
+            self._learn(peer)
+
+    def useful(self, now_s: float) -> list[Peer]:
+        """Those that were asked for something and may be asked for more."""
+        return [peer for peer in self._peers.values() if peer.assignments and peer.is_able(now_s)]
+
+    def any_may_give(self) -> bool:
+        """Whether one of them, perhaps suspended, holds something that is wanted."""
+        return any(next(self._pieces.wanted_in(peer.askable), None) for peer in self._peers.values())
+
+    def held_by_any(self) -> Ranges:
+        """The chunks that at least one of them claims to hold, also those that cannot be checked yet."""
+        return normalized(
+            [one for peer in self._peers.values() for one in (*peer.by_file, *peer.by_xorb)], self._chunks
+        )
+
+    def _learn(self, peer: Peer) -> None:
+        held = normalized((*peer.by_file, *peer.by_xorb), self._chunks) if peer.by_xorb else peer.by_file
+        peer.askable = common(held, self._knowledge.known)
+        peer.idle_generation = -1
+
+    def _forget(self, peer: Peer, first: int, end: int) -> None:
+        peer.by_file = without(peer.by_file, first, end)
+        peer.by_xorb = without(peer.by_xorb, first, end)
+
+    # --- what they did -----------------------------------------------------------------------------------
+
+    def ended(
+        self, number: int, ended: Assignment, chunks_written: int, trouble: PeerTrouble | None, now_s: float
+    ) -> int:
+        """One was asked for something and has brought the first so many chunks of it: bytes that were of use."""
+        asked = ended.action
+        assert isinstance(asked, AskPeer)
+        peer = self._peers[asked.peer]
+        written_end = asked.first + chunks_written
+        offset = self._knowledge.offset
+        size = offset(written_end) - offset(asked.first)
+        peer.meter.add(size, now_s)
+        peer.ahead_bytes -= peer.assignments.pop(number)
+        if not peer.assignments:
+            peer.meter.stop()
+        (begin,) = ended.pieces
+        piece = self._pieces[begin]
+        useful_bytes = 0
+        if piece.state is not State.DONE and written_end > piece.first:
+            useful_bytes = offset(written_end) - offset(piece.first)
+            self._pieces.advance(begin, written_end)
+        self._assignments.answered(number, ended)
+        if chunks_written:
+            peer.strikes = 0
+        if trouble is not None and trouble is not PeerTrouble.CANCELLED and chunks_written < asked.count:
+            self._blame(peer, ended, written_end, trouble, now_s)
+        return useful_bytes
+
+    def _blame(
+        self, peer: Peer, ended: Assignment, written_end: int, trouble: PeerTrouble, now_s: float
+    ) -> None:
+        asked, settings = ended.action, self._settings
+        assert isinstance(asked, AskPeer)
+        if trouble is PeerTrouble.GONE:
+            self.gone(asked.peer)
+            return
+        if trouble is PeerTrouble.LACKS:
+            self._forget(peer, written_end, asked.first + asked.count)
+            self._learn(peer)
+        # What it was asked for before the last time says nothing new, and who gives something is of use.
+        if written_end == asked.first and ended.asked_s >= peer.struck_s:
+            peer.struck_s = now_s
+            peer.strikes += 1
+        if trouble is PeerTrouble.SILENT:
+            rest = rest_s(peer.strikes, settings.suspension_s, settings.longest_suspension_s)
+        elif trouble is PeerTrouble.BUSY:
+            rest = rest_s(peer.strikes, settings.busy_rest_s, settings.suspension_s)
+        elif peer.strikes >= settings.fruitless_limit:
+            rest = rest_s(
+                peer.strikes - settings.fruitless_limit + 1, settings.suspension_s, settings.longest_suspension_s
+            )
+        else:
+            return
+        peer.suspended_until_s = max(peer.suspended_until_s, now_s + rest)
+
+    # --- what they are asked for ---------------------------------------------------------------------------
+
+    def ask(self, now_s: float) -> Iterator[Work]:
+        """What to ask for now."""
+        able = {number: peer for number, peer in self._peers.items() if peer.is_able(now_s)}
+        rates = {number: peer.meter.bytes_s(now_s) for number, peer in able.items()}
+        total_rate = sum(rates.values())
+        generation = self._pieces.generation
+        idle = []
+        waiting = [number for number in able if self._has_room(able[number], rates[number])]
+        # One thing for each in turn, those first that will be done first.
+        waiting.sort(key=lambda number: able[number].ahead_bytes / max(rates[number], 1.0))
+        while waiting:
+            again = []
+            for number in waiting:
+                peer, rate = able[number], rates[number]
+                found = None if peer.idle_generation == generation else self._pick(peer, list(able.values()))
+                if found is None:
+                    peer.idle_generation = generation
+                    idle.append(number)
+                    continue
+                share = rate / total_rate if len(able) > 1 and total_rate > 0 else 1.0
+                yield self._ask(number, self._cut(*found, self._size(rate, share)), now_s)
+                if self._has_room(peer, rate):
+                    again.append(number)
+            waiting = again
+        for number in idle:
+            yield from self._take_over(number, rates[number], now_s)
+
+    def _has_room(self, peer: Peer, rate: float) -> bool:
+        return has_room(len(peer.assignments), peer.ahead_bytes, rate, self._settings)
+
+    def _size(self, rate: float, share: float) -> float:
+        """How many bytes to ask for. Towards the end they become fewer, so that all end together."""
+        size = ask_bytes(rate, self._settings)
+        if share < 1.0 and rate > 0:
+            left = self._pieces.wanted_chunks * self._chunk_bytes * share / 2
+            size = max(self._settings.least_ask_bytes, min(size, left))
+        return size
+
+    def _pick(self, me: Peer, able: list[Peer]) -> tuple[Piece, int, int] | None:
+        """A wanted piece, and the part of it that this peer has."""
+        others = [peer for peer in able if peer is not me]
+        if self._random is not None and len(others) > COUNTED_PEERS:
+            others = self._random.sample(others, COUNTED_PEERS)
+        best: tuple[Piece, int, int] | None = None
+        best_score: tuple[bool, int, bool] | None = None
+        for piece in self._candidates(me, alone=not others):
+            part = me.part_of(piece)
+            # Pieces lie within a term, of which either all is known or nothing.
+            if part is None or not contains(self._knowledge.known, *part):
+                continue
+            is_part = part != (piece.first, piece.end)
+            is_small = is_part and _length(part) * self._chunk_bytes < self._settings.least_ask_bytes
+            score = (is_small, sum(contains(other.askable, *part) for other in others), is_part)
+            if best_score is None or score < best_score:
+                best, best_score = (piece, *part), score
+                if score == (False, 0, False):
+                    break
+        return best
+
+    def _candidates(self, me: Peer, *, alone: bool) -> Iterator[Piece]:
+        """Some of the wanted pieces that a peer may have a part of: at least one if there are any."""
+        pieces, wanted = self._pieces, self._pieces.wanted
+        if self._cursor is not None and wanted and self._random is not None:
+            chunk, fetch = self._cursor
+            at = pieces.wanted_from(chunk)
+            if at < len(wanted) and pieces[wanted[at]].fetch == fetch:
+                yield pieces[wanted[at]]
+        if self._random is None:
+            yield from islice(pieces.wanted_in(me.askable), 1 if alone else CANDIDATES)
+            return
+        if len(wanted) <= CANDIDATES:
+            yield from map(pieces.__getitem__, self._random.sample(wanted, len(wanted)))
+            return
+        for _ in range(CANDIDATES):
+            start, end = self._random.choice(me.askable)
+            at = pieces.wanted_from(self._random.randrange(start, end))
+            if at < len(wanted):
+                yield pieces[wanted[at]]
+        # Chance may have missed what there is.
+        yield from islice(pieces.wanted_in(me.askable), 1)
+
+    def _cut(self, piece: Piece, first: int, end: int, size_bytes: float) -> Piece:
+        """Makes a piece of its own of a part, or of the beginning of it when it is too large."""
+        if first > piece.first:
+            self._pieces.split(piece.begin, first)
+            piece = self._pieces[first]
+        size = self._knowledge.offset(end) - self._knowledge.offset(first)
+        # Rather a larger one than a scrap that is left over.
+        if size > 1.5 * size_bytes:
+            end = first + max(1, round((end - first) * size_bytes / size))
+        if end < piece.end:
+            self._pieces.split(piece.begin, end)
+        return piece
+
+    def _ask(self, number: int, piece: Piece, now_s: float) -> Work:
+        peer = self._peers[number]
+        if self.since_s is None:
+            self.since_s = now_s
+        if not peer.assignments:
+            peer.meter.start(now_s)
+        assignment = self._assignments.next_number
+        size = self._knowledge.offset(piece.end) - self._knowledge.offset(piece.first)
+        peer.assignments[assignment] = size
+        peer.ahead_bytes += size
+        self._cursor = piece.end, piece.fetch
+        by_xorb = not contains(peer.by_file, piece.first, piece.end)
+        ask = AskPeer(assignment, number, piece.first, piece.count, piece.xorb, piece.xorb_first, by_xorb)
+        return self._assignments.begin(ask, [piece.begin], now_s)
+
+    # --- what is late --------------------------------------------------------------------------------------
+
+    def _take_over(self, number: int, rate: float, now_s: float) -> Iterator[Work]:
+        """With nothing else to do: pieces that others would give later."""
+        me = self._peers[number]
+        rate = rate or self._settings.fair_rate_bytes_s
+        for first_asked, begin in self._late_for(me, rate, now_s):
+            if not self._has_room(me, rate):
+                return
+            owner = self._assignments[first_asked].action
+            yield self._ask(number, self._pieces[begin], now_s)
+            # What it is sending already it may go on with: who is first wins.
+            if isinstance(owner, AskPeer) and next(iter(self._peers[owner.peer].assignments)) != first_asked:
+                self._assignments.cancel(first_asked)
+
+    def _late_for(self, me: Peer, rate: float, now_s: float) -> list[tuple[int, int]]:
+        ahead = me.ahead_bytes
+        out = []
+        for number, begin in self.late(now_s, 0.0):
+            piece = self._pieces[begin]
+            here_s = (ahead + piece.count * self._chunk_bytes) / rate
+            if (
+                len(piece.askers) == 1
+                and number not in me.assignments
+                and me.part_of(piece) == (piece.first, piece.end)
+                and self._is_later_than(number, 2 * here_s + STEAL_MARGIN_S, now_s)
+            ):
+                out.append((number, begin))
+        return out
+
+    def _is_later_than(self, number: int, after_s: float, now_s: float) -> bool:
+        assignment = self._assignments[number]
+        if not isinstance(assignment.action, AskPeer):
+            return now_s - assignment.asked_s >= self._settings.overdue_s
+        owner = self._peers[assignment.action.peer]
+        # Who was asked just now for the first time may be fast.
+        is_judged = owner.meter.bytes_s(now_s) > 0 or now_s - assignment.asked_s >= self._settings.overdue_s
+        return is_judged and owner.expected_end_s(number, now_s) > after_s
+
+    def late(self, now_s: float, after_s: float) -> Iterator[tuple[int, int]]:
+        """Assignments that were begun so long ago, and their pieces that nobody had been asked for before.
+
+        The last first: sources give what they were asked for in order.
+        """
+        for number, assignment in self._assignments.latest_first():
+            if now_s - assignment.asked_s < after_s or assignment.is_blind:
+                continue
+            for begin in reversed(assignment.pieces):
+                piece = self._pieces[begin]
+                if piece.state is State.ASKED and piece.askers[0] == number:
+                    yield number, begin
+
+    def overdue(self, now_s: float) -> list[int]:
+        """Pieces whose first source has had them for too long, and is expected to need as long again."""
+        longest_s = self._settings.overdue_s
+        return [
+            begin
+            for number, begin in self.late(now_s, longest_s)
+            if self._is_later_than(number, longest_s, now_s)
+        ]
+
+
+def _length(part: tuple[int, int]) -> int:
+    return part[1] - part[0]
