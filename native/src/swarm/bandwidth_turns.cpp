@@ -39,11 +39,14 @@ void BandwidthTurns::set_cap(std::uint64_t bytes_s) {
     give();
 }
 
-void BandwidthTurns::stop() { timer_.cancel(); }
+void BandwidthTurns::stop() {
+    stopped_ = true;
+    timer_.cancel();
+}
 
 void BandwidthTurns::give() {
     // Who takes a turn may ask for the next at once, or end his connection.
-    if (giving_) return;
+    if (giving_ || stopped_) return;
     giving_ = true;
     while (auto const connection = scheduler_.next(now_us())) {
         auto const take = std::move(waiting_.extract(*connection).mapped());

@@ -30,7 +30,7 @@ public:
     void set_cap(std::uint64_t bytes_s);
     std::uint64_t cap_bytes_s() const noexcept { return scheduler_.cap_bytes_s(); }
     std::size_t batch_bytes() const noexcept { return scheduler_.batch_bytes(); }
-    // Before the network thread ends.
+    // Before the network thread ends: nothing is given any more, and no timer keeps it.
     void stop();
 
 private:
@@ -40,6 +40,7 @@ private:
     std::map<std::uint32_t, TakeTurn> waiting_;
     boost::asio::steady_timer timer_;
     bool giving_ = false;
+    bool stopped_ = false;
 };
 
 }  // namespace zest
