@@ -67,7 +67,8 @@ def main(files: int, xorbs: int) -> None:
                 f"in the DHT after {time.monotonic() - begun_s:.0f} s: {dht.found(sample)} of {len(sample)} xorbs looked up"
             )
             grown_mb = memory_mb() - empty_mb
-            print(f"then: {grown_mb:.1f} MB over the {empty_mb:.1f} MB of Python, {idle_percent(node):.2f} % of a core")
+            idle = idle_percent(node)
+            print(f"then: {grown_mb:.1f} MB over the {empty_mb:.1f} MB of Python, {idle:.2f} % of a core")
             peers = [WirePeer.dial(node.port, host=f"127.0.1.{number // 50 + 1}") for number in range(200)]
             node.until(lambda: node.session.stats().peers_ready == 200)
             node.pump(1)
