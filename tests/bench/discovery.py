@@ -15,13 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from swarm import dht_nodes  # noqa: E402
-from swarm import wire_peer as wire  # noqa: E402
-from swarm.node import Node  # noqa: E402
-from swarm.trackers import HttpTracker, peers_answer  # noqa: E402
-from swarm.wire_peer import WirePeer  # noqa: E402
-from zest_hf._native.session import Kind  # noqa: E402
-from zest_hf.core.ids import XetHash  # noqa: E402
+from swarm import dht_nodes
+from swarm import wire_peer as wire
+from swarm.node import Node
+from swarm.trackers import HttpTracker, peers_answer
+from swarm.wire_peer import WirePeer
+
+from zest_hf._native.session import Kind
+from zest_hf.core.ids import XetHash
 
 IDLE_S = 10.0
 
@@ -62,8 +63,12 @@ def main(files: int, xorbs: int) -> None:
             while left_s > 0 and time.monotonic() - begun_s < (files + xorbs) / 20 + 5:
                 node.pump(1)
             sample = [wire.xorb_swarm(name) for name in names[:: max(1, xorbs // 100)]]
-            print(f"in the DHT after {time.monotonic() - begun_s:.0f} s: {dht.found(sample)} of {len(sample)} xorbs looked up")
-            print(f"then: {memory_mb() - empty_mb:.1f} MB over the {empty_mb:.1f} MB of Python, {idle_percent(node):.2f} % of a core")
+            print(
+                f"in the DHT after {time.monotonic() - begun_s:.0f} s: {dht.found(sample)} of {len(sample)} xorbs looked up"
+            )
+            grown_mb = memory_mb() - empty_mb
+            idle = idle_percent(node)
+            print(f"then: {grown_mb:.1f} MB over the {empty_mb:.1f} MB of Python, {idle:.2f} % of a core")
             peers = [WirePeer.dial(node.port, host=f"127.0.1.{number // 50 + 1}") for number in range(200)]
             node.until(lambda: node.session.stats().peers_ready == 200)
             node.pump(1)

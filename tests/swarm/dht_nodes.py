@@ -80,6 +80,7 @@ def main(count: int) -> None:
         "dht_enforce_node_id": False,
         "dht_block_ratelimit": 10_000,
         "dht_max_fail_count": 1,
+        "dht_max_torrents": 100_000,
         "dht_upload_rate_limit": 1_000_000,
         "alert_mask": lt.alert.category_t.dht_operation_notification,
     }
@@ -112,9 +113,9 @@ def main(count: int) -> None:
         while time.monotonic() < end_s:
             node.wait_for_alert(50)
             for alert in node.pop_alerts():
-                if isinstance(alert, lt.dht_get_peers_reply_alert) and str(alert.info_hash) == info_hash:
-                    if peers := alert.peers():
-                        return list(peers)
+                mine = isinstance(alert, lt.dht_get_peers_reply_alert) and str(alert.info_hash) == info_hash
+                if mine and (peers := alert.peers()):
+                    return list(peers)
         return []
 
     for line in sys.stdin:

@@ -68,6 +68,7 @@ public:
     ResponderHost const &responder_host() const noexcept { return host_; }
     BandwidthTurns &download_turns() noexcept { return download_turns_; }
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
+    bool is_joined(InfoHash const &swarm) const { return discovery_.joined(swarm); }
     // A peer of the swarm is said to be there.
     void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
     void told(Peer &peer, wire::Peers const &message);
