@@ -116,7 +116,11 @@ def test_garbage_from_a_tracker(answer: bytes) -> None:
             assert node.session.trackers()[0].message.isprintable()
 
 
-@pytest.mark.parametrize("answer", [b"", b"\0" * 8, os.urandom(100), b"\0\0\0\3" + os.urandom(4) + b"no"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\0" * 8, os.urandom(100), b"\0\0\0\3" + os.urandom(4) + b"no"],
+    ids=["nothing", "short", "noise", "error"],
+)
 def test_garbage_from_a_udp_tracker(answer: bytes) -> None:
     with WireServer(lambda _: None) as peer, UdpTracker(lambda _: answer) as bad:
         with (

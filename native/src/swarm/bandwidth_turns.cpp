@@ -1,6 +1,7 @@
 #include "bandwidth_turns.hpp"
 
 #include <chrono>
+#include <new>
 #include <utility>
 
 namespace zest {
@@ -45,8 +46,13 @@ void BandwidthTurns::give() {
     if (giving_) return;
     giving_ = true;
     while (auto const connection = scheduler_.next(now_us())) {
-        auto take = std::move(waiting_.extract(*connection).mapped());
-        auto const bytes = take();
+        auto const take = std::move(waiting_.extract(*connection).mapped());
+        std::size_t bytes = 0;
+        try {
+            bytes = take();
+        } catch (std::bad_alloc const &) {
+            // Its peer waits in vain and gives up; the others go on.
+        }
         scheduler_.used(*connection, bytes);
         if (bytes == 0) scheduler_.finished();
     }

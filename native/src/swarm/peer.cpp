@@ -33,7 +33,7 @@ Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoH
            std::uint32_t number, std::uint64_t token)
     : swarm(in_swarm),
       link(connection, number, token, session.responder_host().post),
-      requester(link, session.events()),
+      requester(link, session.events(), session.download_turns()),
       responder(std::make_shared<Responder>(link, session.responder_host())),
       session_(session) {
     link.since_ms = session.now_ms();

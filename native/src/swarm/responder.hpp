@@ -8,11 +8,11 @@
 #include <map>
 #include <memory>
 
+#include "bandwidth_turns.hpp"
 #include "have_updates.hpp"
 #include "link.hpp"
 #include "reader.hpp"
 #include "store.hpp"
-#include "bandwidth_turns.hpp"
 
 namespace zest {
 

@@ -126,7 +126,10 @@ Session::Session(zest_session_config const &config)
         thread_.join();
         throw;
     }
-    post([this, cap = config.max_up_bytes_s] { upload_turns_.set_cap(cap); });
+    post([this, up = config.max_up_bytes_s, down = config.max_down_bytes_s] {
+        upload_turns_.set_cap(up);
+        download_turns_.set_cap(down);
+    });
     post([this] { tick(); });
 }
 
@@ -183,10 +186,10 @@ std::uint16_t Session::listen(zest_session_config const &config) {
 }
 
 void Session::set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s) {
-    post([this, up_bytes_s] { upload_turns_.set_cap(up_bytes_s); });
-    lt::settings_pack pack;
-    set_download_cap(pack, down_bytes_s);
-    session_->apply_settings(std::move(pack));
+    post([this, up_bytes_s, down_bytes_s] {
+        upload_turns_.set_cap(up_bytes_s);
+        download_turns_.set_cap(down_bytes_s);
+    });
 }
 
 void Session::post(std::function<void()> f) { boost::asio::post(network_, std::move(f)); }

@@ -60,6 +60,7 @@ public:
     std::int64_t now_ms() const;
     std::array<std::uint8_t, 20> const &node_id() const noexcept { return node_id_; }
     ResponderHost const &responder_host() const noexcept { return host_; }
+    BandwidthTurns &download_turns() noexcept { return download_turns_; }
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
     // A peer of the swarm is said to be there.
     void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
@@ -96,7 +97,7 @@ private:
     Events events_;
     Store store_;
     ReaderPool readers_;
-    HaveUpdates updates_{store_};
+    HaveUpdates updates_{store_, [this] { tick_soon(); }};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
     std::map<std::pair<InfoHash, Endpoint>, Dial> dials_;  // that libtorrent has not begun
     std::map<Endpoint, std::uint32_t> taken_;       // where peers listen that are connected or being connected to

@@ -1,4 +1,4 @@
-"""Drives the swarm's classes without sockets and clocks (native/tests/pure.cpp), compiled with sanitizers on first use."""
+"""The swarm's classes without sockets and clocks (native/tests/pure.cpp), compiled with sanitizers on first use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-NATIVE = Path(__file__).parents[2] / "native"
+NATIVE = Path(__file__).parents[1] / "native"
 SOURCES = ("tests/pure.cpp", "src/swarm/chunk_set.cpp", "src/swarm/bandwidth_scheduler.cpp")
 FLAGS = ("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined")
 
