@@ -107,6 +107,8 @@ fuzz: .make/system .make/fuzz
 	    -print_final_stats=1 build/fuzz/corpus native/fuzz/corpus
 	build/fuzz/fuzz/fuzz_wire -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -rss_limit_mb=1024 \
 	    -print_final_stats=1 build/fuzz/wire_corpus native/fuzz/wire_corpus
+	build/fuzz/fuzz/fuzz_sealed -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -rss_limit_mb=1024 \
+	    -print_final_stats=1
 	$(MAKE) fuzz-python
 
 # The parsers in Python. atheris ships no build for every version of Python; then there is a line that says so.

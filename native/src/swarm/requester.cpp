@@ -5,8 +5,6 @@
 #include <cstring>
 #include <limits>
 
-#include "infohash.hpp"
-
 namespace zest {
 namespace {
 
@@ -37,7 +35,7 @@ void Requester::ask_have(std::uint64_t token, Kind kind, Hash const &hash, bool 
     auto const at =
         questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, kind, hash, updates, 0, 0, now_ms + timeout_ms}).first;
     if (!link_.zest_id) return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
-    link_.send_zest(wire::have_request(id, kind, object_info_hash(kind, hash), updates,
+    link_.send_zest(wire::have_request(id, kind, names_.of(kind, hash), updates,
                                        asking_proof(hash, kind, link_.here, link_.there())));
 }
 
@@ -196,7 +194,7 @@ Requester::Verdict Requester::on(wire::Have const &message) {
     // Who claims to hold what it cannot name would learn the hash from our next question.
     if (!same(message.proof, holding_proof(asked.hash, asked.kind, link_.here, link_.there())))
         return Verdict::violation;
-    link_.add_common(object_info_hash(asked.kind, asked.hash));
+    link_.add_common(names_.of(asked.kind, asked.hash));
     std::vector<std::uint8_t> payload(sizeof(ChunkSpan) * message.ranges.size());
     if (!payload.empty()) std::memcpy(payload.data(), message.ranges.data(), payload.size());
     zest_event event{};

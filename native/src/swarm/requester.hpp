@@ -11,6 +11,7 @@
 
 #include "bandwidth_turns.hpp"
 #include "events.hpp"
+#include "infohash.hpp"
 #include "link.hpp"
 #include "transfer.hpp"
 
@@ -18,7 +19,8 @@ namespace zest {
 
 class Requester {
 public:
-    Requester(Link &link, Events &events, BandwidthTurns &turns) : link_(link), events_(events), turns_(turns) {}
+    Requester(Link &link, Events &events, SwarmNames const &names, BandwidthTurns &turns)
+        : link_(link), events_(events), names_(names), turns_(turns) {}
 
     struct Piece {
         std::uint64_t token;
@@ -113,6 +115,7 @@ private:
 
     Link &link_;
     Events &events_;
+    SwarmNames const &names_;
     BandwidthTurns &turns_;
     std::map<std::uint32_t, Question> questions_;
     std::map<std::uint32_t, Watch> watches_;
