@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize bench bench-xet oracle fuzz-python hub-versions clean
+.PHONY: help build test demo lint format fuzz sanitize bench bench-xet bench-swarm oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,8 +32,10 @@ help:
 	@echo "make fuzz               libFuzzer and atheris on every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make sanitize           the native tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make oracle             compare chunks, hashes and downloads with the JavaScript clients"
+	@echo "make interop            the programs zest 0.4.2, aria2 and transmission as peers; needs root"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
+	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
 	@echo "make clean              remove everything that was built, also $(VENV)"
 
@@ -138,6 +140,16 @@ oracle: build .make/oracle
 	cp tests/oracle/oracle.mjs build/oracle/
 	$(PY) tests/oracle/compare.py build/oracle
 
+# Peers that others have written, in a network of their own.
+INTEROP_PACKAGES := aria2 transmission-cli iproute2
+.make/interop: Makefile | .make/venv
+	$(LOCKED) .ci/system-packages $(INTEROP_PACKAGES)
+	$(PY) -m pip install -q --target build/interop --upgrade --no-deps zest-transfer==0.4.2
+	@touch $@
+
+interop: build .make/interop
+	tests/private-network $(PY) -m pytest -q -s tests/interop $(PYTEST_ARGS)
+
 bench-xet: build
 	$(PY) tests/bench/xet.py
 
@@ -146,6 +158,15 @@ bench: build
 	$(PY) tests/bench/downloads.py
 	$(PY) tests/bench/startup.py
 	$(PY) tests/bench/hub.py
+
+# Figures of the swarm between hosts of a network of its own. BENCH_ARGS: see tests/bench/swarm/__main__.py.
+BENCH_ARGS ?=
+.make/bench-swarm: Makefile | .make/lock
+	$(LOCKED) .ci/system-packages iproute2 opentracker
+	@touch $@
+
+bench-swarm: build .make/bench-swarm
+	PYTHONPATH=tests:tests/bench tests/private-network $(PY) tests/bench/swarm $(BENCH_ARGS)
 
 # A download with each huggingface_hub that is supported, in environments of their own.
 hub-versions: build

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,10 +161,15 @@ class Seeder(Program):
 
 
 class Machine:
-    """A user's machine. The hook is on, nothing but given peers is asked, ports are free ones of loopback."""
+    """A user's machine. The hook is on, nothing but given peers is asked, ports are free ones of ``address``.
 
-    def __init__(self, hub: HubProcess, root: Path) -> None:
-        self.hub, self.root = hub, root
+    ``prefix``: what runs a command on the host that it is.
+    """
+
+    def __init__(
+        self, hub: HubProcess, root: Path, *, address: str = "127.0.0.1", prefix: Sequence[str] = ()
+    ) -> None:
+        self.hub, self.root, self._prefix = hub, root, tuple(prefix)
         root.mkdir(exist_ok=True)
         self.home = root / "home"
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ZEST_", "TQDM_"))}
@@ -178,9 +183,9 @@ class Machine:
             "HF_HUB_ENABLE_ZEST": "1",
             "ZEST_DAEMON": "off",
             "ZEST_DHT": "off",
-            "ZEST_LISTEN": "127.0.0.1:0",
+            "ZEST_LISTEN": f"{address}:0",
             "ZEST_LSD": "off",
-            "ZEST_STATUS": "127.0.0.1:0",
+            "ZEST_STATUS": f"{address}:0",
         }
 
     def command(self, *arguments: str, **environ: str | None) -> Run:
@@ -252,9 +257,8 @@ class Machine:
         env = self.environ | {k: v for k, v in environ.items() if v is not None}
         return {k: v for k, v in env.items() if environ.get(k, "") is not None}
 
-    @staticmethod
-    def _found(arguments: tuple[str, ...]) -> list[str]:
+    def _found(self, arguments: tuple[str, ...]) -> list[str]:
         """Commands of this environment by their names, whatever the PATH is."""
         program = Path(sys.executable).parent / arguments[0]
         own = "/" not in arguments[0] and program.exists()
-        return [str(program) if own else arguments[0], *arguments[1:]]
+        return [*self._prefix, str(program) if own else arguments[0], *arguments[1:]]

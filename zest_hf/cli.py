@@ -272,6 +272,15 @@ def _status_lines(status: dict[str, Any]) -> Iterator[str]:
     for model in status["models"]:
         line = f"  {model['repo']}: {model['files']} files, {_size(model['size'])}"
         yield f"{line}, {_size(model['uploaded'])} uploaded, {model['peers']} peers"
+    discovery = status["discovery"]
+    ways = [f"{len(discovery['given'])} given"] if discovery["given"] else []
+    ways += ["the local network"] if discovery["lsd"] else []
+    ways += [f"the DHT ({discovery['dht_nodes']} nodes)"] if discovery["dht"] else []
+    ways += [tracker["url"] for tracker in discovery["trackers"]]
+    yield f"  peers are found by: {', '.join(ways) or 'nothing'}"
+    for tracker in discovery["trackers"]:
+        if tracker["working"] is False:
+            yield f"  tracker {tracker['url']} does not work: {tracker['message']}"
     for ban in status["banned"]:
         yield f"  banned {ban['address']}: {ban['reason']}"
 

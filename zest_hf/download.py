@@ -25,11 +25,12 @@ from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.core.ids import ZERO_HASH, XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import plan_file
-from zest_hf.core.policy import PolicySettings
+from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import AskPeer, CancelPeer, Transfer
 from zest_hf.errors import ReconstructionError
+from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
@@ -113,13 +114,22 @@ class FileDownload:
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
+        cap: RateCap | None = None,
         share: bool = False,
+        has_given_peers: bool = True,
     ) -> None:
-        """``swarm`` starts it if need be, and is None where there is nobody to ask.
+        """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
         """
+        self._cap = cap
         self._share = share
+        # Who gave us peers expects them to be used. For others that may turn up not much time is spent.
+        self._permission_patience_s = (
+            settings.permission_patience_s
+            if has_given_peers
+            else discovery_patience_s(request.size_bytes or 0, settings)
+        )
         self._request = request
         self._retry = retry
         self._interrupted = interrupted
@@ -151,9 +161,11 @@ class FileDownload:
             # The CAS, the Hub and the peers are asked at the same time.
             threading.Thread(target=self._ask_plan, name="zest-plan", daemon=True).start()
             if self._swarm is not None:
-                self._permission_until_s = time.monotonic() + self._settings.permission_patience_s
+                self._permission_until_s = time.monotonic() + self._permission_patience_s
                 threading.Thread(target=self._ask_permission, name="zest-permission", daemon=True).start()
-            self._cdn = CdnSource(self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry)
+            self._cdn = CdnSource(
+                self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry, self._cap
+            )
             stack.callback(self._cdn.close)
             manifest = self._loop(progress, fd, stack)
             transfer = self._transfer
@@ -189,7 +201,7 @@ class FileDownload:
         try:
             assert self._swarm is not None
             swarm = self._swarm()
-            if swarm is not None and not self._request.is_public():
+            if swarm is not None and not swarm.is_keyed and not self._request.is_public():
                 swarm = None
         except Exception as error:
             log.warning("no peers for %s: %s", self._request.display_name, error)

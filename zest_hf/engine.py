@@ -29,9 +29,11 @@ from zest_hf.core.transfer import Counts
 from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, RepoRef
 from zest_hf.errors import StorageError, SwarmError, ZestError
 from zest_hf.index import Index, IndexedFile
+from zest_hf.rate_cap import RateCap
 from zest_hf.scan import scan_file
 from zest_hf.shared import Shared
 from zest_hf.sources.cdn import RETRY
+from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 from zest_hf.workers import WorkerPool
 
@@ -76,6 +78,9 @@ class Engine:
         self.settings = settings
         self._read_timeout_s = read_timeout_s
         self._retry = retry
+        self._keyed = settings.swarm_key is not None
+        self._peers_may_be_found = bool(settings.peers or settings.lsd or settings.dht or settings.trackers)
+        self._cap = RateCap(settings.max_down_bytes_s) if settings.max_down_bytes_s else None
         self.policy = policy or PolicySettings()
         self._workers = WorkerPool(GET_THREADS)
         self._lock = threading.Lock()
@@ -93,6 +98,8 @@ class Engine:
         self._closed = False
         self._running: dict[FileDownload, int] = {}
         """Downloads under way, with the thread of each."""
+        self._offered: set[Target] = set()
+        """Finished downloads that nobody has recorded yet: what of them is offered to others."""
         self._one_ended = threading.Condition(self._lock)
         self._interrupted = threading.Event()
         self._records = Background("zest-record", MAX_BACKGROUND_JOBS)
@@ -112,12 +119,14 @@ class Engine:
             request,
             cas=self._client(request),
             workers=self._workers,
-            # Without a peer to ask there is no need to wait for the session.
-            swarm=self.swarm if self.settings.peers else None,
+            swarm=self.swarm if self._peers_may_be_found else None,
             known_manifest=lambda: self._known_manifest(request.file_hash),
             settings=self.policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
+            cap=self._cap,
+            share=self.settings.seed,
+            has_given_peers=bool(self.settings.peers),
         )
         with self._lock:
             if self._closed:
@@ -130,6 +139,8 @@ class Engine:
                 del self._running[download]
                 self._one_ended.notify_all()
         with self._lock:
+            if result.offer is not None:
+                self._offered.add(result.offer)
             self._counts.local += result.bytes_local
             self._counts.peer += result.bytes_peer
             self._counts.cdn += result.bytes_cdn
@@ -168,8 +179,13 @@ class Engine:
         "unknown" too; a "no" of the Hub comes by `remember_visibility`. Raises OSError when the file is gone.
         """
         path = final_path.resolve()
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError:
+            self._end_offer(result)
+            raise
         if stat.st_size != result.size_bytes or result.size_bytes == 0:
+            self._end_offer(result)
             return
         file = IndexedFile(
             file_hash=result.file_hash,
@@ -183,7 +199,21 @@ class Engine:
             manifest=result.manifest,
             terms=result.terms,
         )
-        self._records.submit(lambda: self._record(file, repo, public, ask), RECORD_PATIENCE_S)
+
+        def job() -> None:
+            try:
+                self._record(file, repo, public, ask)
+            finally:
+                # From its final place it is offered by now, if it may be.
+                self._end_offer(result)
+
+        self._records.submit(job, RECORD_PATIENCE_S)
+
+    def _end_offer(self, result: DownloadResult) -> None:
+        if result.offer is not None:
+            result.offer.end()
+            with self._lock:
+                self._offered.discard(result.offer)
 
     def settle(self, timeout_s: float) -> bool:
         """Waits until all that was recorded is noted and offered; False if that takes longer than ``timeout_s``."""
@@ -197,7 +227,10 @@ class Engine:
         if public is None:
             public = self.remembered_visibility(repo)
         self._add(replace(file, public=bool(public)), visibility_known=public is not None)
-        if public:
+        if self._keyed:
+            # Whoever has the key may have what is behind it: the Hub need not be asked.
+            self._offer(file, repo, None)
+        elif public:
             self._offer(file, repo, ask)
         elif public is None and ask is not None and (self.settings.seed or self.settings.peers):
             question = ask
@@ -224,6 +257,8 @@ class Engine:
             swarm.share(file)
         except SwarmError as error:
             log.info("%s is not offered: %s", file.path, error)
+            return
+        if self._keyed:
             return
         self._shared.add(repo, (file.path, file.file_hash), ask, self._next_question_s(repo))
         if ask is not None:
@@ -297,7 +332,9 @@ class Engine:
         with self._swarm_lock:
             if self._swarm is None and not self._swarm_failed and not self._closed:
                 try:
-                    self._swarm = Swarm(self.settings, self.policy)
+                    self._swarm = swarm = Swarm(self.settings, self.policy)
+                    if self._cap is not None:
+                        self._cap.watch(lambda: swarm.stats().bytes_down)
                 except SwarmError as error:
                     self._swarm_failed = True
                     log.warning("zest_hf: no peers: %s", error)
@@ -346,18 +383,10 @@ class Engine:
         swarm = self._swarm
         if swarm is not None:
             try:
-                stats, bans = swarm.stats(), swarm.bans()
+                out.update(swarm.report())
+                out["bytes"]["uploaded"] = swarm.stats().bytes_up
             except SwarmError:  # closed meanwhile
                 return out
-            out["bytes"]["uploaded"] = stats.bytes_up
-            out["node_id"] = swarm.node_id.hex()
-            out["listen"] = f"{self.settings.listen.host or '0.0.0.0'}:{swarm.port}"
-            out["peers_connected"] = stats.peers_ready
-            out["files"] = stats.files_shared
-            out["xorbs"] = stats.xorbs_shared
-            out["banned"] = [
-                {"address": ban.address, "node_id": ban.node_id, "reason": ban.reason} for ban in bans
-            ]
         return out
 
     def close(self) -> None:
@@ -371,6 +400,10 @@ class Engine:
             self._one_ended.wait_for(lambda: not any(one in self._running for one in others), CLOSE_PATIENCE_S)
         self._records.close(RECORDS_END_S)
         self._questions.close(QUESTIONS_END_S)
+        with self._lock:
+            offered, self._offered = self._offered, set()
+        for offer in offered:
+            offer.end()
         with self._swarm_lock:
             swarm, self._swarm = self._swarm, None
         if swarm is not None:

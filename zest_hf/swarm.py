@@ -1,4 +1,4 @@
-"""The swarm of this process: its session, the peers that were given by hand, and who waits for which answer.
+"""The swarm of this process: its session, how peers are found, and who waits for which answer.
 
 One thread takes the session's events and hands each to the one who asked; it decides nothing.
 """
@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from zest_hf._native.session import (
     BanInfo,
@@ -22,7 +22,6 @@ from zest_hf._native.session import (
     Kind,
     ManifestAnswer,
     PeerBanned,
-    PeerConnected,
     PeerGone,
     PeerInfo,
     PeerReady,
@@ -38,42 +37,21 @@ from zest_hf.core.ids import XetHash
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import Term
 from zest_hf.errors import SwarmError
+from zest_hf.given import Dial, GivenPeers
 from zest_hf.index import IndexedFile
+from zest_hf.meetings import Meetings
 
 log = logging.getLogger("zest_hf.swarm")
 
 PORT_RETRIES = 20
-REDIAL_FIRST_S = 1.0
-REDIAL_AFTER_S = 20.0
-"""A given peer that cannot be reached is tried again after 1, 2, 4... 20 s, as long as there is a download."""
 POLL_S = 0.5
 MAX_DIAL_THREADS = 16
 
 Listener = Callable[[Event], None]
 
 
-@dataclass(slots=True)
-class _Dial:
-    """A peer that was given: what is known of reaching it."""
-
-    host: str
-    port: int
-    token: int
-    state: str = "idle"  # idle, dialling, connected, ready, failed
-    since_s: float = 0.0
-    peer: int | None = None
-    was_connected: bool = False
-    """It took a connection and hung up before it was ready."""
-    failures: int = 0
-    """Attempts that failed since it was ready last."""
-
-    def due(self, now_s: float) -> bool:
-        pause_s = min(REDIAL_AFTER_S, REDIAL_FIRST_S * 2.0 ** min(self.failures - 1, 10))
-        return self.state == "idle" or (self.state == "failed" and now_s - self.since_s >= pause_s)
-
-
 class Swarm:
-    """Started by `start`, ended by `close`. Methods may be called from any thread."""
+    """Methods may be called from any thread. Ended by `close`."""
 
     def __init__(
         self,
@@ -85,16 +63,25 @@ class Swarm:
     ) -> None:
         """Opens the session. Raises SwarmError when no port can be bound."""
         self.node_id = os.urandom(20)
+        self.is_keyed = settings.swarm_key is not None
+        """Nobody without the key is spoken to: what is private may be shared."""
+        self._settings = settings
         self._policy = policy
         self._share_lost = share_lost
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._waiting: dict[int, Listener] = {}
         self._told: dict[int, tuple[Listener, int]] = {}
-        self._tokens = itertools.count(1)
-        self._dials = [_Dial(host, port, next(self._tokens)) for host, port in settings.peers]
+        """Token of a have question that goes on -> who is told, and the peer that tells."""
+        tokens = itertools.count(1)
+        self._new_token: Callable[[], int] = lambda: next(tokens)
+        self._given = GivenPeers(settings.peers, self._new_token)
         self._ready: dict[int, PeerReady] = {}
+        self._held: dict[tuple[str, XetHash], frozenset[XetHash]] = {}
+        """What is offered, and the xorbs that it is made of."""
         self._closing = threading.Event()
+        # What is not for everybody is not for the DHT either.
+        dht = settings.dht and settings.swarm_key is None
         self._session = Session(
             node_id=self.node_id,
             listen_host=settings.listen.host,
@@ -103,6 +90,16 @@ class Swarm:
             connect_timeout_s=5.0,
             max_up_bytes_s=settings.max_up_bytes_s,
             max_down_bytes_s=settings.max_down_bytes_s,
+            lsd=settings.lsd and not settings.hub_offline,
+            trackers=() if settings.hub_offline else settings.trackers,
+            dht=dht and not settings.hub_offline,
+            dht_bootstrap=settings.dht_bootstrap,
+        )
+        self._meetings = Meetings(
+            lambda kind, hash_, announce: self._session.join(kind, hash_, announce=announce),
+            self._session.leave,
+            finds_soon=(settings.lsd or bool(settings.trackers)) and not settings.hub_offline,
+            finds_xorbs=dht and not settings.hub_offline,
         )
         self.port = self._session.port
         self._thread = threading.Thread(target=self._run, name="zest-swarm", daemon=True)
@@ -116,49 +113,49 @@ class Swarm:
             self._thread.join(timeout=2 * POLL_S + 1)
         self._session.close()
 
-    # --- peers given by hand -------------------------------------------------------------------------
+    # --- finding peers ----------------------------------------------------------------------------------
 
     def dial_given(self) -> None:
         """Connects to every given peer that is not connected and was not tried just now. Returns at once."""
-        now_s = time.monotonic()
-        with self._lock:
-            due = [dial for dial in self._dials if dial.due(now_s)]
-            for dial in due:
-                # Only the first attempt is waited for: a peer that was not there does not slow the next file.
-                dial.state = "dialling" if dial.state == "idle" else "redialling"
-                dial.since_s = now_s
-        self._start_dials(due, None)
+        self._start_dials(self._given.take_due(time.monotonic()), None)
 
     def dial_xorb_swarm(self, info_hash: bytes) -> None:
         """Tries given peers that hung up at our rendezvous once more in a xorb's swarm: they may know only that."""
-        now_s = time.monotonic()
-        with self._lock:
-            due = [dial for dial in self._dials if dial.state in ("failed", "redialling") and dial.was_connected]
-            for dial in due:
-                dial.state, dial.since_s, dial.was_connected = "dialling", now_s, False
-        self._start_dials(due, info_hash)
+        # In a keyed swarm everybody knows the rendezvous.
+        if self._settings.swarm_key is None:
+            self._start_dials(self._given.take_hung_up(time.monotonic()), info_hash)
+
+    def join_file(self, file_hash: XetHash) -> None:
+        """Looks for peers of a file, by every discovery that is on, until `leave_file`: as often as it was joined."""
+        self._meetings.look(file_hash, time.monotonic())
+
+    def leave_file(self, file_hash: XetHash) -> None:
+        self._meetings.look_no_more(file_hash)
+
+    def look_for_xorb(self, xorb: XetHash) -> None:
+        """Looks for who holds a xorb, perhaps as a part of another file."""
+        self._meetings.look_for_xorb(xorb)
 
     def reaching(self, now_s: float) -> bool:
         """Whether a given peer may still become ready within the patience for it."""
-        with self._lock:
-            return any(
-                (dial.state == "dialling" and now_s - dial.since_s < self._policy.dial_patience_s)
-                or (dial.state == "connected" and now_s - dial.since_s < self._policy.answer_patience_s)
-                for dial in self._dials
-            )
+        return self._given.reaching(now_s, self._policy.dial_patience_s, self._policy.answer_patience_s)
+
+    def discovering(self, now_s: float) -> bool:
+        """Whether a peer that was not given may turn up any moment."""
+        return self._meetings.discovering(now_s)
 
     def ready_peers(self) -> set[int]:
         """The connections that can be asked now."""
         with self._lock:
             return set(self._ready)
 
-    def _start_dials(self, dials: list[_Dial], info_hash: bytes | None) -> None:
+    def _start_dials(self, dials: list[Dial], info_hash: bytes | None) -> None:
         # A name that takes long to resolve must not hold up the others.
         for at in range(min(len(dials), MAX_DIAL_THREADS)):
             share = dials[at::MAX_DIAL_THREADS]
             threading.Thread(target=self._dial, args=(share, info_hash), name="zest-dial", daemon=True).start()
 
-    def _dial(self, dials: list[_Dial], info_hash: bytes | None) -> None:
+    def _dial(self, dials: list[Dial], info_hash: bytes | None) -> None:
         for dial in dials:
             try:
                 found = socket.getaddrinfo(dial.host, dial.port, type=socket.SOCK_STREAM)
@@ -169,9 +166,7 @@ class Swarm:
                     return
                 level = logging.DEBUG if dial.failures else logging.WARNING
                 log.log(level, "zest_hf: peer %s:%d cannot be reached: %s", dial.host, dial.port, error)
-                with self._lock:
-                    dial.state, dial.since_s = "failed", time.monotonic()
-                    dial.failures += 1
+                self._given.failed(dial, time.monotonic())
 
     # --- questions --------------------------------------------------------------------------------------
 
@@ -215,22 +210,6 @@ class Swarm:
                 return
         self._session.forget_have(token, peer)
 
-    def join_file(self, file_hash: XetHash) -> None:
-        """Looks for peers of a file until `leave_file`."""
-
-    def leave_file(self, file_hash: XetHash) -> None: ...
-
-    def look_for_xorb(self, xorb: XetHash) -> None:
-        """Looks for who holds a xorb, perhaps as a part of another file."""
-
-    def discovering(self, now_s: float) -> bool:
-        """Whether a peer that was not given may turn up any moment."""
-        return False
-
-    def cancel_piece(self, peer: int, token: int) -> None:
-        """Its PieceEnd comes as ever."""
-        self._session.cancel_piece(peer, token)
-
     def ask_manifest(
         self,
         listener: Listener,
@@ -263,27 +242,40 @@ class Swarm:
         self._session.ask_piece(token, peer, file, kind, hash_, object_first, file_first, count, timeout_s)
         return token
 
+    def cancel_piece(self, peer: int, token: int) -> None:
+        """Its PieceEnd comes as ever."""
+        self._session.cancel_piece(peer, token)
+
     def ban(self, peer: int, reason: str) -> None:
         """For provably wrong answers that native code cannot see."""
         self._session.ban(peer, reason)
 
     def _expect(self, listener: Listener) -> int:
         with self._lock:
-            token = next(self._tokens)
+            token = self._new_token()
             self._waiting[token] = listener
             return token
 
     # --- what is offered ---------------------------------------------------------------------------------
 
     def share(self, file: IndexedFile) -> None:
-        """Offers a file. The caller has made sure that its repository may be offered. Raises SwarmError."""
-        self._session.share(
-            os.fspath(file.path), file.size_bytes, file.mtime_ns, file.file_hash, file.manifest, file.terms
-        )
+        """Offers a file, and has it found. The caller has made sure that its repository may be offered.
+
+        Raises SwarmError.
+        """
+        path = os.fspath(file.path)
+        self._session.share(path, file.size_bytes, file.mtime_ns, file.file_hash, file.manifest, file.terms)
+        xorbs = frozenset(term.xorb for term in file.terms)
+        with self._lock:
+            before = self._held.get((path, file.file_hash), frozenset())
+            self._held[path, file.file_hash] = xorbs
+        self._meetings.hold(path, file.file_hash, xorbs)
+        self._meetings.let_go(path, file.file_hash, before)
 
     def unshare(self, path: str, file_hash: XetHash) -> None:
         """Stops offering it."""
         self._session.unshare(path, file_hash)
+        self._not_held(path, file_hash)
 
     def share_transfer(self, file: WritableFile, file_hash: XetHash | None, terms: Sequence[Term]) -> None:
         """Offers what is proved so far of a file in the making. ``file_hash`` None: only by its xorbs."""
@@ -292,6 +284,13 @@ class Swarm:
     def unshare_transfer(self, file: WritableFile) -> None:
         """Ends that."""
         self._session.unshare_transfer(file)
+
+    def _not_held(self, path: str, file_hash: XetHash | None = None) -> None:
+        with self._lock:
+            gone = [key for key in self._held if key[0] == path and file_hash in (None, key[1])]
+            xorbs = {key: self._held.pop(key) for key in gone}
+        for (_, hash_), of_it in xorbs.items():
+            self._meetings.let_go(path, hash_, of_it)
 
     def peers(self) -> list[PeerInfo]:
         return self._session.peers()
@@ -304,6 +303,45 @@ class Swarm:
 
     def stats(self) -> SessionStats:
         return self._session.stats()
+
+    def report(self) -> dict[str, Any]:
+        """This node and its peers as the status shows them: JSON values, sizes in bytes. Raises SwarmError."""
+        stats = self._session.stats()
+        settings = self._settings
+        return {
+            "node_id": self.node_id.hex(),
+            "listen": f"{settings.listen.host or '0.0.0.0'}:{self.port}",
+            "keyed": settings.swarm_key is not None,
+            "peers_connected": stats.peers_ready,
+            "peers": [
+                {
+                    "address": peer.address,
+                    "client": peer.client,
+                    "node_id": peer.node_id,
+                    "found_by": peer.source,
+                    "bytes_up": peer.bytes_up,
+                    "bytes_down": peer.bytes_down,
+                }
+                for peer in self._session.peers()
+                if peer.ready
+            ],
+            "discovery": {
+                "given": [f"{host}:{port}" for host, port in settings.peers],
+                "lsd": settings.lsd and not settings.hub_offline,
+                "dht": settings.dht and not self.is_keyed and not settings.hub_offline,
+                "dht_nodes": stats.dht_nodes,
+                "trackers": [
+                    {"url": one.url, "working": one.working, "message": one.message, "peers": one.peers}
+                    for one in self._session.trackers()
+                ],
+            },
+            "files": stats.files_shared,
+            "xorbs": stats.xorbs_shared,
+            "chunks_wrong": stats.chunks_wrong,
+            "banned": [
+                {"address": ban.address, "node_id": ban.node_id, "reason": ban.reason} for ban in self.bans()
+            ],
+        }
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -332,31 +370,21 @@ class Swarm:
             return
         if isinstance(event, ShareLost):
             log.info("%s has changed or is gone; it is not offered any more", event.path)
+            self._not_held(event.path)
             if self._share_lost is not None:
                 self._share_lost(event.path)
             return
         if isinstance(event, PeerBanned):
             log.warning("zest_hf: peer banned: %s", event.reason)
+        self._given.note(event, time.monotonic())
         with self._lock:
-            self._note(event)
+            if isinstance(event, PeerReady):
+                self._ready[event.peer] = event
+            elif isinstance(event, PeerGone):
+                self._ready.pop(event.peer, None)
+                self._told = {token: told for token, told in self._told.items() if told[1] != event.peer}
             listeners = list(self._listeners)
+        if isinstance(event, PeerReady) and not event.token:
+            self._meetings.met_somebody()
         for listener in listeners:
             listener(event)
-
-    def _note(self, event: PeerConnected | PeerReady | PeerGone | PeerBanned) -> None:
-        dial = next((dial for dial in self._dials if event.token and dial.token == event.token), None)
-        now_s = time.monotonic()
-        if isinstance(event, PeerReady):
-            self._ready[event.peer] = event
-            if dial is not None:
-                dial.state, dial.since_s, dial.peer, dial.failures = "ready", now_s, event.peer, 0
-                dial.was_connected = False
-        elif isinstance(event, PeerGone):
-            self._ready.pop(event.peer, None)
-            if dial is not None and (dial.peer in (None, event.peer) or dial.state != "ready"):
-                dial.state, dial.since_s, dial.peer = "failed", now_s, None
-                dial.failures += 1
-        elif isinstance(event, PeerConnected) and dial is not None:
-            dial.was_connected = True
-            if dial.state == "dialling":
-                dial.state, dial.since_s = "connected", now_s

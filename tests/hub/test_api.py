@@ -46,6 +46,13 @@ def test_creating_twice_is_409_with_the_url(client: Client) -> None:
     assert answer.json()["url"] == f"{client.endpoint}/org/wire"
 
 
+def test_urls_lead_through_what_is_in_front(client: Client) -> None:
+    url = f"{client.endpoint}/api/models/{client.repo}/xet-read-token/main"
+    for protocol, expected in (("https", "https://hub.example"), ("gopher", "http://hub.example")):
+        headers = USER | {"Host": "hub.example", "X-Forwarded-Proto": protocol}
+        assert client.session.get(url, headers=headers).json()["casUrl"] == expected
+
+
 def test_json_is_compact(client: Client, stored: Packed) -> None:
     answers = [client.reconstruction(stored), tree(client), client.session.get(f"{client.endpoint}/_stats")]
     for answer in answers:

@@ -261,10 +261,12 @@ def status_for_host(url: str, host: str) -> int:
 
 
 def test_health_is_503_until_the_index_is_offered(owner: Machine) -> None:
-    settings = load_settings({"HF_HOME": str(owner.home), "ZEST_LISTEN": "127.0.0.1:0"})
+    settings = load_settings(
+        {"HF_HOME": str(owner.home), "ZEST_LISTEN": "127.0.0.1:0", "ZEST_LSD": "off", "ZEST_DHT": "off"}
+    )
     index = Index(settings.home / "index.sqlite")
     swarm = Swarm(settings, PolicySettings())
-    seeder = SeederCore(index, swarm, "127.0.0.1", threading.Event())
+    seeder = SeederCore(index, swarm, threading.Event())
     page = StatusServer(seeder, listen("127.0.0.1", 0))
     page.start()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

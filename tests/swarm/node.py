@@ -151,16 +151,16 @@ class Node:
         )
         return path
 
-    def meet(self, port: int, info_hash: bytes | None = None) -> int:
+    def meet(self, port: int, info_hash: bytes | None = None, host: str = "127.0.0.1") -> int:
         """Dials and waits until the peer is ready: its number."""
         token = self.token()
-        self.session.dial("127.0.0.1", port, token, info_hash)
+        self.session.dial(host, port, token, info_hash)
         return self.wait(PeerReady, lambda event: event.token == token).peer
 
-    def dial_in_vain(self, port: int, info_hash: bytes | None = None) -> str:
+    def dial_in_vain(self, port: int, info_hash: bytes | None = None, host: str = "127.0.0.1") -> str:
         """Dials and waits for the end of that: why."""
         token = self.token()
-        self.session.dial("127.0.0.1", port, token, info_hash)
+        self.session.dial(host, port, token, info_hash)
         return self.wait(PeerGone, lambda event: event.token == token).reason
 
     def have(self, peer: int, kind: Kind, hash_: bytes, timeout_s: float = DEADLINE_S) -> HaveAnswer:
@@ -227,6 +227,12 @@ class Target:
     @property
     def data(self) -> bytes:
         return self.path.read_bytes()
+
+    def place(self, first: int, end: int) -> None:
+        """As the CDN path does: chunks proved elsewhere are written in place, and then told of."""
+        start, stop = (self.content.manifest.offset(at) for at in (first, end))
+        os.pwrite(self.fd, self.content.data[start:stop], start)
+        self.file.wrote(first, end - first)
 
     def holds(self, first: int, end: int) -> bool:
         """Whether these chunks are in place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target, serve
 from swarm.wire_peer import WirePeer, WireServer
 from zest_hf._native import codec
-from zest_hf._native.session import Kind, Outcome, PeerReady
+from zest_hf._native.session import Kind, Outcome, PeerGone, PeerReady
 
+# A message of 1 MiB: extended, id, the response's header, data.
+MAX_RESPONSE_BYTES = (1 << 20) - 2 - 9
 V1_ONLY: dict[str, Any] = {"extensions": {"ut_xet": 1}, "node_id": None}
 
 
@@ -99,6 +102,31 @@ def test_the_handshakes_as_they_go_out(node: Node) -> None:
     assert (content[b"p"], content[b"v"], content[b"zh"]) == (node.port, b"zest_hf", node.node_id)
 
 
+def test_too_many_requests_are_refused_one_by_one(node: Node, tmp_path: Path) -> None:
+    content = Content.random(2, size=100_000)
+    node.share(content, tmp_path / "offered")
+    count = 2000
+    with WirePeer.dial(node.port, **V1_ONLY) as peer:
+        peer.send_raw(
+            b"".join(
+                peer.frame("ut_xet", wire.chunk_request(1 + number, content.entries[number % 2][0]))
+                for number in range(count)
+            )
+        )
+        answers = {}
+        for _ in range(count):
+            body = peer.receive_xet()
+            answers[int.from_bytes(body[1:5], "big")] = body
+    assert answers.keys() == set(range(1, 1 + count))
+    refused = {request for request, body in answers.items() if body[0] == wire.CHUNK_ERROR}
+    assert refused
+    for request, body in answers.items():
+        if request in refused:
+            assert body == wire.chunk_error(request, 1, body[9:].decode())
+        else:
+            assert body == wire.chunk_response(request, content.chunks[(request - 1) % 2])
+
+
 # --- BEP XET v1, we ask ----------------------------------------------------------------------------------
 
 
@@ -144,15 +172,15 @@ def test_chunk_by_chunk_from_a_v1_peer(node: Node, tmp_path: Path, short_not_fou
         assert node.session.bans() == []
 
 
-@pytest.mark.parametrize("text", ["", "no disk today"])
-def test_an_error_ends_the_piece(node: Node, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", [b"", "kein Platz für heute".encode(), b"\xff\xfe no UTF-8", bytes(1 << 19)])
+def test_an_error_ends_the_piece(node: Node, tmp_path: Path, text: bytes) -> None:
     content = Content.random(10)
 
     def script(peer: WirePeer) -> None:
         for number in range(10):
             question = peer.question()
             if number == 3:
-                peer.send_xet(wire.chunk_error(question.request, 5, text))
+                peer.send_xet(wire.chunk_error(question.request, 5) + text)
             elif number < 3:
                 serve(peer, content, question)
         while True:
@@ -163,6 +191,29 @@ def test_an_error_ends_the_piece(node: Node, tmp_path: Path, text: str) -> None:
         end = node.piece(peer, target)
         assert (end.outcome, end.chunks_written) == (Outcome.BUSY, 3)
         assert node.piece(peer, target).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("size", "outcome", "reason"),
+    [
+        (131072, Outcome.OK, ""),
+        (131073, Outcome.WRONG, "banned"),
+        (MAX_RESPONSE_BYTES, Outcome.WRONG, "banned"),
+        (MAX_RESPONSE_BYTES + 1, Outcome.GONE, "too large"),
+    ],
+)
+def test_the_sizes_of_a_response(node: Node, tmp_path: Path, size: int, outcome: Outcome, reason: str) -> None:
+    """A chunk has 128 KiB at most and a message 1 MiB; more is not stored."""
+    content = Content([bytes(131072)])
+
+    def script(peer: WirePeer) -> None:
+        peer.send_xet(wire.chunk_response(peer.question().request, bytes(size)))
+
+    with WireServer(script, **V1_ONLY) as server, Target(tmp_path / "taken", content) as target:
+        assert node.piece(node.meet(server.port), target).outcome is outcome
+        if reason:
+            assert reason in node.wait(PeerGone).reason
+        assert len(node.session.bans()) == (reason == "banned")
 
 
 # --- ccBitTorrent -----------------------------------------------------------------------------------------
@@ -191,19 +242,23 @@ def test_ccbittorrents_requests_are_answered(node: Node, tmp_path: Path, ccbt: A
 
 
 def test_ccbittorrents_answers_are_understood(node: Node, tmp_path: Path, ccbt: Any) -> None:
+    """Those of its own server, which fails for one chunk and lacks another."""
     content = Content.random(40)
     chunks = {hash_: chunk for (hash_, _), chunk in zip(content.entries, content.chunks, strict=True)}
     missing, broken = content.entries[25][0], content.entries[35][0]
+    del chunks[missing]
+
+    def provide(hash_: bytes) -> bytes | None:
+        if hash_ == broken:
+            raise OSError("a bad sector")
+        return chunks.get(hash_)
+
+    ccbt.set_chunk_provider(provide)
 
     def script(peer: WirePeer) -> None:
         while True:
             request, hash_ = ccbt.decode_chunk_request(peer.receive_xet())
-            if hash_ == missing:
-                peer.send_xet(ccbt.encode_chunk_not_found(request))
-            elif hash_ == broken:
-                peer.send_xet(ccbt.encode_chunk_error(request, 2))
-            else:
-                peer.send_xet(ccbt.encode_chunk_response(request, chunks[hash_]))
+            peer.send_xet(asyncio.run(ccbt.handle_chunk_request("zest_hf", request, hash_)))
 
     with WireServer(script, **V1_ONLY) as server, Target(tmp_path / "taken", content) as target:
         peer = node.meet(server.port)

@@ -38,6 +38,8 @@ class Download:
                 "HOME": str(tmp_path),
                 "ZEST_HOME": str(tmp_path / "zest"),
                 "ZEST_LISTEN": "127.0.0.1:0",
+                "ZEST_LSD": "off",
+                "ZEST_DHT": "off",
                 "ZEST_PEERS": ",".join(f"127.0.0.1:{port}" for port in ports),
             }
         )
@@ -308,6 +310,8 @@ def test_a_slow_name_does_not_hold_up_the_others(tmp_path: Path, content: Conten
                 "HOME": str(tmp_path),
                 "ZEST_HOME": str(tmp_path / "zest"),
                 "ZEST_LISTEN": "127.0.0.1:0",
+                "ZEST_LSD": "off",
+                "ZEST_DHT": "off",
                 "ZEST_PEERS": f"slow.invalid:1,127.0.0.1:{server.port}",
             }
         )

@@ -361,9 +361,11 @@ Script = Callable[[WirePeer], None]
 class WireServer:
     """Listens on loopback; each connection runs the script on a thread of its own, after the handshakes."""
 
-    def __init__(self, script: Script, *, handshakes: bool = True, port: int = 0, **options: Any) -> None:
+    def __init__(
+        self, script: Script, *, handshakes: bool = True, port: int = 0, host: str = "127.0.0.1", **options: Any
+    ) -> None:
         self._script, self._handshakes, self._options = script, handshakes, options
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
         self.failures: list[BaseException] = []
         self.accepted = 0

@@ -172,7 +172,7 @@ class PeerInfo:
 
 @dataclass(frozen=True, slots=True)
 class TrackerInfo:
-    """A tracker by its last answer. ``working``: None before the first; ``message``: what failed; ``peers``: it named."""
+    """A tracker by its last answer. ``working``: None before the first; ``message``: what failed; ``peers``: named."""
 
     url: str
     working: bool | None
@@ -261,7 +261,7 @@ class WritableFile:
                 lib.zest_transfer_seal(self._handle)
 
     def close(self) -> None:
-        """When this returns nothing is written any more, nor read for peers. Pieces on their way end as cancelled."""
+        """When this returns nothing is written, nor read for peers, any more. Pieces asked for end as cancelled."""
         with self._lock:
             handle, self._handle = self._handle, None
             if handle is not None:

@@ -65,14 +65,16 @@ class Hub:
         self.cdn_address = options.cdn_listen
 
     def base_url(self, request: Request) -> str:
-        """The address under which this client reached us, so that names and tunnels keep working."""
+        """The address under which this client reached us, so that names, tunnels and proxies with TLS keep working."""
         host = request.headers.get("host", "")
-        return "http://" + (host if _HOST.fullmatch(host) else join_host(*self.address))
+        scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else "http"
+        return f"{scheme}://" + (host if _HOST.fullmatch(host) else join_host(*self.address))
 
     def cdn_base_url(self, request: Request) -> str:
         base = self.base_url(request)
         if self.cdn_address is None:
             return base
+        # Its own listener is reached directly: what is in front of the Hub knows nothing of it.
         host, port = self.cdn_address
         if host in _ANY or host == self.address[0]:
             host = urlsplit(base).hostname or host

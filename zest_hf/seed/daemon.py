@@ -56,7 +56,7 @@ def _serve(settings: Settings, stop: threading.Event, *, scan: bool) -> None:
     index.generation()  # an index that cannot be used is said now, not later in a thread
     withdrawn: list[str] = []
     swarm = _open_swarm(settings, withdrawn.append)
-    seeder = Seeder(index, swarm, settings.listen.host, stop)
+    seeder = Seeder(index, swarm, stop, keyed=settings.swarm_key is not None)
     page = StatusServer(seeder, listener) if listener is not None else None
     watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
     try:

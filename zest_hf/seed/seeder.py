@@ -33,11 +33,12 @@ class _Offer:
 class Seeder:
     """`refresh` is called now and then, by one thread; `status` by any. It ends early once ``stop`` is set."""
 
-    def __init__(self, index: Index, swarm: Swarm, listen_host: str, stop: threading.Event) -> None:
+    def __init__(self, index: Index, swarm: Swarm, stop: threading.Event, *, keyed: bool = False) -> None:
+        """``keyed``: only who has the key is let in, so that private repositories are offered as well."""
         self._stop = stop
         self._index = index
         self._swarm = swarm
-        self._listen_host = listen_host
+        self._keyed = keyed
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._offers: dict[tuple[Path, XetHash], _Offer] = {}
@@ -74,8 +75,8 @@ class Seeder:
             if self._stop.is_set():
                 return
             key = (copy.path, copy.file_hash)
-            # One copy may belong to several repositories: it is offered if any of them is public.
-            if not copy.public or key in seen:
+            # One copy may belong to several repositories: it is offered if any of them may be.
+            if not (copy.public or self._keyed) or key in seen:
                 continue
             known = self._offers.get(key)
             if not _unchanged(copy.path, copy.mtime_ns, None if known is None else known.size_bytes):
@@ -94,7 +95,7 @@ class Seeder:
     def _load(self, copy: Copy) -> IndexedFile | None:
         """The entry behind ``copy``; None when it was taken out meanwhile, or its file has changed."""
         for file in self._index.get(copy.file_hash):
-            if file.public and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
+            if (file.public or self._keyed) and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
                 if _unchanged(file.path, file.mtime_ns, file.size_bytes):
                     return file
                 self._forget(file.file_hash, file.path)
@@ -164,35 +165,16 @@ class Seeder:
 
     def status(self) -> dict[str, Any]:
         """What `GET /v1/status` answers. Sizes and ``bytes`` in bytes."""
-        stats = self._swarm.stats()
         files, size, _ = self.totals()
-        peers = [peer for peer in self._swarm.peers() if peer.ready]
         return {
             "version": __version__,
             "ready": self.ready.is_set(),
-            "node_id": self._swarm.node_id.hex(),
-            "listen": f"{self._listen_host or '0.0.0.0'}:{self._swarm.port}",
+            **self._swarm.report(),
             "uptime_seconds": round(time.monotonic() - self._started_s, 1),
-            "peers_connected": len(peers),
-            "peers": [
-                {
-                    "address": peer.address,
-                    "client": peer.client,
-                    "node_id": peer.node_id,
-                    "bytes_up": peer.bytes_up,
-                    "bytes_down": peer.bytes_down,
-                }
-                for peer in peers
-            ],
             # A seeder downloads nothing.
-            "bytes": {"local": 0, "peer": 0, "cdn": 0, "uploaded": stats.bytes_up},
+            "bytes": {"local": 0, "peer": 0, "cdn": 0, "uploaded": self._swarm.stats().bytes_up},
             "files": files,
             "size": size,
-            "xorbs": stats.xorbs_shared,
-            "banned": [
-                {"address": ban.address, "node_id": ban.node_id, "reason": ban.reason}
-                for ban in self._swarm.bans()
-            ],
             "models": self.models(),
         }
 

@@ -24,6 +24,7 @@ from zest_hf.core.reconstruction import FetchRange, Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
 from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError, UrlExpired, XorbError
 from zest_hf.http_body import RangeBody
+from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import CdnEnded, CdnFailed, Reporter, WriteFailed
 
 log = logging.getLogger("zest_hf.sources.cdn")
@@ -64,7 +65,9 @@ class CdnSource:
         workers: Workers,
         report: Reporter,
         retry: RetryPolicy = RETRY,
+        cap: RateCap | None = None,
     ) -> None:
+        self._cap = cap
         self._fd = fd
         self._workers = workers
         self._report = report
@@ -101,7 +104,7 @@ class CdnSource:
             return self._finished_network_bytes + sum(job.network_bytes for job in self._jobs.values())
 
     def _run(self, action: FetchWhole | FetchRun) -> None:
-        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry)
+        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry, self._cap)
         with self._lock:
             self._jobs[action.assignment] = job
         report: CdnEnded | CdnFailed | WriteFailed
@@ -166,8 +169,15 @@ class _Job:
     """One action on its worker."""
 
     def __init__(
-        self, cas: CasClient, urls: _Urls, fd: int, stop: threading.Event, retry: RetryPolicy
+        self,
+        cas: CasClient,
+        urls: _Urls,
+        fd: int,
+        stop: threading.Event,
+        retry: RetryPolicy,
+        cap: RateCap | None,
     ) -> None:
+        self._cap = cap
         self._cas = cas
         self._urls = urls
         self._fd = fd
@@ -315,6 +325,8 @@ class _Job:
                             unpacker.feed(buffer[:count])
                         except OSError as error:
                             raise _NotWritten from error
+                    if self._cap is not None:
+                        self._cap.take(count, self._stop.is_set)
                     yield count
             except CasUnavailable:
                 self._check_running()

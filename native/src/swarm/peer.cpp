@@ -144,7 +144,10 @@ Verdict Peer::handle_zest(Bytes bytes) {
                           [&](wire::RangeData const &m) { return requester.on(m, session_.now_ms()); },
                           [&](wire::RangeEnd const &m) { return requester.on(m); },
                           [&](wire::HaveUpdate const &m) { return requester.on(m); },
-                          [&](wire::Peers const &) { return Verdict::fine; },
+                          [&](wire::Peers const &m) {
+                              session_.told(*this, m);
+                              return Verdict::fine;
+                          },
                       },
                       *message);
 }

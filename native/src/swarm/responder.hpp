@@ -12,7 +12,7 @@
 #include "link.hpp"
 #include "reader.hpp"
 #include "store.hpp"
-#include "upload_turns.hpp"
+#include "bandwidth_turns.hpp"
 
 namespace zest {
 
@@ -20,7 +20,7 @@ namespace zest {
 struct ResponderHost {
     Store &store;
     ReaderPool &readers;
-    UploadTurns &turns;
+    BandwidthTurns &turns;
     HaveUpdates &updates;
     Post post;
     // Whether a peer has been of use lately.

@@ -60,10 +60,11 @@ private:
 Session::Session(zest_session_config const &config)
     : work_(boost::asio::make_work_guard(network_)),
       timer_(network_),
-      turns_(network_),
+      upload_turns_(network_),
+      download_turns_(network_),
       host_{store_,
             readers_,
-            turns_,
+            upload_turns_,
             updates_,
             [this](std::function<void()> f) { post(std::move(f)); },
             [this](Link const &link) { return link.gave_ms >= 0 && now_ms() - link.gave_ms < remembered_gift_ms; },
@@ -125,7 +126,7 @@ Session::Session(zest_session_config const &config)
         thread_.join();
         throw;
     }
-    post([this, cap = config.max_up_bytes_s] { turns_.set_cap(cap); });
+    post([this, cap = config.max_up_bytes_s] { upload_turns_.set_cap(cap); });
     post([this] { tick(); });
 }
 
@@ -133,7 +134,8 @@ Session::~Session() {
     closing_ = true;
     post([this] {
         timer_.cancel();
-        turns_.stop();
+        upload_turns_.stop();
+        download_turns_.stop();
     });
     {
         auto const end = session_->abort();
@@ -181,7 +183,7 @@ std::uint16_t Session::listen(zest_session_config const &config) {
 }
 
 void Session::set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s) {
-    post([this, up_bytes_s] { turns_.set_cap(up_bytes_s); });
+    post([this, up_bytes_s] { upload_turns_.set_cap(up_bytes_s); });
     lt::settings_pack pack;
     set_download_cap(pack, down_bytes_s);
     session_->apply_settings(std::move(pack));
@@ -199,6 +201,7 @@ void Session::tick() {
     auto next = look_after_peers(now);
     discovery_.tick(now);
     dial_found(now);
+    exchange_.tick(peers_, now);
     if (now - swept_ms_ >= sweep_ms) sweep(now);
     if (now - updated_ms_ >= update_ms) {
         updated_ms_ = now;
@@ -306,6 +309,18 @@ void Session::heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source s
         if (!closing_) dial_found(now_ms());
         tick_soon();
     });
+}
+
+void Session::told(Peer &peer, wire::Peers const &message) {
+    // Answers to a question that we gave up on may make it know more of us than we of it; nobody else tells us this.
+    if (!peer.link.common().count(message.swarm) || !discovery_.joined(message.swarm)) return;
+    auto const now = now_ms();
+    auto const teller = scope_of(peer.link.remote().address());
+    auto const count = exchange_.admit(peer.link.number(), message.peers.size(), now);
+    for (std::size_t i = 0; i < count; ++i) {
+        auto const &[bytes, port] = message.peers[i];
+        heard_of(message.swarm, {lt::address_v6(bytes), port}, Source::pex, teller);
+    }
 }
 
 void Session::dial_found(std::int64_t now) {
@@ -428,6 +443,7 @@ void Session::gone(Peer &peer, std::string const &why) {
         if (left_.size() > max_left) left_.erase(left_.begin());
     }
     peers_.erase(peer.link.number());
+    exchange_.gone(peer.link.number());
     leave_place(peer);
     // Who comes and goes without a word is nobody's business, however often.
     if (!peer.link.ready && peer.link.token() == 0) return;

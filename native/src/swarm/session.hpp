@@ -19,6 +19,7 @@
 #include "bans.hpp"
 #include "discovery.hpp"
 #include "events.hpp"
+#include "exchange.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
 #include "reader.hpp"
@@ -62,6 +63,7 @@ public:
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
     // A peer of the swarm is said to be there.
     void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
+    void told(Peer &peer, wire::Peers const &message);
     // A peer said who it is: why this connection is not to be kept (ourselves, banned, a second one), or nullptr.
     char const *refusal(Peer &peer);
     void ready(Peer &peer);
@@ -116,10 +118,12 @@ private:
     lt::io_context network_;
     boost::asio::executor_work_guard<lt::io_context::executor_type> work_;
     boost::asio::steady_timer timer_;
-    UploadTurns turns_;
+    BandwidthTurns upload_turns_;
+    BandwidthTurns download_turns_;
     ResponderHost host_;
     std::shared_ptr<Swarms> swarms_;
     Discovery discovery_;
+    Exchange exchange_;
     std::unique_ptr<lt::session> session_;
     std::thread thread_;
     std::atomic<bool> closing_{false};

@@ -1,4 +1,4 @@
-#include "upload_turns.hpp"
+#include "bandwidth_turns.hpp"
 
 #include <chrono>
 #include <utility>
@@ -6,41 +6,41 @@
 namespace zest {
 namespace {
 
-UploadScheduler::Time now_us() {
+BandwidthScheduler::Time now_us() {
     return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now().time_since_epoch())
         .count();
 }
 
 }  // namespace
 
-void UploadTurns::ask(std::uint32_t connection, std::string const &host, bool gives, TakeTurn take) {
+void BandwidthTurns::ask(std::uint32_t connection, std::string const &host, bool gives, TakeTurn take) {
     waiting_[connection] = std::move(take);
-    scheduler_.wait(connection, host, gives ? UploadScheduler::giver_weight : 1);
+    scheduler_.wait(connection, host, gives ? BandwidthScheduler::giver_weight : 1);
     give();
 }
 
-void UploadTurns::finished() {
+void BandwidthTurns::finished() {
     scheduler_.finished();
     give();
 }
 
-void UploadTurns::charge(std::uint32_t connection, std::size_t bytes) {
+void BandwidthTurns::charge(std::uint32_t connection, std::size_t bytes) {
     scheduler_.charge(connection, bytes, now_us());
 }
 
-void UploadTurns::forget(std::uint32_t connection) {
+void BandwidthTurns::forget(std::uint32_t connection) {
     waiting_.erase(connection);
     scheduler_.forget(connection);
 }
 
-void UploadTurns::set_cap(std::uint64_t bytes_s) {
+void BandwidthTurns::set_cap(std::uint64_t bytes_s) {
     scheduler_.set_cap(bytes_s, now_us());
     give();
 }
 
-void UploadTurns::stop() { timer_.cancel(); }
+void BandwidthTurns::stop() { timer_.cancel(); }
 
-void UploadTurns::give() {
+void BandwidthTurns::give() {
     // Who takes a turn may ask for the next at once, or end his connection.
     if (giving_) return;
     giving_ = true;

@@ -1,4 +1,4 @@
-// Gives the responders their turns to read, as the UploadScheduler says, and wakes up when the cap permits more.
+// Gives the responders their turns to read, as the BandwidthScheduler says, and wakes up when the cap permits more.
 // Used on the network thread only.
 #pragma once
 
@@ -9,13 +9,13 @@
 #include <map>
 #include <string>
 
-#include "upload_scheduler.hpp"
+#include "bandwidth_scheduler.hpp"
 
 namespace zest {
 
-class UploadTurns {
+class BandwidthTurns {
 public:
-    explicit UploadTurns(boost::asio::io_context &network) : timer_(network) {}
+    explicit BandwidthTurns(boost::asio::io_context &network) : timer_(network) {}
 
     // Begins to read and returns how many bytes; 0: nothing after all. Called from inside ask() when it can be at once.
     using TakeTurn = std::function<std::size_t()>;
@@ -33,7 +33,7 @@ public:
 private:
     void give();
 
-    UploadScheduler scheduler_;
+    BandwidthScheduler scheduler_;
     std::map<std::uint32_t, TakeTurn> waiting_;
     boost::asio::steady_timer timer_;
     bool giving_ = false;

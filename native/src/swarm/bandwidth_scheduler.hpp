@@ -76,7 +76,7 @@ private:
     std::set<std::pair<double, Key>> turns_;  // by start
 };
 
-class UploadScheduler {
+class BandwidthScheduler {
 public:
     using Connection = std::uint32_t;
     using Time = std::int64_t;

@@ -1,4 +1,4 @@
-#include "upload_scheduler.hpp"
+#include "bandwidth_scheduler.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +16,7 @@ constexpr double smallest_batch = 16 * 1024;
 
 }  // namespace
 
-void UploadScheduler::set_cap(std::uint64_t bytes_s, Time now) {
+void BandwidthScheduler::set_cap(std::uint64_t bytes_s, Time now) {
     if (bytes_s == cap_bytes_s_) return;
     cap_bytes_s_ = bytes_s;
     auto const rate = static_cast<double>(bytes_s);
@@ -28,13 +28,13 @@ void UploadScheduler::set_cap(std::uint64_t bytes_s, Time now) {
                        : static_cast<std::size_t>(std::clamp(rate * batch_s, smallest_batch, double{largest_batch}));
 }
 
-void UploadScheduler::refill(Time now) {
+void BandwidthScheduler::refill(Time now) {
     auto const rate = static_cast<double>(cap_bytes_s_);
     tokens_ = std::min(tokens_ + rate * static_cast<double>(now - filled_) / us_per_s, rate * bucket_s);
     filled_ = now;
 }
 
-void UploadScheduler::wait(Connection connection, std::string const &name, double weight) {
+void BandwidthScheduler::wait(Connection connection, std::string const &name, double weight) {
     auto &host = by_host_[name];
     if (host_of_.emplace(connection, name).second) ++host.known;
     host.connections.wait(connection, weight);
@@ -43,7 +43,7 @@ void UploadScheduler::wait(Connection connection, std::string const &name, doubl
 }
 
 // A host waits while one of its connections does, and counts as much as the best of those.
-void UploadScheduler::settle(std::string const &name, Host const &host) {
+void BandwidthScheduler::settle(std::string const &name, Host const &host) {
     double weight = 0;
     for (auto const &[connection, its] : host.weights) weight = std::max(weight, its);
     if (weight > 0)
@@ -52,7 +52,7 @@ void UploadScheduler::settle(std::string const &name, Host const &host) {
         hosts_.leave(name);
 }
 
-std::optional<UploadScheduler::Connection> UploadScheduler::next(Time now) {
+std::optional<BandwidthScheduler::Connection> BandwidthScheduler::next(Time now) {
     if (under_way_ >= most_at_once || hosts_.empty()) return std::nullopt;
     if (cap_bytes_s_ != 0) {
         refill(now);
@@ -68,7 +68,7 @@ std::optional<UploadScheduler::Connection> UploadScheduler::next(Time now) {
     return connection;
 }
 
-void UploadScheduler::used(Connection connection, std::size_t bytes) {
+void BandwidthScheduler::used(Connection connection, std::size_t bytes) {
     auto const name = host_of_.find(connection);
     if (name == host_of_.end()) return;
     auto &host = by_host_.at(name->second);
@@ -78,13 +78,13 @@ void UploadScheduler::used(Connection connection, std::size_t bytes) {
     if (cap_bytes_s_ != 0) tokens_ -= static_cast<double>(bytes);
 }
 
-void UploadScheduler::charge(Connection connection, std::size_t bytes, Time now) {
+void BandwidthScheduler::charge(Connection connection, std::size_t bytes, Time now) {
     if (cap_bytes_s_ == 0) return;
     refill(now);
     used(connection, bytes);
 }
 
-void UploadScheduler::forget(Connection connection) {
+void BandwidthScheduler::forget(Connection connection) {
     auto const name = host_of_.find(connection);
     if (name == host_of_.end()) return;
     auto const at = by_host_.find(name->second);
@@ -100,7 +100,7 @@ void UploadScheduler::forget(Connection connection) {
     host_of_.erase(name);
 }
 
-std::optional<UploadScheduler::Time> UploadScheduler::wake_at(Time now) {
+std::optional<BandwidthScheduler::Time> BandwidthScheduler::wake_at(Time now) {
     if (cap_bytes_s_ == 0 || hosts_.empty() || under_way_ >= most_at_once) return std::nullopt;
     refill(now);
     if (tokens_ >= 0) return now;
