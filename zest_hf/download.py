@@ -131,6 +131,7 @@ class FileDownload:
             else discovery_patience_s(request.size_bytes or 0, settings)
         )
         self._request = request
+        self._began_s = 0.0
         self._retry = retry
         self._interrupted = interrupted
         self._cas = cas
@@ -150,6 +151,7 @@ class FileDownload:
     def run(self, progress: Progress) -> DownloadResult:
         """Raises ZestError, OSError or KeyboardInterrupt; the content of the file is then undefined."""
         request = self._request
+        self._began_s = time.monotonic()
         fd = os.open(request.path, os.O_RDWR | os.O_CLOEXEC)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, fd)
@@ -219,6 +221,7 @@ class FileDownload:
             manifest=self._known_manifest(),
             size_bytes=self._request.size_bytes,
             share=self._share,
+            began_s=self._began_s,
         )
 
     def _loop(self, progress: Progress, fd: int, stack: contextlib.ExitStack) -> Manifest:

@@ -30,7 +30,7 @@ from zest_hf.core.transfer import CDN_REST_S, MAX_WRONG_FETCHES, Transfer
 from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError
 
 SETTINGS = PolicySettings()
-DEEP = replace(SETTINGS, min_depth=3, first_ask_bytes=1 << 30)
+DEEP = replace(SETTINGS, min_depth=3, first_ask_bytes=1 << 30, least_ask_bytes=1 << 30)
 """Whole pieces, three at a time, of who was never heard of before."""
 GONE_CDN = CasUnavailable("the CDN is gone")
 
@@ -561,7 +561,7 @@ def test_what_both_a_slow_peer_and_the_cdn_bring_is_counted_once() -> None:
 
 
 def test_the_cdn_helps_even_when_two_peers_were_asked_in_vain() -> None:
-    world = World(plain(1, 10))
+    world = World(plain(1, 10), DEEP)
     world.transfer.manifest_proved(world.file.manifest)
     for peer in (1, 2, 3):
         world.transfer.peer_holds(peer, [(0, 10)])

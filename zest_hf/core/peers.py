@@ -1,8 +1,8 @@
 """The peers of one file: what each holds, how fast it is, and what it is asked for next. Pure.
 
 What nobody else holds is taken first, so that those who download the same file together have different parts of it
-to give each other. Among equals it goes on where it is, to the end of a GET's pieces, and then anywhere: where is
-each node's own choice.
+to give each other. Among equals each peer goes on where it is, to the end of a GET's pieces, and then anywhere: where
+is each node's own choice.
 
 When nothing is left to ask for, who is idle is asked for what a slower peer has waiting, which is called off there, or
 is sending, which both then race for. That is safe because both check what they write.
@@ -29,6 +29,10 @@ _NEVER = float("-inf")
 CANDIDATES = 12
 """Pieces that are compared by how many hold them, and peers that are counted for that: not all, as files are large."""
 COUNTED_PEERS = 24
+CROWD_SHARE = 0.01
+"""The part of a file that one of several peers is asked for at once, at most."""
+JUMPS = 0.3
+"""How often not to go on in order: two nodes that have come to the same place must not stay together."""
 STEAL_MARGIN_S = 0.05
 
 
@@ -50,6 +54,8 @@ class Peer:
     struck_s: float = _NEVER
     """When it was of no use last, and how often in a row:"""
     strikes: int = 0
+    cursor: tuple[int, int] | None = None
+    """Where the last piece ended that it was asked for, and the GET of that."""
     idle_generation: int = -1
     """Of the pieces, when it was found that it holds nothing that is wanted."""
 
@@ -89,8 +95,6 @@ class Peers:
         """Of a mean chunk."""
         self._random = None if seed is None else random.Random(seed)
         self._peers: dict[int, Peer] = {}
-        self._cursor: tuple[int, int] | None = None
-        """Where the last piece that was asked for ended, and its GET."""
         self.since_s: float | None = None
         """When the first piece was asked for."""
 
@@ -245,6 +249,9 @@ class Peers:
     def _size(self, rate: float, share: float) -> float:
         """How many bytes to ask for. Towards the end they become fewer, so that all end together."""
         size = ask_bytes(rate, self._settings)
+        if len(self._peers) > 1:
+            # Of a small file, the little that each has asked for must not be most of it.
+            size = max(self._settings.least_ask_bytes, min(size, self._chunks * self._chunk_bytes * CROWD_SHARE))
         if share < 1.0 and rate > 0:
             left = self._pieces.wanted_chunks * self._chunk_bytes * share / 2
             size = max(self._settings.least_ask_bytes, min(size, left))
@@ -274,8 +281,8 @@ class Peers:
     def _candidates(self, me: Peer, *, alone: bool) -> Iterator[Piece]:
         """Some of the wanted pieces that a peer may have a part of: at least one if there are any."""
         pieces, wanted = self._pieces, self._pieces.wanted
-        if self._cursor is not None and wanted and self._random is not None:
-            chunk, fetch = self._cursor
+        if me.cursor is not None and wanted and self._random is not None and self._random.random() > JUMPS:
+            chunk, fetch = me.cursor
             at = pieces.wanted_from(chunk)
             if at < len(wanted) and pieces[wanted[at]].fetch == fetch:
                 yield pieces[wanted[at]]
@@ -316,7 +323,7 @@ class Peers:
         size = self._knowledge.offset(piece.end) - self._knowledge.offset(piece.first)
         peer.assignments[assignment] = size
         peer.ahead_bytes += size
-        self._cursor = piece.end, piece.fetch
+        peer.cursor = piece.end, piece.fetch
         by_xorb = not contains(peer.by_file, piece.first, piece.end)
         ask = AskPeer(assignment, number, piece.first, piece.count, piece.xorb, piece.xorb_first, by_xorb)
         return self._assignments.begin(ask, [piece.begin], now_s)
@@ -326,22 +333,27 @@ class Peers:
     def _take_over(self, number: int, rate: float, now_s: float) -> Iterator[Work]:
         """With nothing else to do: pieces that others would give later."""
         me = self._peers[number]
-        rate = rate or self._settings.fair_rate_bytes_s
         for first_asked, begin in self._late_for(me, rate, now_s):
             if not self._has_room(me, rate):
                 return
             owner = self._assignments[first_asked].action
             yield self._ask(number, self._pieces[begin], now_s)
             # What it is sending already it may go on with: who is first wins.
-            if isinstance(owner, AskPeer) and next(iter(self._peers[owner.peer].assignments)) != first_asked:
+            if (
+                rate > 0
+                and isinstance(owner, AskPeer)
+                and next(iter(self._peers[owner.peer].assignments)) != first_asked
+            ):
                 self._assignments.cancel(first_asked)
 
     def _late_for(self, me: Peer, rate: float, now_s: float) -> list[tuple[int, int]]:
-        ahead = me.ahead_bytes
+        # Who has given nothing yet may try what is overdue, and is of no use for more.
+        after_s = 0.0 if rate > 0 else self._settings.overdue_s
+        rate = rate or max(self._settings.fair_rate_bytes_s, 1.0)
         out = []
-        for number, begin in self.late(now_s, 0.0):
+        for number, begin in self.late(now_s, after_s):
             piece = self._pieces[begin]
-            here_s = (ahead + piece.count * self._chunk_bytes) / rate
+            here_s = (me.ahead_bytes + piece.count * self._chunk_bytes) / rate
             if (
                 len(piece.askers) == 1
                 and number not in me.assignments

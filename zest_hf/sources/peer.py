@@ -100,11 +100,12 @@ class PeerSource:
         manifest: Manifest | None = None,
         size_bytes: int | None = None,
         share: bool = False,
+        began_s: float | None = None,
     ) -> None:
         """``listener`` puts the swarm's events where the download's thread finds them; it then calls `handle`.
 
         ``size_bytes`` of the file, if known, bounds what peers can claim of it. ``share``: what is proved is offered
-        to others meanwhile.
+        to others meanwhile. ``began_s``: when the download began (monotonic clock), if that was before now.
         """
         self._swarm = swarm
         self._file_hash = file_hash
@@ -124,7 +125,7 @@ class PeerSource:
         self._tokens: dict[int, int] = {}  # assignment -> token
         seed = int.from_bytes(swarm.node_id[:8], "big")
         self._search = XorbSearch(swarm, listener, report, settings, seed)
-        self._opened_s = time.monotonic()
+        self._began_s = time.monotonic() if began_s is None else began_s
         self._xorb_swarm_tried = False
         for ready in swarm.subscribe(listener):
             self._meet(ready)
@@ -243,7 +244,7 @@ class PeerSource:
     def _may_discover(self, now_s: float) -> bool:
         size_bytes = self._size_bytes or 0
         patience_s = discovery_patience_s(size_bytes, self._settings)
-        return now_s - self._opened_s < patience_s and self._swarm.discovering(now_s)
+        return now_s - self._began_s < patience_s and self._swarm.discovering(now_s)
 
     def _meet(self, ready: PeerReady) -> None:
         self._met.add(ready.peer)
