@@ -63,9 +63,8 @@ def main(files: int, xorbs: int) -> None:
             while left_s > 0 and time.monotonic() - begun_s < (files + xorbs) / 20 + 5:
                 node.pump(1)
             sample = [wire.xorb_swarm(name) for name in names[:: max(1, xorbs // 100)]]
-            print(
-                f"in the DHT after {time.monotonic() - begun_s:.0f} s: {dht.found(sample)} of {len(sample)} xorbs looked up"
-            )
+            found = dht.found(sample)
+            print(f"in the DHT after {time.monotonic() - begun_s:.0f} s: {found} of {len(sample)} xorbs looked up")
             grown_mb = memory_mb() - empty_mb
             idle = idle_percent(node)
             print(f"then: {grown_mb:.1f} MB over the {empty_mb:.1f} MB of Python, {idle:.2f} % of a core")
