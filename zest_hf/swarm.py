@@ -85,7 +85,8 @@ class Swarm:
         dht = settings.dht and settings.swarm_key is None
         self._session = Session(
             node_id=self.node_id,
-            listen_host=settings.listen.host,
+            # Unless it was said which, every address of the machine.
+            listen_host=settings.listen.host if settings.listen.explicit else "",
             listen_port=settings.listen.port,
             port_retries=port_retries,
             connect_timeout_s=5.0,

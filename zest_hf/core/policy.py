@@ -35,7 +35,11 @@ class PolicySettings:
     discovery_share: float = 0.02
     """The part of the time that a fast CDN would need which is waited for peers that may be discovered yet."""
     discovery_patience_s: float = 0.3
-    """... and no longer than this."""
+    """... and no longer than this,"""
+    least_discovery_patience_s: float = 0.05
+    """... but as long as it takes on a local network,"""
+    worth_discovery_bytes: int = 8 * 1024 * 1024
+    """... for a file of this size or more."""
     usual_cdn_bytes_s: float = 125e6
     """What a fast CDN is taken to give: a 1 Gbit/s line."""
     piece_silence_s: float = 4.0
@@ -116,7 +120,10 @@ def cdn_use(view: View, settings: PolicySettings) -> CdnUse:
 
 def discovery_patience_s(size_bytes: int, settings: PolicySettings) -> float:
     """How long a file of this size may wait for peers that nobody knows of yet."""
-    return min(settings.discovery_share * size_bytes / settings.usual_cdn_bytes_s, settings.discovery_patience_s)
+    if size_bytes < settings.worth_discovery_bytes:
+        return 0.0
+    wanted_s = settings.discovery_share * size_bytes / settings.usual_cdn_bytes_s
+    return max(settings.least_discovery_patience_s, min(wanted_s, settings.discovery_patience_s))
 
 
 def ask_bytes(rate_bytes_s: float, settings: PolicySettings) -> float:
