@@ -17,6 +17,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SYSTEM_PACKAGES := g++ cmake ninja-build pkg-config python3-dev python3-venv \
     libtorrent-rasterbar-dev libboost-dev libssl-dev liblz4-dev librust-blake3-dev
+# Programs that the tests run, and would be skipped without.
+TEST_PACKAGES := opentracker iproute2
 LINT_PACKAGES := clang-format
 NATIVE := $(shell find native bootstrap -type f 2>/dev/null)
 CXX_FILES := $(shell find native -name '*.h' -o -name '*.hpp' -o -name '*.cpp' -o -name '*.c')
@@ -64,7 +66,11 @@ help:
 
 build: .make/native
 
-test: build
+.make/test: Makefile .ci/system-packages | .make/lock
+	$(LOCKED) .ci/system-packages $(TEST_PACKAGES)
+	@touch $@
+
+test: build .make/test
 	$(PY) -m pytest -q tests -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .make/demo: .ci/demo-packages | build
@@ -101,6 +107,8 @@ fuzz: .make/system .make/fuzz
 	    -print_final_stats=1 build/fuzz/corpus native/fuzz/corpus
 	build/fuzz/fuzz/fuzz_wire -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -rss_limit_mb=1024 \
 	    -print_final_stats=1 build/fuzz/wire_corpus native/fuzz/wire_corpus
+	build/fuzz/fuzz/fuzz_sealed -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -rss_limit_mb=1024 \
+	    -print_final_stats=1
 	$(MAKE) fuzz-python
 
 # The parsers in Python. atheris ships no build for every version of Python; then there is a line that says so.
@@ -158,6 +166,7 @@ bench: build
 	$(PY) tests/bench/downloads.py
 	$(PY) tests/bench/startup.py
 	$(PY) tests/bench/hub.py
+	$(PY) tests/bench/discovery.py
 
 # Figures of the swarm between hosts of a network of its own. BENCH_ARGS: see tests/bench/swarm/__main__.py.
 BENCH_ARGS ?=

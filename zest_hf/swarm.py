@@ -5,6 +5,7 @@ One thread takes the session's events and hands each to the one who asked; it de
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -94,6 +95,7 @@ class Swarm:
             trackers=() if settings.hub_offline else settings.trackers,
             dht=dht and not settings.hub_offline,
             dht_bootstrap=settings.dht_bootstrap,
+            swarm_key=settings.swarm_key,
         )
         self._meetings = Meetings(
             lambda kind, hash_, announce: self._session.join(kind, hash_, announce=announce),
@@ -119,11 +121,13 @@ class Swarm:
         """Connects to every given peer that is not connected and was not tried just now. Returns at once."""
         self._start_dials(self._given.take_due(time.monotonic()), None)
 
-    def dial_xorb_swarm(self, info_hash: bytes) -> None:
+    def dial_xorb_swarm(self, xorb: XetHash) -> None:
         """Tries given peers that hung up at our rendezvous once more in a xorb's swarm: they may know only that."""
         # In a keyed swarm everybody knows the rendezvous.
         if self._settings.swarm_key is None:
-            self._start_dials(self._given.take_hung_up(time.monotonic()), info_hash)
+            with contextlib.suppress(SwarmError):  # it is being closed
+                info_hash = self._session.info_hash(Kind.XORB, xorb)
+                self._start_dials(self._given.take_hung_up(time.monotonic()), info_hash)
 
     def join_file(self, file_hash: XetHash) -> None:
         """Looks for peers of a file, by every discovery that is on, until `leave_file`: as often as it was joined."""
@@ -267,10 +271,11 @@ class Swarm:
         self._session.share(path, file.size_bytes, file.mtime_ns, file.file_hash, file.manifest, file.terms)
         xorbs = frozenset(term.xorb for term in file.terms)
         with self._lock:
-            before = self._held.get((path, file.file_hash), frozenset())
+            before = self._held.get((path, file.file_hash))
             self._held[path, file.file_hash] = xorbs
         self._meetings.hold(path, file.file_hash, xorbs)
-        self._meetings.let_go(path, file.file_hash, before)
+        if before is not None:
+            self._meetings.let_go(path, file.file_hash, before)
 
     def unshare(self, path: str, file_hash: XetHash) -> None:
         """Stops offering it."""

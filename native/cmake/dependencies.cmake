@@ -52,14 +52,15 @@ else()
   endif()
 endif()
 
-if(ZEST_FUZZ)
-  return()
-endif()
-
 find_package(OpenSSL QUIET)
 if(NOT OpenSSL_FOUND)
   zest_missing("OpenSSL" "libssl-dev")
 endif()
+
+if(ZEST_FUZZ)
+  return()
+endif()
+
 find_path(zest_boost_include boost/version.hpp)
 if(NOT zest_boost_include)
   zest_missing("Boost headers" "libboost-dev")

@@ -75,6 +75,8 @@ typedef struct zest_session_config {
     uint64_t max_up_bytes_s;     /* 0 = no cap */
     uint64_t max_down_bytes_s;   /* 0 = no cap */
     uint8_t node_id[20];         /* who we are, on every connection */
+    const uint8_t *swarm_key;    /* secret of a keyed swarm: only who has it is talked to, and sealed */
+    size_t swarm_key_size;       /* 0 = none */
     uint8_t lsd;                 /* find peers on the local network (BEP 14) */
     uint8_t dht;                 /* find peers in the DHT (BEP 5) */
     const char *trackers;        /* URLs (http, https, udp), a line each; NULL = none */
@@ -158,6 +160,9 @@ int zest_session_event_fd(zest_session *session);
 /* Take the next event. 1: *event and its payload are filled; 0: none waits; -1: capacity is less than
  * event->payload_size, the event stays. */
 int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload, size_t capacity);
+
+/* The 20 bytes that name an object's swarm in this session. */
+void zest_session_info_hash(zest_session *session, int kind, const uint8_t *hash, uint8_t *out);
 
 /* Connect to host:port (a numeric address). With info_hash NULL the rendezvous for peers given by hand is
  * used, else that swarm. One attempt, begun at once, whose end is a ZEST_EVENT_PEER_GONE with the token (peer 0

@@ -1,13 +1,13 @@
 // The classes of the swarm that know neither sockets nor clocks, driven line by line from standard input: what each
-// command answers is one line. tests/native/pure.py speaks to it.
+// command answers is one line. tests/pure_classes.py speaks to it.
 #include <cstdint>
 #include <iostream>
 #include <sstream>
 #include <string>
 #include <vector>
 
-#include "chunk_set.hpp"
 #include "bandwidth_scheduler.hpp"
+#include "chunk_set.hpp"
 
 namespace {
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native.pure import Pure
+from pure_classes import Pure
 
 BATCH = 512 * 1024
 AT_ONCE = 4

@@ -68,6 +68,7 @@ class Namespace:
         frames: list[bytes] = []
         with sniffer:
             sniffer.setblocking(False)
+            sniffer.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: nothing may be missed
             try:
                 yield frames
             finally:
@@ -100,7 +101,9 @@ def _is_upkeep(frame: bytes) -> bool:
 def cable(network: str = "10.77.0") -> Iterator[tuple[Namespace, Namespace]]:
     """Two machines with a cable between them: .1 and .2 of the network."""
     tag = f"z{os.getpid()}x{next(_numbers)}"
-    ends = [Namespace(f"{tag}{side}", f"{tag}{side}"[:15], f"{network}.{number}") for number, side in ((1, "a"), (2, "b"))]
+    ends = [
+        Namespace(f"{tag}{side}", f"{tag}{side}"[:15], f"{network}.{number}") for number, side in ((1, "a"), (2, "b"))
+    ]
     try:
         for end in ends:
             _ip("netns", "add", end.name)

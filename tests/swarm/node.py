@@ -251,7 +251,7 @@ def serve(peer: WirePeer, content: Content, question: Question) -> None:
             else wire.chunk_response(request, content.chunks[at])
         )
     elif ask == wire.HAVE_REQUEST:
-        known = question.swarm == wire.file_swarm(content.hash)
+        known = question.swarm == peer.swarm_of(wire.FILE, content.hash)
         count = len(content.chunks)
         peer.send_zest(
             wire.have(request, wire.OK, count, [(0, count)], question.hold(content.hash))

@@ -44,8 +44,10 @@ def test_three_of_one_file(tmp_path: Path) -> None:
 
 
 def test_what_is_told_to_whom(tmp_path: Path) -> None:
-    """The port that a caller gives, with its host; to who has proved to know the file, and once. Who comes is told first:
-    the others only if he has not come to them himself."""
+    """The port that a caller gives, with its host; to who has proved to know the file, and once.
+
+    Who comes is told first, the others only if he has not come to them himself.
+    """
     with Node() as node:
         node.share(CONTENT, tmp_path / "offered")
         with (

@@ -215,7 +215,7 @@ def test_a_peer_that_tells_too_much(node: Node) -> None:
 
     with wire.WireServer(script) as server:
         peer = node.meet(server.port)
-        token, _ = watch(node, peer, Kind.FILE, content.hash)
+        watch(node, peer, Kind.FILE, content.hash)
         node.wait(HaveMore)
         node.session.ask_have(node.token(), peer, Kind.FILE, content.hash, DEADLINE_S)
         # Nobody takes the events meanwhile.

@@ -109,9 +109,7 @@ def test_nonsense_on_the_lan(machines: tuple[Namespace, Namespace]) -> None:
         node.session.join(Kind.FILE, CONTENT.hash, announce=True)
         node.until(lambda: node.session.stats().swarms_loaded == 2)
         with machines[1].entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.setsockopt(
-                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(machines[1].address)
-            )
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(machines[1].address))
             for packet in nonsense:
                 sender.sendto(packet, ("239.192.152.143", 6771))
         friend.session.join(Kind.FILE, CONTENT.hash, announce=True)

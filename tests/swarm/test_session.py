@@ -605,3 +605,10 @@ def test_a_forked_child_leaves_the_session_alone(a: Node, b: Node) -> None:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     b.meet(a.port)
+
+
+def test_the_name_of_a_swarm(tmp_path: Path) -> None:
+    content = Content.random(5)
+    with Node() as node:
+        assert node.session.info_hash(Kind.FILE, content.hash) == wire.file_swarm(content.hash)
+        assert node.session.info_hash(Kind.XORB, content.xorbs[0][0]) == wire.xorb_swarm(content.xorbs[0][0])

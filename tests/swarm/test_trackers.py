@@ -12,7 +12,7 @@ import pytest
 from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target
 from swarm.trackers import HttpTracker, UdpTracker, opentracker, opentracker_program, peers_answer
-from swarm.wire_peer import WireServer
+from swarm.wire_peer import WirePeer, WireServer
 from zest_hf._native.session import Kind, Outcome, PeerBanned, PeerReady, Source
 from zest_hf.core.ids import XetHash
 
@@ -77,16 +77,17 @@ def test_a_xorb_is_asked_of_no_tracker() -> None:
 def test_a_tracker_that_does_not_answer(udp: bool) -> None:
     """The close is not held up, nor the other tracker."""
     silent = UdpTracker(lambda _: None) if udp else HttpTracker(lambda _: None)
-    with WireServer(lambda _: None) as peer, silent:
-        with (
-            HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as good,
-            Node(trackers=[silent.url, good.url]) as node,
-        ):
-            node.session.join(Kind.FILE, CONTENT.hash, announce=False)
-            node.wait(PeerReady)
-            begun_s = time.monotonic()
-            node.session.close()
-            assert time.monotonic() - begun_s < 2
+    with (
+        WireServer(lambda _: None) as peer,
+        silent,
+        HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as good,
+        Node(trackers=[silent.url, good.url]) as node,
+    ):
+        node.session.join(Kind.FILE, CONTENT.hash, announce=False)
+        node.wait(PeerReady)
+        begun_s = time.monotonic()
+        node.session.close()
+        assert time.monotonic() - begun_s < 2
 
 
 @pytest.mark.parametrize(
@@ -105,30 +106,32 @@ def test_a_tracker_that_does_not_answer(udp: bool) -> None:
     ids=["nothing", "page", "cut", "odd", "types", "failure", "deep", "deeper", "noise"],
 )
 def test_garbage_from_a_tracker(answer: bytes) -> None:
-    with WireServer(lambda _: None) as peer, HttpTracker(lambda _: answer) as bad:
-        with (
-            HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as good,
-            Node(trackers=[bad.url, good.url]) as node,
-        ):
-            node.session.join(Kind.FILE, CONTENT.hash, announce=False)
-            assert node.wait(PeerReady).address == f"127.0.0.1:{peer.port}"
-            node.until(lambda: node.session.trackers()[0].working is not None)
-            assert node.session.trackers()[0].message.isprintable()
+    with (
+        WireServer(lambda _: None) as peer,
+        HttpTracker(lambda _: answer) as bad,
+        HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as good,
+        Node(trackers=[bad.url, good.url]) as node,
+    ):
+        node.session.join(Kind.FILE, CONTENT.hash, announce=False)
+        assert node.wait(PeerReady).address == f"127.0.0.1:{peer.port}"
+        node.until(lambda: node.session.trackers()[0].working is not None)
+        assert node.session.trackers()[0].message.isprintable()
 
 
 @pytest.mark.parametrize(
     "answer",
     [b"", b"\0" * 8, os.urandom(100), b"\0\0\0\3" + os.urandom(4) + b"no"],
-    ids=["nothing", "short", "noise", "error"],
+    ids=["nothing", "short", "noise", "failure"],
 )
 def test_garbage_from_a_udp_tracker(answer: bytes) -> None:
-    with WireServer(lambda _: None) as peer, UdpTracker(lambda _: answer) as bad:
-        with (
-            UdpTracker(lambda _: [("127.0.0.1", peer.port)]) as good,
-            Node(trackers=[bad.url, good.url]) as node,
-        ):
-            node.session.join(Kind.FILE, CONTENT.hash, announce=False)
-            node.wait(PeerReady)
+    with (
+        WireServer(lambda _: None) as peer,
+        UdpTracker(lambda _: answer) as bad,
+        UdpTracker(lambda _: [("127.0.0.1", peer.port)]) as good,
+        Node(trackers=[bad.url, good.url]) as node,
+    ):
+        node.session.join(Kind.FILE, CONTENT.hash, announce=False)
+        node.wait(PeerReady)
 
 
 def test_a_tracker_that_names_ten_thousand() -> None:
@@ -140,7 +143,9 @@ def test_a_tracker_that_names_ten_thousand() -> None:
     listener.listen(0)
     crowd[-40:] = [(f"127.2.0.{number + 1}", port) for number in range(40)]  # takes connections and says nothing
     with (
-        listener, WireServer(lambda _: None) as peer, HttpTracker(lambda _: peers_answer(crowd)) as liar,
+        listener,
+        WireServer(lambda _: None) as peer,
+        HttpTracker(lambda _: peers_answer(crowd)) as liar,
         HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as good,
         Node(trackers=[liar.url]) as node,
     ):
@@ -160,8 +165,7 @@ def test_a_tracker_that_names_ten_thousand() -> None:
 
 def test_addresses_that_are_not_dialled() -> None:
     """System ports, port 0, addresses that are nobody's; and ourselves not twice."""
-    accepted: list[int] = []
-    with WireServer(lambda _: None) as peer, Node() as probe:
+    with WireServer(lambda _: None) as peer:
         bad = [("127.0.0.1", 22), ("127.0.0.1", 1023), ("127.0.0.1", 0), ("0.0.0.0", peer.port), ("224.0.0.1", 5000)]
 
         def answer(announce: dict[str, bytes]) -> bytes:
@@ -175,8 +179,38 @@ def test_addresses_that_are_not_dialled() -> None:
             # Ours: the one that we serve, and for a moment the one to ourselves.
             node.until(lambda: len(node.session.peers()) == 1)
             assert peer.accepted == 1
-        assert not accepted
-        assert probe.session.stats().peers_ready == 0
+
+
+@pytest.mark.parametrize("when", ["at once", "after the handshakes"])
+def test_who_hangs_up_is_not_dialled_again_and_again(when: str) -> None:
+    def script(peer: WirePeer) -> None:
+        peer.socket.shutdown(socket.SHUT_RDWR)
+
+    with (
+        WireServer(script, handshakes=when != "at once") as peer,
+        # In each of twenty swarms it is named.
+        HttpTracker(lambda _: peers_answer([("127.0.0.1", peer.port)])) as tracker,
+        Node(trackers=[tracker.url]) as node,
+    ):
+        for seed in range(20):
+            node.session.join(Kind.FILE, Content.random(1, seed=seed).hash, announce=False)
+        node.until(lambda: len(tracker.announces) >= 20 and peer.accepted >= 1)
+        node.until(lambda: node.session.stats().dials_open == 0)
+        node.pump(1.0)
+        assert peer.accepted == 1
+
+
+def test_who_comes_in_a_swarm_that_we_look_for() -> None:
+    """As those do who found us in the DHT: no torrent of it is loaded."""
+    with Node() as node:
+        with socket.create_connection(("127.0.0.1", node.port)) as connection:
+            stranger = WirePeer(connection)
+            stranger.send_handshake(SWARM)
+            stranger.wait_until_hung_up()
+        node.session.join(Kind.FILE, CONTENT.hash, announce=True)
+        node.until(lambda: node.session.stats().swarms_joined == 1)
+        with WirePeer.dial(node.port, SWARM):
+            node.wait(PeerReady)
 
 
 def test_one_connection_whatever_they_meet_in(tmp_path: Path) -> None:
@@ -212,15 +246,15 @@ def test_three_names_of_one_host_and_it_is_left_alone() -> None:
     """Decided by the address: a liar that comes back under another name has no use of it."""
     with Node() as node:
         for number in range(3):
-            liar = wire.WirePeer.dial(node.port, host="127.0.0.7")
+            liar = WirePeer.dial(node.port, host="127.0.0.7")
             ready = node.wait(PeerReady)
             node.session.ban(ready.peer, f"lied {number}")
             node.wait(PeerBanned)
             liar.wait_until_hung_up()
             liar.close()
-        with wire.WirePeer.dial(node.port, host="127.0.0.7") as again:
+        with WirePeer.dial(node.port, host="127.0.0.7") as again:
             again.wait_until_hung_up()
-        with wire.WirePeer.dial(node.port, host="127.0.0.8"):
+        with WirePeer.dial(node.port, host="127.0.0.8"):
             node.wait(PeerReady)
         with WireServer(lambda _: None, host="127.0.0.7") as there:
             assert node.dial_in_vain(there.port, host="127.0.0.7") == "is banned"

@@ -332,6 +332,10 @@ class WirePeer:
 
     # --- blind questions ----------------------------------------------------------------------------
 
+    def swarm_of(self, kind: int, object_: bytes) -> bytes:
+        """What its swarm is called."""
+        return swarm_of(kind, object_)
+
     def prove(self, tag: bytes, kind: int, object_: bytes, *, theirs: bool = False) -> bytes:
         """That the sender (this peer, or the other) knows the object's hash; ``tag``: ask or hold."""
         mine = (self.node_id or bytes(20), self.nonce or bytes(32))
@@ -342,7 +346,7 @@ class WirePeer:
 
     def have_request(self, request: int, kind: int, object_: bytes, updates: int = 0) -> bytes:
         """As who knows the hash asks."""
-        return have_request(request, kind, swarm_of(kind, object_), self.prove(b"ask", kind, object_), updates)
+        return have_request(request, kind, self.swarm_of(kind, object_), self.prove(b"ask", kind, object_), updates)
 
     def their_have(self, request: int, kind: int, object_: bytes, chunks: int, ranges: list[tuple[int, int]]) -> bytes:
         """The answer of who holds it, as it has to arrive here."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import select
 import threading
@@ -22,10 +23,15 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.core.reconstruction import Term
 from zest_hf.errors import StorageError, SwarmError
 
+# Shorter swarm keys are warned of: 16 random bytes are out of reach, a word is not.
+GOOD_KEY_BYTES = 16
 MAX_MANIFEST_ENTRIES = 16384
 MAX_PIECE_CHUNKS = 8192
 # The largest payload of an event is a manifest part.
 _PAYLOAD_BYTES = 36 * MAX_MANIFEST_ENTRIES
+
+
+_logger = logging.getLogger("zest_hf.swarm")
 
 
 class Kind(enum.IntEnum):
@@ -285,6 +291,7 @@ class Session:
         trackers: Sequence[str] = (),
         dht: bool = False,
         dht_bootstrap: Sequence[tuple[str, int]] = (),
+        swarm_key: bytes | None = None,
     ) -> None:
         """``node_id``: 20 bytes. ``listen_host``: a numeric address; "" is every one, of IPv4 and of IPv6.
 
@@ -292,12 +299,24 @@ class Session:
         entered, instead of libtorrent's node; if all of them are numeric addresses of this machine or of private
         networks, the rules that keep such addresses out of the DHT are off.
 
-        Raises SwarmError when the port cannot be bound.
+        With ``swarm_key`` the session is in a swarm of its own: only peers that prove to know the key are talked to,
+        everything said to them is encrypted, and its info-hashes mean nothing to others. It takes no part in the DHT.
+
+        Raises SwarmError when the port cannot be bound, or for ``dht`` and ``swarm_key`` together.
         """
         if len(node_id) != 20:
             raise SwarmError("a node id has 20 bytes")
         if any(not url or "\n" in url or "\0" in url for url in (*trackers, *(host for host, _ in dht_bootstrap))):
             raise SwarmError("a tracker or a node of the DHT that is no address")
+        if swarm_key is not None and len(swarm_key) < GOOD_KEY_BYTES:
+            # An empty one is no key: nobody may take the session for a private one.
+            if not swarm_key:
+                raise SwarmError("a swarm key has at least one byte")
+            _logger.warning(
+                "the swarm key has %d bytes: whoever listens can try out all keys that are that short. "
+                "Use a random one, for example of `openssl rand -hex 32`",
+                len(swarm_key),
+            )
         host = ffi.new("char[]", listen_host.encode())
         config = ffi.new("zest_session_config *")
         config.listen_host = host
@@ -307,6 +326,9 @@ class Session:
         config.max_up_bytes_s = max_up_bytes_s or 0
         config.max_down_bytes_s = max_down_bytes_s or 0
         config.node_id = node_id
+        key = ffi.from_buffer("uint8_t[]", swarm_key or b"")
+        config.swarm_key = key
+        config.swarm_key_size = len(key)
         config.lsd = lsd
         config.dht = dht
         urls = ffi.new("char[]", "\n".join(trackers).encode())
@@ -404,6 +426,13 @@ class Session:
         if kind == lib.ZEST_EVENT_PEER_BANNED:
             return PeerBanned(peer, token, text)
         return ShareLost(text)
+
+    def info_hash(self, kind: Kind, hash_: XetHash) -> bytes:
+        """20 bytes: what the swarm of an object is called in this session."""
+        out = ffi.new("uint8_t[20]")
+        with self._open() as session:
+            lib.zest_session_info_hash(session, int(kind), _hash(hash_), out)
+        return bytes(out)
 
     def dial(self, host: str, port: int, token: int, info_hash: bytes | None = None) -> None:
         """Connects to a numeric address; without ``info_hash`` at the rendezvous of peers given by hand.

@@ -22,7 +22,7 @@ from zest_hf._native.session import (
     PeerReady,
     PieceEnd,
 )
-from zest_hf.core.ids import XetHash, xorb_info_hash
+from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.ranges import normalized
@@ -173,7 +173,7 @@ class PeerSource:
             # Given peers that do not know our rendezvous may know the swarm of a xorb.
             self._xorb_swarm_tried = True
             for term in self._transfer.plan.terms[:1]:
-                self._swarm.dial_xorb_swarm(xorb_info_hash(term.xorb))
+                self._swarm.dial_xorb_swarm(term.xorb)
 
     def start(self, action: AskPeer | CancelPeer) -> None:
         """Asks a peer for a piece, or calls that off."""

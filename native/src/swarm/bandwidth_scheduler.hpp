@@ -1,4 +1,4 @@
-// Whose answer is read next, when not all can be at once: fair shares, and the cap on uploads.
+// Whose turn it is when not all can be served at once: fair shares, and a cap.
 //
 // Start-time fair queueing (Goyal, Vin, Cheng 1996) on two levels: hosts share what there is by weight, and the
 // connections of a host share its part, so that opening more of them gains nothing. A share that is not used is
@@ -81,7 +81,7 @@ public:
     using Connection = std::uint32_t;
     using Time = std::int64_t;
 
-    // What is read in one go: long enough that the hop to another thread costs nothing, short enough for many peers.
+    // What is taken in one go: long enough that the hop to another thread costs nothing, short enough for many peers.
     static constexpr std::size_t largest_batch = 512 * 1024;
     // Batches under way at once; enough to keep the readers busy. What waits beyond waits here, where turns are fair.
     static constexpr std::uint32_t most_at_once = 4;
@@ -90,17 +90,18 @@ public:
 
     // 0: no cap.
     void set_cap(std::uint64_t bytes_s, Time now);
-    // How many bytes to read at once: a cap is kept in small steps.
+    std::uint64_t cap_bytes_s() const noexcept { return cap_bytes_s_; }
+    // How many bytes to take at once: a cap is kept in small steps.
     std::size_t batch_bytes() const noexcept { return batch_bytes_; }
 
-    // The connection has something to be read. Again while it waits: only the weight changes.
+    // The connection wants a turn. Again while it waits: only the weight changes.
     void wait(Connection connection, std::string const &host, double weight);
     // Whose turn it is; nothing when nobody waits, too much is under way, or the cap says so. After each, used() with
-    // what came of it (0: nothing to read after all), and finished() when it has been read.
+    // what came of it (0: nothing after all), and finished() when that is not under way any more.
     std::optional<Connection> next(Time now);
     void used(Connection connection, std::size_t bytes);
     void finished() noexcept { --under_way_; }
-    // Bytes that were sent out of turn.
+    // Bytes out of turn.
     void charge(Connection connection, std::size_t bytes, Time now);
     void forget(Connection connection);
 

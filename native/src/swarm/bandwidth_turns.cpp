@@ -1,6 +1,7 @@
 #include "bandwidth_turns.hpp"
 
 #include <chrono>
+#include <new>
 #include <utility>
 
 namespace zest {
@@ -38,15 +39,23 @@ void BandwidthTurns::set_cap(std::uint64_t bytes_s) {
     give();
 }
 
-void BandwidthTurns::stop() { timer_.cancel(); }
+void BandwidthTurns::stop() {
+    stopped_ = true;
+    timer_.cancel();
+}
 
 void BandwidthTurns::give() {
     // Who takes a turn may ask for the next at once, or end his connection.
-    if (giving_) return;
+    if (giving_ || stopped_) return;
     giving_ = true;
     while (auto const connection = scheduler_.next(now_us())) {
-        auto take = std::move(waiting_.extract(*connection).mapped());
-        auto const bytes = take();
+        auto const take = std::move(waiting_.extract(*connection).mapped());
+        std::size_t bytes = 0;
+        try {
+            bytes = take();
+        } catch (std::bad_alloc const &) {
+            // Its peer waits in vain and gives up; the others go on.
+        }
         scheduler_.used(*connection, bytes);
         if (bytes == 0) scheduler_.finished();
     }

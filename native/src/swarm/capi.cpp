@@ -106,6 +106,11 @@ int zest_session_next(zest_session *session, zest_event *event, uint8_t *payload
     return session->session.events().next(event, payload, capacity);
 }
 
+void zest_session_info_hash(zest_session *session, int kind, const uint8_t *hash, uint8_t *out) {
+    auto const name = session->session.names().of(static_cast<Kind>(kind), hash_at(hash));
+    std::memcpy(out, name.data(), name.size());
+}
+
 int zest_session_dial(zest_session *session, const char *host, uint16_t port, const uint8_t *info_hash,
                       uint64_t token) {
     try {

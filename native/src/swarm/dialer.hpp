@@ -13,7 +13,7 @@
 
 #include "bucket.hpp"
 #include "endpoint.hpp"
-#include "infohash.hpp"
+#include "wire.hpp"
 
 namespace zest {
 

@@ -17,7 +17,8 @@ constexpr auto never = std::numeric_limits<std::int64_t>::max();
 
 // BEP 5 has nodes forget an announcement after 30 minutes.
 constexpr std::int64_t announce_again_ms = 15 * 60'000;
-// Who waits for peers of a file asks again soon: they may come at the same time as we did.
+// Who only looks for peers of a file asks again soon: they may come at the same time as we did. (Who announces himself
+// is found by those who come later.)
 constexpr std::array<std::int64_t, 3> look_again_ms{10'000, 30'000, 5 * 60'000};
 constexpr std::int64_t look_for_xorb_again_ms = 15 * 60'000;
 // Without a node there is nobody to ask. How long they are waited for, and how often they are counted.
@@ -140,7 +141,7 @@ bool Discovery::look_up(std::set<std::pair<std::int64_t, InfoHash>> &queue, std:
     std::int64_t rest = announce_again_ms;
     if (dht_nodes() == 0)
         rest = nodes_patience_ms;  // into the void: do not count it
-    else if (joined.kind == Kind::file && (!joined.announce || joined.lookups + 1 < look_again_ms.size()))
+    else if (!joined.announce && joined.kind == Kind::file)
         rest = look_again_ms[std::min<std::size_t>(joined.lookups++, look_again_ms.size() - 1)];
     else if (!joined.announce)
         rest = look_for_xorb_again_ms;

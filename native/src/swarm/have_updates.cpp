@@ -31,6 +31,7 @@ void HaveUpdates::watch(std::uint32_t connection, std::uint32_t id, Object const
             set_now(watched, std::make_shared<Store::Holding const>(std::move(holding)));
         watched.by.insert({connection, id});
         watches_[{connection, id}] = {object, watched.now, std::move(listener)};
+        if (watches_.size() == 1) wake_();
     } else if (use.objects == 0) {
         use_.erase(connection);
     }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -18,7 +19,8 @@ namespace zest {
 
 class HaveUpdates {
 public:
-    explicit HaveUpdates(Store &store) : store_(store) {}
+    // `wake`: there is something to look after from now on.
+    HaveUpdates(Store &store, std::function<void()> wake) : store_(store), wake_(std::move(wake)) {}
 
     class Listener {
     public:
@@ -69,6 +71,7 @@ private:
     void erase(Watches::iterator at);
 
     Store &store_;
+    std::function<void()> wake_;
     Watches watches_;
     std::unordered_map<Object, Watched, ObjectHash> objects_;
     std::map<std::uint32_t, Use> use_;

@@ -1,30 +1,31 @@
-// Names of swarms: SHA-1 over a prefix and the 32 raw bytes of a hash.
+// Names of swarms: which info-hash stands for an object. One place says so for everybody: what is dialled, answered,
+// announced and asked about.
 #pragma once
 
-#include <cstring>
-#include <libtorrent/hasher.hpp>
-#include <string_view>
+#include <array>
+#include <cstdint>
+#include <optional>
 
+#include "crypto.hpp"
 #include "wire.hpp"
 
 namespace zest {
 
-inline InfoHash tagged_info_hash(std::string_view tag, Hash const *hash) {
-    lt::hasher sha1;
-    sha1.update(tag.data(), static_cast<int>(tag.size()));
-    if (hash) sha1.update(reinterpret_cast<char const *>(hash->data()), static_cast<int>(hash->size()));
-    auto const digest = sha1.final();
-    InfoHash out;
-    std::memcpy(out.data(), digest.data(), out.size());
-    return out;
-}
+class SwarmNames {
+public:
+    // SHA-1 over a prefix and the 32 raw bytes of the hash, as BEP XET v1 has it.
+    SwarmNames() = default;
+    // With the key of a keyed swarm: nobody without it can tell what a name stands for, or make one.
+    explicit SwarmNames(Key const &key) : key_(key) {}
 
-inline InfoHash xorb_info_hash(Hash const &xorb) { return tagged_info_hash("zest-xet-v1:", &xorb); }
-inline InfoHash file_info_hash(Hash const &file) { return tagged_info_hash("zest-hf-file-v1:", &file); }
-inline InfoHash object_info_hash(Kind kind, Hash const &hash) {
-    return kind == Kind::file ? file_info_hash(hash) : xorb_info_hash(hash);
-}
-// Where peers that were given by hand meet: it says nothing of what either of them holds.
-inline InfoHash node_info_hash() { return tagged_info_hash("zest-hf-node-v1", nullptr); }
+    InfoHash of(Kind kind, Hash const &hash) const;
+    // Where peers that were given by hand meet: it says nothing of what either of them holds.
+    InfoHash rendezvous() const;
+
+private:
+    InfoHash tagged(std::string_view tag, Hash const *hash) const;
+
+    std::optional<Key> key_;
+};
 
 }  // namespace zest

@@ -49,8 +49,8 @@ std::uint32_t Link::speaks() const noexcept {
     return (xet_id ? std::uint32_t{ZEST_SPEAKS_XET} : 0u) | (zest_id ? std::uint32_t{ZEST_SPEAKS_ZEST} : 0u);
 }
 
-void Link::put_frame(std::uint8_t *out, int extension_id, std::size_t payload) {
-    out = wire::put_u32(out, static_cast<std::uint32_t>(payload + 2));
+void Link::put_frame(std::uint8_t *out, int extension_id, std::size_t payload) const {
+    out = wire::put_u32(out, static_cast<std::uint32_t>(payload + tail_bytes() + 2));
     out[0] = 20;
     out[1] = static_cast<std::uint8_t>(extension_id);
 }
@@ -61,13 +61,31 @@ void Link::send(int extension_id, std::vector<std::uint8_t> const &message) {
     if (!native) return;
     if ((inside_message_ && waiting_.size() > max_waiting_bytes) || native->send_buffer_size() > max_unread_bytes)
         return disconnect("does not read what it asks for");
-    std::vector<std::uint8_t> framed(frame_bytes + message.size());
+    std::vector<std::uint8_t> framed(frame_bytes + message.size() + tail_bytes());
     put_frame(framed.data(), extension_id, message.size());
     std::copy(message.begin(), message.end(), framed.begin() + frame_bytes);
+    if (!seal(framed.data(), framed.size())) return;
     if (inside_message_)
         waiting_.insert(waiting_.end(), framed.begin(), framed.end());
     else
         connection_.send_buffer(reinterpret_cast<char const *>(framed.data()), static_cast<int>(framed.size()));
+}
+
+// Seals a run of framed messages in place. False: it is not to be sent.
+bool Link::seal(std::uint8_t *messages, std::size_t size) {
+    if (!records_) return true;
+    for (std::size_t at = 0; at < size;) {
+        auto const left = size - at;
+        // Who made the block may have forgotten the room for a tag; then nothing is sent in the clear, or overwritten.
+        auto const whole = left < frame_bytes ? 0 : std::size_t{wire::get_u32(messages + at)} + 4;
+        if (whole < frame_bytes + Records::tag_bytes || whole > left ||
+            !records_->seal(messages + at + frame_bytes, whole - frame_bytes - Records::tag_bytes)) {
+            disconnect("a message could not be sealed");
+            return false;
+        }
+        at += whole;
+    }
+    return true;
 }
 
 std::size_t Link::unread_bytes() const {
@@ -84,7 +102,7 @@ void Link::end_message() {
 
 void Link::send_block(std::unique_ptr<SendBlock> block) {
     auto const native = connection_.native_handle();
-    if (!native || gone() || block->size == 0) return;
+    if (!native || gone() || block->size == 0 || !seal(block->at(0), block->size)) return;
     // Appending does not start a write, sending does: the last byte goes by the sending call.
     char const last = block->data[block->size - 1];
     auto const size = static_cast<int>(block->size) - 1;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "proof.hpp"
+#include "sealed.hpp"
 
 namespace zest {
 
@@ -66,12 +67,17 @@ public:
     void send_zest(std::vector<std::uint8_t> const &message) { send(zest_id, message); }
     // What was sent and has not been taken by the socket.
     std::size_t unread_bytes() const;
-    // Bytes that are a run of complete messages, framing included (or a part of one whose rest follows directly).
+    // Bytes that are a run of complete messages, framing and tails included (or, where nothing is sealed, a part of one
+    // whose rest follows directly).
     void send_block(std::unique_ptr<SendBlock> block);
 
     // Frame of an extended message of `payload` bytes (BEP 10): length, message 20, extension id.
     static constexpr std::size_t frame_bytes = 6;
-    static void put_frame(std::uint8_t *out, int extension_id, std::size_t payload);
+    void put_frame(std::uint8_t *out, int extension_id, std::size_t payload) const;
+    // Room to leave behind the payload of each message, for the tag of a sealed one.
+    std::size_t tail_bytes() const noexcept { return records_ ? Records::tag_bytes : 0; }
+    // Every message from now on is sealed, in the order in which it is sent.
+    void seal_with(std::unique_ptr<Records> records) noexcept { records_ = std::move(records); }
 
     // Between these the blocks are parts of one message: others wait.
     void begin_message() noexcept { inside_message_ = true; }
@@ -92,6 +98,7 @@ public:
 
 private:
     void send(int extension_id, std::vector<std::uint8_t> const &message);
+    bool seal(std::uint8_t *messages, std::size_t size);
 
     lt::bt_peer_connection_handle connection_;
     std::uint32_t const number_;
@@ -102,6 +109,7 @@ private:
     std::set<InfoHash> common_;
     bool inside_message_ = false;
     std::vector<std::uint8_t> waiting_;
+    std::unique_ptr<Records> records_;
 };
 
 }  // namespace zest

@@ -33,19 +33,25 @@ Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoH
            std::uint32_t number, std::uint64_t token)
     : swarm(in_swarm),
       link(connection, number, token, session.responder_host().post),
-      requester(link, session.events()),
+      requester(link, session.events(), session.names(), session.download_turns()),
       responder(std::make_shared<Responder>(link, session.responder_host())),
       session_(session) {
     link.since_ms = session.now_ms();
     link.here.node_id = session.node_id();
-    if (RAND_bytes(link.here.nonce.data(), static_cast<int>(link.here.nonce.size())) != 1)
+    if (session.secret())
+        link.here.nonce = keyed_.emplace().public_key();
+    else if (RAND_bytes(link.here.nonce.data(), static_cast<int>(link.here.nonce.size())) != 1)
         throw std::runtime_error("the system gives no random numbers");
 }
 
 void Peer::add_handshake(lt::entry &handshake) {
     auto &ids = handshake["m"];
-    ids[wire::xet_extension_name] = wire::xet_extension_id;
-    ids[wire::zest_extension_name] = wire::zest_extension_id;
+    if (session_.secret()) {
+        ids = lt::entry::dictionary_type{{wire::sealed_extension_name, wire::zest_extension_id}};
+    } else {
+        ids[wire::xet_extension_name] = wire::xet_extension_id;
+        ids[wire::zest_extension_name] = wire::zest_extension_id;
+    }
     handshake["zh"] = std::string(link.here.node_id.begin(), link.here.node_id.end());
     handshake["zn"] = std::string(link.here.nonce.begin(), link.here.nonce.end());
 }
@@ -69,12 +75,14 @@ bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
     if (handshake.type() != lt::bdecode_node::dict_t) return true;
     auto const port = handshake.dict_find_int_value("p", 0);
     link.hide_listen_port(port);
-    if (link.ready || link.gone()) return true;
+    if (met_ || link.gone()) return true;
+    met_ = true;
+    bool const keyed = session_.secret() != nullptr;
     if (!link.outgoing() && port > 0 && port <= 65535)
         listens = plain({link.remote().address(), static_cast<std::uint16_t>(port)});
     if (auto const ids = handshake.dict_find_dict("m")) {
-        link.xet_id = extension_id(ids, wire::xet_extension_name);
-        link.zest_id = extension_id(ids, wire::zest_extension_name);
+        if (!keyed) link.xet_id = extension_id(ids, wire::xet_extension_name);
+        link.zest_id = extension_id(ids, keyed ? wire::sealed_extension_name : wire::zest_extension_name);
     }
     if (auto const id = handshake.dict_find_string("zh"); id && id.string_length() == 20)
         std::copy_n(id.string_ptr(), 20, link.node_id.begin());
@@ -83,10 +91,42 @@ bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
     if (auto const client = handshake.dict_find_string("v"))
         link.client = printable(std::string(client.string_value()), 40);
     if (link.speaks() == 0)
-        link.disconnect("speaks neither ut_xet nor zest_hf1");
+        link.disconnect(keyed ? "is not in a swarm with a key" : "speaks neither ut_xet nor zest_hf1");
+    else if (keyed)
+        begin_proof();
     else if (auto const why_not = session_.refusal(*this))
         link.disconnect(why_not);
-    if (link.gone()) return true;
+    else
+        be_ready();
+    return true;
+}
+
+void Peer::begin_proof() try {
+    // Not yet asked of the session, which may end another connection for this one: a node id is only a claim so far.
+    if (link.node_id == session_.node_id()) return link.disconnect("is this node itself");
+    if (link.node_id == NodeId{} ||
+        !keyed_->agree({link.outgoing(), link.here.node_id, link.there(), swarm}, session_.secret()->handshake))
+        return link.disconnect("broke the protocol");
+    if (link.outgoing()) link.send_zest({keyed_->proof().begin(), keyed_->proof().end()});
+} catch (std::exception const &e) {
+    link.disconnect(e.what());
+}
+
+void Peer::on_proof(Bytes bytes) try {
+    Hash proof;
+    std::copy_n(bytes.data, proof.size(), proof.begin());
+    if (!keyed_->proves(proof)) return link.disconnect("does not know the swarm key");
+    if (auto const why_not = session_.refusal(*this)) return link.disconnect(why_not);
+    if (!link.outgoing()) link.send_zest({keyed_->proof().begin(), keyed_->proof().end()});
+    link.seal_with(keyed_->sealing());
+    records_ = keyed_->opening();
+    keyed_.reset();
+    be_ready();
+} catch (std::exception const &e) {
+    link.disconnect(e.what());
+}
+
+void Peer::be_ready() {
     link.ready = true;
     link.since_ms = session_.now_ms();
     session_.ready(*this);
@@ -96,17 +136,35 @@ bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
     event.token = link.token();
     event.status = link.speaks();
     session_.events().push(event, link.address());
-    return true;
 }
 
 bool Peer::on_extended(int length, int message, lt::span<char const> body) {
     if (message != wire::xet_extension_id && message != wire::zest_extension_id) return false;
+    if (ended_ || link.gone()) return true;
+    bool const keyed = session_.secret() != nullptr;
+    // Before the proof nothing else is read, and nothing longer is stored.
+    if (keyed && (message != wire::zest_extension_id || !met_ || (!link.ready && length != sizeof(Hash)))) {
+        link.disconnect("broke the protocol");
+        return true;
+    }
     // Called on every partial read; only the last call has it all. (libtorrent bounds the length at 1 MiB.)
     if (body.size() < length) return true;
     Bytes const bytes{reinterpret_cast<std::uint8_t const *>(body.data()), static_cast<std::size_t>(body.size())};
-    if (!ended_ && link.ready && !link.gone())
-        end(message == wire::xet_extension_id ? handle_xet(bytes) : handle_zest(bytes));
+    if (!keyed) {
+        if (link.ready) end(message == wire::xet_extension_id ? handle_xet(bytes) : handle_zest(bytes));
+    } else if (link.ready) {
+        on_sealed(bytes);
+    } else {
+        on_proof(bytes);
+    }
     return true;
+}
+
+void Peer::on_sealed(Bytes record) {
+    // The session has room for the longest message that libtorrent lets through.
+    if (record.size > wire::max_message_bytes || !records_->open(record, session_.opened()))
+        return link.disconnect("sent what is not sealed with the key of this connection");
+    end(handle_zest({session_.opened(), record.size - Records::tag_bytes}));
 }
 
 Verdict Peer::handle_xet(Bytes bytes) {

@@ -11,6 +11,7 @@
 #include "link.hpp"
 #include "requester.hpp"
 #include "responder.hpp"
+#include "secret.hpp"
 
 namespace zest {
 
@@ -43,12 +44,20 @@ public:
     bool can_disconnect(lt::error_code const &) override { return false; }
 
 private:
+    void begin_proof();
+    void on_proof(Bytes proof);
+    void be_ready();
+    void on_sealed(Bytes record);
     Requester::Verdict handle_xet(Bytes message);
     Requester::Verdict handle_zest(Bytes message);
     void end(Requester::Verdict verdict);
 
     Session &session_;
+    bool met_ = false;  // they have sent their extension handshake
     bool ended_ = false;
+    // In a keyed swarm: until both have proved that they know the key, and from then on.
+    std::optional<KeyedHandshake> keyed_;
+    std::unique_ptr<Records> records_;
 };
 
 }  // namespace zest

@@ -21,14 +21,14 @@ std::int64_t now_ns() {
 }
 
 // Chunks lie together in the file and apart at `out`.
-bool read_apart(int fd, std::uint64_t offset_bytes, ChunkList const &list, ChunkSpan chunks, std::size_t header,
+bool read_apart(int fd, std::uint64_t offset_bytes, ChunkList const &list, ChunkSpan chunks, Spacing spacing,
                 std::uint8_t *out) {
     std::array<iovec, max_read_chunks> parts;
     auto const count = chunks.count();
     for (std::uint32_t i = 0; i < count; ++i) {
-        out += header;
+        out += spacing.header;
         parts[i] = {out, list.length(chunks.first + i)};
-        out += parts[i].iov_len;
+        out += parts[i].iov_len + spacing.tail;
     }
     auto offset = static_cast<off_t>(offset_bytes + list.offsets[chunks.first]);
     std::uint32_t part = 0;
@@ -49,13 +49,12 @@ bool read_apart(int fd, std::uint64_t offset_bytes, ChunkList const &list, Chunk
 
 }  // namespace
 
-Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, std::size_t lead, std::size_t header,
-                std::uint8_t *out) {
-    out += lead;
+Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, Spacing spacing, std::uint8_t *out) {
+    out += spacing.lead;
     if (file.transfer) {
         bool read = false;
         file.transfer->read([&](int fd, std::uint64_t offset_bytes) {
-            read = read_apart(fd, offset_bytes, *file.list, chunks, header, out);
+            read = read_apart(fd, offset_bytes, *file.list, chunks, spacing, out);
         });
         return read ? Got::bytes : Got::gone;
     }
@@ -63,7 +62,7 @@ Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, std:
     auto const handle = files.open(file, lacking);
     if (!handle) return lacking ? Got::lacking : Got::gone;
     // Looked at again afterwards: it may have been written to meanwhile.
-    bool const read = read_apart(handle->fd, 0, *file.list, chunks, header, out);
+    bool const read = read_apart(handle->fd, 0, *file.list, chunks, spacing, out);
     return read && OpenFiles::unchanged(*handle, file) ? Got::bytes : Got::gone;
 }
 

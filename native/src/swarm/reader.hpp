@@ -50,11 +50,15 @@ enum class Got {
     gone,    // the file is not what was offered, or the transfer was closed
     lacking  // this process lacks what it takes, which says nothing about the file
 };
-// Read a run of chunks, at most max_read_chunks, to `out`: `lead` bytes are left free before the first of them and
-// `header` bytes before each.
+// Bytes that are left free: before the first chunk, before each, and behind each.
+struct Spacing {
+    std::size_t lead;
+    std::size_t header;
+    std::size_t tail;
+};
+// Read a run of chunks, at most max_read_chunks, to `out`.
 constexpr std::uint32_t max_read_chunks = 128;
-Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, std::size_t lead, std::size_t header,
-                std::uint8_t *out);
+Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, Spacing spacing, std::uint8_t *out);
 
 // A few threads that run what they are given, in order.
 class ReaderPool {

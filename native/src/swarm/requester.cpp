@@ -1,9 +1,9 @@
 #include "requester.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
-
-#include "infohash.hpp"
+#include <limits>
 
 namespace zest {
 namespace {
@@ -13,6 +13,11 @@ constexpr std::uint32_t chunk_window = 32;
 // Bytes of answers that nobody waits for any more (a cancel crosses them on the way) beyond those that were of use,
 // before we hang up.
 constexpr std::uint64_t max_stray_bytes = 64u << 20;
+
+std::int64_t steady_ms() {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
 
 }  // namespace
 
@@ -30,7 +35,7 @@ void Requester::ask_have(std::uint64_t token, Kind kind, Hash const &hash, bool 
     auto const at =
         questions_.emplace(id, Question{token, ZEST_EVENT_HAVE, kind, hash, updates, 0, 0, now_ms + timeout_ms}).first;
     if (!link_.zest_id) return end_question(at, ZEST_OUTCOME_UNSUPPORTED);
-    link_.send_zest(wire::have_request(id, kind, object_info_hash(kind, hash), updates,
+    link_.send_zest(wire::have_request(id, kind, names_.of(kind, hash), updates,
                                        asking_proof(hash, kind, link_.here, link_.there())));
 }
 
@@ -62,34 +67,89 @@ void Requester::ask_piece(Piece piece, std::int64_t now_ms) {
     bool const fits = count != 0 && count <= wire::max_range_chunks && piece.file_first <= piece.transfer->chunks() &&
                       count <= piece.transfer->chunks() - piece.file_first &&
                       piece.object_first <= wire::max_object_chunks - count;
-    bool const by_range = link_.zest_id != 0;
-    auto const id = take_ids(fits && !by_range ? count : 1);
+    auto const id = take_ids(fits ? count : 1);
     if (pieces_.empty()) heard_ms_ = now_ms;
-    auto const at = pieces_.emplace(id, Running{std::move(piece), now_ms, 0, 0, {}, 0, 0}).first;
-    if (!fits || !(by_range || link_.xet_id)) return end_piece(at, ZEST_OUTCOME_UNSUPPORTED, 0);
-    auto &running = at->second;
-    if (by_range) {
-        auto const &p = running.piece;
-        link_.send_zest(wire::range_request(id, p.kind, p.hash, {p.object_first, p.object_first + p.count}));
-    } else {
-        running.came.resize(count);
-        ask_more_chunks(id, running);
+    Running running;
+    running.piece = std::move(piece);
+    running.asked_ms = now_ms;
+    if (!link_.zest_id) running.came.resize(fits ? count : 1);
+    auto const at = pieces_.emplace(id, std::move(running)).first;
+    if (!fits || !(link_.zest_id || link_.xet_id)) return end_piece(at, ZEST_OUTCOME_UNSUPPORTED, 0);
+    ask_on();
+}
+
+void Requester::ask_on() {
+    if (turns_.cap_bytes_s() == 0) {
+        for (auto at = next_to_ask(); at != pieces_.end(); at = next_to_ask())
+            ask_part(at->first, at->second, std::numeric_limits<std::size_t>::max());
+    } else if (next_to_ask() != pieces_.end()) {
+        turns_.ask(link_.number(), link_.host(), false, [this] { return take_turn(); });
     }
 }
 
-void Requester::ask_more_chunks(std::uint32_t id, Running &running) {
+// With a cap no more is asked for than comes within a moment, so that it is the cap that decides who brings the rest.
+Requester::Pieces::iterator Requester::next_to_ask() {
+    auto const cap = turns_.cap_bytes_s();
+    if (cap != 0 && bytes_on_the_way() >= std::max<std::uint64_t>(cap / 4, 2 * wire::max_chunk_bytes))
+        return pieces_.end();
+    return std::find_if(pieces_.begin(), pieces_.end(), [](auto const &entry) {
+        auto const &running = entry.second;
+        return running.asked < running.piece.count && running.outstanding < chunk_window;
+    });
+}
+
+std::size_t Requester::take_turn() {
+    auto const at = next_to_ask();
+    if (at == pieces_.end() || link_.gone()) return 0;
+    auto const bytes = ask_part(at->first, at->second, turns_.batch_bytes());
+    turns_.finished();
+    ask_on();
+    return bytes;
+}
+
+std::size_t Requester::ask_part(std::uint32_t id, Running &running, std::size_t most_bytes) {
     auto const &piece = running.piece;
-    while (running.asked < piece.count && running.outstanding < chunk_window) {
-        link_.send_xet(wire::chunk_request(id + running.asked, piece.transfer->hash(piece.file_first + running.asked)));
+    auto const &list = *piece.transfer->list();
+    if (!running.waiting()) running.asked_ms = steady_ms();
+    auto const first = running.asked;
+    std::size_t bytes = 0;
+    while (running.asked < piece.count) {
+        auto const size = list.length(piece.file_first + running.asked);
+        if (bytes != 0 && bytes + size > most_bytes) break;
+        if (!running.came.empty()) {
+            if (running.outstanding == chunk_window) break;
+            link_.send_xet(wire::chunk_request(id + running.asked, list.hashes[piece.file_first + running.asked]));
+            ++running.outstanding;
+        }
+        bytes += size;
         ++running.asked;
-        ++running.outstanding;
     }
+    if (running.came.empty()) {
+        running.parts.push_back({id + first, running.asked});
+        link_.send_zest(wire::range_request(id + first, piece.kind, piece.hash,
+                                            {piece.object_first + first, piece.object_first + running.asked}));
+    }
+    return bytes;
+}
+
+std::uint64_t Requester::bytes_on_the_way() const {
+    std::uint64_t bytes = 0;
+    for (auto const &[id, running] : pieces_) {
+        auto const first = running.piece.file_first;
+        if (running.asked > running.written)
+            bytes += running.piece.transfer->list()->bytes({first + running.written, first + running.asked});
+    }
+    return bytes;
+}
+
+void Requester::cancel_parts(Running const &running) {
+    for (auto const &part : running.parts) link_.send_zest(wire::cancel(part.id));
 }
 
 void Requester::cancel_piece(std::uint64_t token) {
     for (auto at = pieces_.begin(); at != pieces_.end(); ++at) {
         if (at->second.piece.token != token) continue;
-        if (at->second.came.empty()) link_.send_zest(wire::cancel(at->first));
+        cancel_parts(at->second);
         return end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
     }
 }
@@ -134,7 +194,7 @@ Requester::Verdict Requester::on(wire::Have const &message) {
     // Who claims to hold what it cannot name would learn the hash from our next question.
     if (!same(message.proof, holding_proof(asked.hash, asked.kind, link_.here, link_.there())))
         return Verdict::violation;
-    link_.add_common(object_info_hash(asked.kind, asked.hash));
+    link_.add_common(names_.of(asked.kind, asked.hash));
     std::vector<std::uint8_t> payload(sizeof(ChunkSpan) * message.ranges.size());
     if (!payload.empty()) std::memcpy(payload.data(), message.ranges.data(), payload.size());
     zest_event event{};
@@ -212,11 +272,11 @@ Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Byt
     int error_number = 0;
     switch (transfer.write(chunk, data, error_number)) {
         case Transfer::Written::closed:
-            if (running.came.empty()) link_.send_zest(wire::cancel(at->first));
+            cancel_parts(running);
             end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
             return Verdict::fine;
         case Transfer::Written::failed:
-            if (running.came.empty()) link_.send_zest(wire::cancel(at->first));
+            cancel_parts(running);
             end_piece(at, ZEST_OUTCOME_IO, static_cast<std::uint64_t>(error_number));
             return Verdict::fine;
         case Transfer::Written::yes:
@@ -232,35 +292,54 @@ Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Byt
 }
 
 Requester::Verdict Requester::on(wire::RangeData const &message, std::int64_t now_ms) {
-    auto const at = pieces_.find(message.id);
+    auto const at = piece_of_range(message.id);
     if (at == pieces_.end()) return stray(message.id, message.data.size);
     auto &running = at->second;
-    // Chunks of a range come in order; anything else is not an answer to what was asked.
-    if (!running.came.empty() || message.chunk != running.piece.object_first + running.written)
+    // Ranges are answered in order, and chunks of a range too; anything else is not an answer to what was asked.
+    if (message.id != running.parts.front().id || message.chunk != running.piece.object_first + running.written)
         return Verdict::violation;
     bool ended;
     auto const verdict = take(at, running.written, message.data, now_ms, ended);
     if (ended) return verdict;
-    if (++running.written == running.piece.count) end_piece(at, ZEST_OUTCOME_OK, 0);
+    if (++running.written == running.parts.front().end) running.parts.pop_front();
+    if (running.written == running.piece.count) end_piece(at, ZEST_OUTCOME_OK, 0);
+    ask_on();
     return Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::RangeEnd const &message) {
-    auto const at = pieces_.find(message.id);
+    auto const at = piece_of_range(message.id);
     if (at == pieces_.end()) return stray(message.id, 6);
-    if (!at->second.came.empty()) return Verdict::violation;
+    auto &running = at->second;
+    if (message.id != running.parts.front().id) return Verdict::violation;
+    running.parts.pop_front();
+    cancel_parts(running);
     // A range that ends early with "ok" was not delivered either.
     end_piece(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND, 0);
     return Verdict::fine;
 }
 
-Requester::Pieces::iterator Requester::piece_of_chunk_request(std::uint32_t id) {
+Requester::Pieces::iterator Requester::piece_of(std::uint32_t id) {
     auto at = pieces_.upper_bound(id);
     if (at == pieces_.begin()) return pieces_.end();
     --at;
+    return id - at->first < at->second.piece.count ? at : pieces_.end();
+}
+
+Requester::Pieces::iterator Requester::piece_of_range(std::uint32_t id) {
+    auto const at = piece_of(id);
+    if (at == pieces_.end()) return at;
+    auto const &parts = at->second.parts;
+    bool const open = std::any_of(parts.begin(), parts.end(), [&](auto const &part) { return part.id == id; });
+    return open ? at : pieces_.end();
+}
+
+Requester::Pieces::iterator Requester::piece_of_chunk_request(std::uint32_t id) {
+    auto const at = piece_of(id);
+    if (at == pieces_.end()) return at;
     auto const &running = at->second;
-    if (running.came.empty() || id - at->first >= running.asked || running.came[id - at->first]) return pieces_.end();
-    return at;
+    auto const index = id - at->first;
+    return running.came.empty() || index >= running.asked || running.came[index] ? pieces_.end() : at;
 }
 
 Requester::Verdict Requester::on(wire::ChunkResponse const &message, std::int64_t now_ms) {
@@ -274,10 +353,8 @@ Requester::Verdict Requester::on(wire::ChunkResponse const &message, std::int64_
     running.came[index] = true;
     --running.outstanding;
     while (running.written < running.piece.count && running.came[running.written]) ++running.written;
-    if (running.written == running.piece.count)
-        end_piece(at, ZEST_OUTCOME_OK, 0);
-    else
-        ask_more_chunks(at->first, running);
+    if (running.written == running.piece.count) end_piece(at, ZEST_OUTCOME_OK, 0);
+    ask_on();
     return Verdict::fine;
 }
 
@@ -303,9 +380,10 @@ void Requester::tick(std::int64_t now_ms) {
     for (auto at = pieces_.begin(); at != pieces_.end();) {
         auto const here = at++;
         auto const &running = here->second;
+        if (!running.waiting()) continue;  // for its turn
         // Pieces wait behind each other: what counts is how long the peer has sent nothing of use at all.
         if (now_ms - std::max(heard_ms_, running.asked_ms) < running.piece.timeout_ms) continue;
-        if (running.came.empty()) link_.send_zest(wire::cancel(here->first));
+        cancel_parts(running);
         end_piece(here, ZEST_OUTCOME_TIMEOUT, 0);
     }
 }
@@ -314,6 +392,7 @@ void Requester::end_all(std::uint32_t outcome) {
     while (!questions_.empty()) end_question(questions_.begin(), outcome);
     while (!pieces_.empty()) end_piece(pieces_.begin(), outcome, 0);
     watches_.clear();
+    turns_.forget(link_.number());
 }
 
 }  // namespace zest

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "bandwidth_turns.hpp"
 #include "events.hpp"
+#include "infohash.hpp"
 #include "link.hpp"
 #include "transfer.hpp"
 
@@ -16,7 +19,8 @@ namespace zest {
 
 class Requester {
 public:
-    Requester(Link &link, Events &events) : link_(link), events_(events) {}
+    Requester(Link &link, Events &events, SwarmNames const &names, BandwidthTurns &turns)
+        : link_(link), events_(events), names_(names), turns_(turns) {}
 
     struct Piece {
         std::uint64_t token;
@@ -75,26 +79,44 @@ private:
     };
     struct Running {
         Piece piece;
-        std::int64_t asked_ms;
+        std::int64_t asked_ms = 0;
         std::uint32_t written = 0;  // chunks, from the start of the piece
         std::uint64_t bytes = 0;
-        // BEP XET v1 answers chunk by chunk, in any order: which have come, and the first request id.
+        std::uint32_t asked = 0;  // chunks, from the start of the piece: all at once, or as the cap permits
+        // A part of a range begins at the chunk that its request id exceeds the piece's by.
+        struct Part {
+            std::uint32_t id;
+            std::uint32_t end;
+        };
+        std::deque<Part> parts;  // asked for, and not answered to the end
+        // BEP XET v1 answers chunk by chunk, in any order: which have come.
         std::vector<bool> came;
-        std::uint32_t asked = 0;
         std::uint32_t outstanding = 0;
+
+        bool waiting() const noexcept { return !parts.empty() || outstanding != 0; }  // for the peer
     };
-    using Pieces = std::map<std::uint32_t, Running>;  // by the first request id
+    using Pieces = std::map<std::uint32_t, Running>;  // by the first of as many request ids as it has chunks
     // What a piece gets out of one chunk.
     Verdict take(Pieces::iterator at, std::uint32_t index, Bytes data, std::int64_t now_ms, bool &ended);
-    void ask_more_chunks(std::uint32_t id, Running &running);
+    // Ask for what of the pieces has not been asked for, as the cap permits.
+    void ask_on();
+    Pieces::iterator next_to_ask();
+    std::size_t take_turn();
+    std::size_t ask_part(std::uint32_t id, Running &running, std::size_t most_bytes);
+    std::uint64_t bytes_on_the_way() const;
+    void cancel_parts(Running const &running);
     void end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno);
     void end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome);
+    Pieces::iterator piece_of(std::uint32_t id);
+    Pieces::iterator piece_of_range(std::uint32_t id);
     Pieces::iterator piece_of_chunk_request(std::uint32_t id);
     Verdict stray(std::uint32_t id, std::size_t size);
     std::uint32_t take_ids(std::uint32_t count);
 
     Link &link_;
     Events &events_;
+    SwarmNames const &names_;
+    BandwidthTurns &turns_;
     std::map<std::uint32_t, Question> questions_;
     std::map<std::uint32_t, Watch> watches_;
     Pieces pieces_;

@@ -74,8 +74,8 @@ void Responder::enqueue(Reply reply) {
 // Long answers wait their turn like what is read from files; short ones are bounded by the link.
 void Responder::say(std::vector<std::uint8_t> const &message) {
     if (message.size() < 512) return link_.send_zest(message);
-    auto block = std::make_unique<SendBlock>(Link::frame_bytes + message.size());
-    Link::put_frame(block->at(0), link_.zest_id, message.size());
+    auto block = std::make_unique<SendBlock>(Link::frame_bytes + message.size() + link_.tail_bytes());
+    link_.put_frame(block->at(0), link_.zest_id, message.size());
     std::copy(message.begin(), message.end(), block->at(Link::frame_bytes));
     host_.turns.charge(link_.number(), block->size);
     send(std::move(block));
@@ -177,8 +177,8 @@ void Responder::answer_manifest(Reply const &reply) {
     auto const located = host_.store.locate_entries(reply.kind, reply.hash, span);
     if (!located) return refuse(reply, Answer::not_found);
     auto const payload = wire::manifest_header_bytes + wire::manifest_entry_bytes * span.count();
-    auto block = std::make_unique<SendBlock>(Link::frame_bytes + payload);
-    Link::put_frame(block->at(0), link_.zest_id, payload);
+    auto block = std::make_unique<SendBlock>(Link::frame_bytes + payload + link_.tail_bytes());
+    link_.put_frame(block->at(0), link_.zest_id, payload);
     auto *out = block->at(Link::frame_bytes);
     wire::put_manifest_header(out, reply.id, Answer::ok, holding->chunks, span.first, span.count());
     out += wire::manifest_header_bytes;
@@ -237,7 +237,7 @@ Responder::Batch Responder::next_batch(Reply const &reply) const {
     auto const extent = std::find_if(reply.located.extents.begin(), reply.located.extents.end(),
                                      [&](Extent const &e) { return reply.next < e.object.end; });
     auto const first = extent->file_first + (reply.next - extent->object.first);
-    Batch batch{extent->file, {first, first}, 0, 0, 0};
+    Batch batch{extent->file, {first, first}, 0, 0, link_.tail_bytes(), 0};
     batch.header = reply.what == What::xorb    ? wire::stored_chunk_header_bytes
                    : reply.what == What::chunk ? Link::frame_bytes + wire::chunk_response_header_bytes
                                                : Link::frame_bytes + wire::range_data_header_bytes;
@@ -246,7 +246,7 @@ Responder::Batch Responder::next_batch(Reply const &reply) const {
     batch.bytes = batch.lead;
     auto const end = first + std::min(extent->object.end - reply.next, max_read_chunks);
     while (batch.chunks.end < end) {
-        auto const size = batch.header + batch.file->list->length(batch.chunks.end);
+        auto const size = batch.header + batch.file->list->length(batch.chunks.end) + batch.tail;
         if (batch.chunks.count() != 0 && batch.bytes + size > host_.turns.batch_bytes()) break;
         batch.bytes += size;
         ++batch.chunks.end;
@@ -262,7 +262,8 @@ void Responder::read(Batch batch) {
         auto const block = std::make_shared<std::unique_ptr<SendBlock>>();
         try {
             *block = std::make_unique<SendBlock>(batch.bytes);
-            got = read_chunks(host.readers.files, *batch.file, batch.chunks, batch.lead, batch.header, (*block)->at(0));
+            got = read_chunks(host.readers.files, *batch.file, batch.chunks, {batch.lead, batch.header, batch.tail},
+                              (*block)->at(0));
         } catch (std::bad_alloc const &) {
         }
         host.post([weak, batch, got, block, &host] {
@@ -305,7 +306,7 @@ void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &b
         for (auto const &extent : reply.located.extents)
             size += extent.file->list->bytes({extent.file_first, extent.file_first + extent.object.count()});
         size += wire::stored_chunk_header_bytes * reply.chunks.count();
-        Link::put_frame(block.at(0), link_.xet_id, wire::xorb_response_header_bytes + size);
+        link_.put_frame(block.at(0), link_.xet_id, wire::xorb_response_header_bytes + size);
         wire::put_xorb_response_header(block.at(Link::frame_bytes), reply.id, reply.chunks.first,
                                        static_cast<std::uint32_t>(size));
         at = batch.lead;
@@ -315,17 +316,17 @@ void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &b
         auto *const out = block.at(at);
         switch (reply.what) {
             case What::range:
-                Link::put_frame(out, link_.zest_id, wire::range_data_header_bytes + length);
+                link_.put_frame(out, link_.zest_id, wire::range_data_header_bytes + length);
                 wire::put_range_data_header(out + Link::frame_bytes, reply.id, reply.next + i);
                 break;
             case What::chunk:
-                Link::put_frame(out, link_.xet_id, wire::chunk_response_header_bytes + length);
+                link_.put_frame(out, link_.xet_id, wire::chunk_response_header_bytes + length);
                 wire::put_chunk_response_header(out + Link::frame_bytes, reply.id, length);
                 break;
             default:
                 wire::put_stored_chunk_header(out, length);
         }
-        at += batch.header + length;
+        at += batch.header + length + batch.tail;
     }
 }
 

@@ -8,11 +8,11 @@
 #include <map>
 #include <memory>
 
+#include "bandwidth_turns.hpp"
 #include "have_updates.hpp"
 #include "link.hpp"
 #include "reader.hpp"
 #include "store.hpp"
-#include "bandwidth_turns.hpp"
 
 namespace zest {
 
@@ -64,12 +64,13 @@ private:
         InfoHash swarm{};      // of a have: how the peer named the object, and
         Hash proof{};          // that it knows more than that name
     };
-    // A run of chunks of one file that is read in one go, with room for a header before each.
+    // A run of chunks of one file that is read in one go, with room for a header before each and a tag behind it.
     struct Batch {
         SharedFilePtr file;
         ChunkSpan chunks;  // of the file
         std::size_t lead;  // header bytes before the first chunk's own header
         std::size_t header;
+        std::size_t tail;  // bytes behind each chunk
         std::size_t bytes;
     };
 

@@ -55,10 +55,20 @@ private:
     sigset_t before_;
 };
 
+std::optional<SwarmSecret> secret_of(zest_session_config const &config) {
+    if (config.swarm_key_size == 0) return std::nullopt;
+    // Who is in a keyed swarm is nobody's business, and anybody can crawl the DHT.
+    if (config.dht) throw std::runtime_error("a swarm with a key does not use the DHT");
+    return SwarmSecret(Bytes{config.swarm_key, config.swarm_key_size});
+}
+
 }  // namespace
 
 Session::Session(zest_session_config const &config)
-    : work_(boost::asio::make_work_guard(network_)),
+    : secret_(secret_of(config)),
+      names_(secret_ ? SwarmNames(secret_->names) : SwarmNames()),
+      opened_(secret_ ? wire::max_message_bytes : 0),
+      work_(boost::asio::make_work_guard(network_)),
       timer_(network_),
       upload_turns_(network_),
       download_turns_(network_),
@@ -111,7 +121,7 @@ Session::Session(zest_session_config const &config)
                 swarms_->start();
                 discovery_.start(port_);
                 // Also: libtorrent turns every incoming connection away while it holds no torrent at all.
-                swarms_->load(node_info_hash(), now_ms());
+                swarms_->load(names_.rendezvous(), now_ms());
                 started->set_value();
             } catch (...) {
                 started->set_exception(std::current_exception());
@@ -126,7 +136,10 @@ Session::Session(zest_session_config const &config)
         thread_.join();
         throw;
     }
-    post([this, cap = config.max_up_bytes_s] { upload_turns_.set_cap(cap); });
+    post([this, up = config.max_up_bytes_s, down = config.max_down_bytes_s] {
+        upload_turns_.set_cap(up);
+        download_turns_.set_cap(down);
+    });
     post([this] { tick(); });
 }
 
@@ -183,10 +196,10 @@ std::uint16_t Session::listen(zest_session_config const &config) {
 }
 
 void Session::set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s) {
-    post([this, up_bytes_s] { upload_turns_.set_cap(up_bytes_s); });
-    lt::settings_pack pack;
-    set_download_cap(pack, down_bytes_s);
-    session_->apply_settings(std::move(pack));
+    post([this, up_bytes_s, down_bytes_s] {
+        upload_turns_.set_cap(up_bytes_s);
+        download_turns_.set_cap(down_bytes_s);
+    });
 }
 
 void Session::post(std::function<void()> f) { boost::asio::post(network_, std::move(f)); }
@@ -255,7 +268,7 @@ std::int64_t Session::look_after_peers(std::int64_t now) {
 void Session::sweep(std::int64_t now) {
     swept_ms_ = now;
     readers_.submit([this] { readers_.files.close_idle(); });
-    std::map<InfoHash, std::size_t> in_use{{node_info_hash(), 1}};
+    std::map<InfoHash, std::size_t> in_use{{names_.rendezvous(), 1}};
     for (auto const &entry : peers_)
         if (auto const peer = entry.second.lock()) ++in_use[peer->swarm];
     for (auto const &entry : dials_) ++in_use[entry.first.first];
@@ -275,7 +288,7 @@ bool Session::dial(std::string const &host, std::uint16_t port, std::optional<In
     lt::error_code error;
     auto const address = lt::make_address(host, error);
     if (error || port == 0) return false;
-    post([this, where = swarm.value_or(node_info_hash()), endpoint = Endpoint(address, port), token] {
+    post([this, where = swarm.value_or(names_.rendezvous()), endpoint = Endpoint(address, port), token] {
         begin_dial(where, endpoint, {token, Source::given, 0});
         tick_soon();
     });
@@ -283,14 +296,14 @@ bool Session::dial(std::string const &host, std::uint16_t port, std::optional<In
 }
 
 void Session::join(Kind kind, Hash const &hash, bool announce) {
-    post([this, kind, swarm = object_info_hash(kind, hash), announce] {
+    post([this, kind, swarm = names_.of(kind, hash), announce] {
         discovery_.join(swarm, kind, announce, now_ms());
         tick_soon();
     });
 }
 
 void Session::leave(Kind kind, Hash const &hash) {
-    post([this, swarm = object_info_hash(kind, hash)] {
+    post([this, swarm = names_.of(kind, hash)] {
         bool const in_use = std::any_of(peers_.begin(), peers_.end(), [&](auto const &entry) {
             auto const peer = entry.second.lock();
             return peer && peer->swarm == swarm && !peer->link.gone();

@@ -25,6 +25,7 @@
 #include "reader.hpp"
 #include "requester.hpp"
 #include "responder.hpp"
+#include "secret.hpp"
 #include "store.hpp"
 #include "swarms.hpp"
 
@@ -40,6 +41,7 @@ public:
     std::uint16_t port() const noexcept { return port_; }
     Events &events() noexcept { return events_; }
     Store &store() noexcept { return store_; }
+    SwarmNames const &names() const noexcept { return names_; }
 
     // From any thread.
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
@@ -59,8 +61,14 @@ public:
     // On the network thread, called by peers.
     std::int64_t now_ms() const;
     std::array<std::uint8_t, 20> const &node_id() const noexcept { return node_id_; }
+    // Of the keyed swarm that this session is for; nullptr: anybody is talked to.
+    SwarmSecret const *secret() const noexcept { return secret_ ? &*secret_ : nullptr; }
+    // Room for one opened record, until the next one.
+    std::uint8_t *opened() noexcept { return opened_.data(); }
     ResponderHost const &responder_host() const noexcept { return host_; }
+    BandwidthTurns &download_turns() noexcept { return download_turns_; }
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
+    bool is_joined(InfoHash const &swarm) const { return discovery_.joined(swarm); }
     // A peer of the swarm is said to be there.
     void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
     void told(Peer &peer, wire::Peers const &message);
@@ -94,9 +102,12 @@ private:
 
     std::array<std::uint8_t, 20> node_id_{};
     Events events_;
-    Store store_;
+    std::optional<SwarmSecret> const secret_;
+    SwarmNames const names_;
+    Store store_{names_};
+    std::vector<std::uint8_t> opened_;
     ReaderPool readers_;
-    HaveUpdates updates_{store_};
+    HaveUpdates updates_{store_, [this] { tick_soon(); }};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
     std::map<std::pair<InfoHash, Endpoint>, Dial> dials_;  // that libtorrent has not begun
     std::map<Endpoint, std::uint32_t> taken_;       // where peers listen that are connected or being connected to

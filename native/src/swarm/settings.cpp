@@ -184,13 +184,7 @@ lt::settings_pack settings_for(zest_session_config const &config) {
     pack.set_int(sp::min_reconnect_time, 1);
     pack.set_int(sp::max_failcount, 31);
     pack.set_int(sp::max_peer_recv_buffer_size, 4 * 1024 * 1024);
-    set_download_cap(pack, config.max_down_bytes_s);
     return pack;
-}
-
-void set_download_cap(lt::settings_pack &pack, std::uint64_t bytes_s) {
-    pack.set_int(lt::settings_pack::download_rate_limit, static_cast<int>(std::min<std::uint64_t>(bytes_s, INT32_MAX)));
-    if (bytes_s) pack.set_int(lt::settings_pack::tick_interval, 50);
 }
 
 }  // namespace zest

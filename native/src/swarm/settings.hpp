@@ -13,9 +13,6 @@ namespace zest {
 
 lt::settings_pack settings_for(zest_session_config const &config);
 
-// Of what comes libtorrent knows best; what is sent is capped where it is decided who gets it (UploadScheduler).
-void set_download_cap(lt::settings_pack &pack, std::uint64_t bytes_s);
-
 // The addresses to listen on: "" is all of IPv4, and of IPv6 where the machine has it. Throws with one line.
 std::vector<lt::address> listen_addresses(std::string const &host);
 

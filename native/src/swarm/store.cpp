@@ -5,7 +5,6 @@
 #include <numeric>
 #include <utility>
 
-#include "infohash.hpp"
 #include "zest_codec.h"
 
 namespace zest {
@@ -145,13 +144,13 @@ std::vector<Object> Store::take_changes() {
 }
 
 void Store::add_swarm(Kind kind, Hash const &hash) {
-    auto &swarm = swarms_[object_info_hash(kind, hash)];
+    auto &swarm = swarms_[names_.of(kind, hash)];
     swarm.object = {kind, hash};
     ++swarm.users;
 }
 
 void Store::remove_swarm(Kind kind, Hash const &hash) {
-    auto const swarm = swarms_.find(object_info_hash(kind, hash));
+    auto const swarm = swarms_.find(names_.of(kind, hash));
     if (swarm != swarms_.end() && --swarm->second.users == 0) swarms_.erase(swarm);
 }
 

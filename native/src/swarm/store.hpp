@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "chunk_list.hpp"
+#include "infohash.hpp"
 #include "transfer.hpp"
 #include "wire.hpp"
 
@@ -80,6 +81,8 @@ struct Located {
 
 class Store {
 public:
+    explicit Store(SwarmNames const &names) : names_(names) {}
+
     // In place of what was offered of the same path or transfer. False when the terms do not add up to the chunks.
     bool add(SharedFilePtr file);
     void remove(std::string const &path, Hash const &file_hash);
@@ -136,6 +139,7 @@ private:
     static std::optional<Located> cover(Parts const &parts, ChunkSpan chunks, bool held);
     static std::uint32_t proved_whole(Hash const &xorb, Parts const &parts);
 
+    SwarmNames const &names_;
     mutable std::shared_mutex mutex_;
     std::unordered_map<Hash, std::vector<SharedFilePtr>, HashOf> files_;  // whole files before growing ones
     std::unordered_map<Hash, Xorb, HashOf> xorbs_;

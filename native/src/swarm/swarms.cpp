@@ -131,8 +131,8 @@ std::shared_ptr<lt::torrent_plugin> Swarms::new_torrent(lt::torrent_handle const
 bool Swarms::on_unknown_torrent(lt::info_hash_t const &info_hash, lt::peer_connection_handle const &,
                                 lt::add_torrent_params &params) {
     auto const wanted = name_of(info_hash);
-    // A stranger who names nothing that we hold is turned away by libtorrent.
-    if (!session_.store().knows_swarm(wanted)) return false;
+    // A stranger who names nothing that we hold or look for is turned away by libtorrent.
+    if (!session_.store().knows_swarm(wanted) && !session_.is_joined(wanted)) return false;
     fill(params, wanted);
     return true;
 }

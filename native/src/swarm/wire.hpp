@@ -63,6 +63,8 @@ constexpr int xet_extension_id = 1;
 constexpr int zest_extension_id = 9;
 constexpr char const *xet_extension_name = "ut_xet";
 constexpr char const *zest_extension_name = "zest_hf1";
+// The same messages sealed, in a keyed swarm; on the same id.
+constexpr char const *sealed_extension_name = "zest_hf1s";
 
 // --- ut_xet: BEP XET v1 -----------------------------------------------------------------------
 

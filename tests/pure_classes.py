@@ -1,4 +1,4 @@
-"""Drives the swarm's classes without sockets and clocks (native/tests/pure.cpp), compiled with sanitizers on first use."""
+"""The swarm's classes without sockets and clocks (native/tests/*.cpp), compiled with sanitizers on first use."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 
-NATIVE = Path(__file__).parents[2] / "native"
-SOURCES = ("tests/pure.cpp", "src/swarm/chunk_set.cpp", "src/swarm/bandwidth_scheduler.cpp")
+NATIVE = Path(__file__).parents[1] / "native"
+PURE = ("tests/pure.cpp", "src/swarm/chunk_set.cpp", "src/swarm/bandwidth_scheduler.cpp")
+DIALER = ("tests/dialer.cpp", "src/swarm/dialer.cpp")
 FLAGS = ("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined")
 
 
 @functools.cache
-def _program() -> tuple[tempfile.TemporaryDirectory[str], Path]:
+def _program(files: tuple[str, ...]) -> tuple[tempfile.TemporaryDirectory[str], Path]:
     compiler = os.environ.get("CXX") or shutil.which("c++")
     if compiler is None:
         pytest.skip("there is no C++ compiler")
     folder = tempfile.TemporaryDirectory(prefix="zest-pure-")
     program = Path(folder.name, "pure")
-    sources = [str(NATIVE / source) for source in SOURCES]
+    sources = [str(NATIVE / source) for source in files]
     command = [*compiler.split(), *FLAGS, f"-I{NATIVE / 'src/swarm'}", *sources, "-o", str(program)]
     subprocess.run(command, check=True)
     return folder, program
@@ -32,8 +33,8 @@ def _program() -> tuple[tempfile.TemporaryDirectory[str], Path]:
 class Pure:
     """One such process: a command with its arguments gives one line."""
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen([_program()[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, files: tuple[str, ...] = PURE) -> None:
+        self._process = subprocess.Popen([_program(files)[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, command: str, *arguments: object) -> str:
         assert self._process.stdin and self._process.stdout
