@@ -78,6 +78,8 @@ class Swarm:
         self._new_token: Callable[[], int] = lambda: next(tokens)
         self._given = GivenPeers(settings.peers, self._new_token)
         self._ready: dict[int, PeerReady] = {}
+        self.unanswering: set[tuple[int, str]] = set()
+        """Peers that have let a question of this kind ("have", "manifest") pass: nobody waits for that any more."""
         self._held: dict[tuple[str, XetHash], frozenset[XetHash]] = {}
         """What is offered, and the xorbs that it is made of."""
         self._closing = threading.Event()
@@ -388,6 +390,7 @@ class Swarm:
                 self._ready[event.peer] = event
             elif isinstance(event, PeerGone):
                 self._ready.pop(event.peer, None)
+                self.unanswering -= {(event.peer, "have"), (event.peer, "manifest")}
                 self._told = {token: told for token, told in self._told.items() if told[1] != event.peer}
             listeners = list(self._listeners)
         if isinstance(event, PeerReady) and not event.token:

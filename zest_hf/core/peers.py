@@ -34,6 +34,11 @@ CROWD_SHARE = 0.01
 JUMPS = 0.3
 """How often not to go on in order: two nodes that have come to the same place must not stay together."""
 STEAL_MARGIN_S = 0.05
+LOOK_S = 0.05
+LOOKING_PEERS = 8
+LOOKED_AT = 64
+"""Whether an idle peer could take something over is looked at so often, for so many of them at a time, and among so
+many things that others were asked for: all of them, when few are left."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,8 @@ class Peer:
     strikes: int = 0
     cursor: tuple[int, int] | None = None
     """Where the last piece ended that it was asked for, and the GET of that."""
+    looked_s: float = _NEVER
+    """When it was looked for what it could take over from others."""
     idle_generation: int = -1
     """Of the pieces, when it was found that it holds nothing that is wanted."""
 
@@ -93,6 +100,7 @@ class Peers:
         self._chunks = plan.chunk_count
         self._chunk_bytes = plan.size_bytes / max(plan.chunk_count, 1)
         """Of a mean chunk."""
+        self._all: Ranges = normalized([(0, plan.chunk_count)], plan.chunk_count)
         self._random = None if seed is None else random.Random(seed)
         self._peers: dict[int, Peer] = {}
         self.since_s: float | None = None
@@ -240,7 +248,9 @@ class Peers:
                 if self._has_room(peer, rate):
                     again.append(number)
             waiting = again
-        for number in idle:
+        idle = [number for number in idle if now_s - able[number].looked_s >= LOOK_S]
+        for number in sorted(idle, key=lambda number: able[number].looked_s)[:LOOKING_PEERS]:
+            able[number].looked_s = now_s
             yield from self._take_over(number, rates[number], now_s)
 
     def _has_room(self, peer: Peer, rate: float) -> bool:
@@ -259,7 +269,8 @@ class Peers:
 
     def _pick(self, me: Peer, able: list[Peer]) -> tuple[Piece, int, int] | None:
         """A wanted piece, and the part of it that this peer has."""
-        others = [peer for peer in able if peer is not me]
+        # Who holds all of it makes no piece less rare than another.
+        others = [peer for peer in able if peer is not me and peer.askable != self._all]
         if self._random is not None and len(others) > COUNTED_PEERS:
             others = self._random.sample(others, COUNTED_PEERS)
         best: tuple[Piece, int, int] | None = None
@@ -351,7 +362,7 @@ class Peers:
         after_s = 0.0 if rate > 0 else self._settings.overdue_s
         rate = rate or max(self._settings.fair_rate_bytes_s, 1.0)
         out = []
-        for number, begin in self.late(now_s, after_s):
+        for number, begin in islice(self.late(now_s, after_s), LOOKED_AT):
             piece = self._pieces[begin]
             here_s = (me.ahead_bytes + piece.count * self._chunk_bytes) / rate
             if (

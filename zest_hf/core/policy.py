@@ -30,6 +30,9 @@ class PolicySettings:
     """How long it waits for a connected peer's handshake, and for its answer to what it holds."""
     manifest_patience_s: float = 4.0
     """How long it waits, in all, for manifests on their way."""
+    stranger_patience_s: float = 0.5
+    """The same two for a peer that was not given: how long it may say nothing. One that has let a question pass
+    is not waited for again, by no download of the process, before it has answered one."""
     xorb_patience_s: float = 0.5
     """How long it waits, in all, for what peers without the file say of its xorbs."""
     discovery_share: float = 0.02

@@ -360,6 +360,8 @@ class _Orphans:
 
     def find(self, pieces: Pieces, useful: list[Peer], chunks: int, now_s: float) -> list[int]:
         ranges = [peer.askable for peer in useful]
+        if not pieces.wanted:
+            return []
         is_old = ranges != self._ranges and (
             len(ranges) != len(self._ranges) or now_s - self._found_s >= ORPHANS_AGE_S
         )
