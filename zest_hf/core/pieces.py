@@ -5,8 +5,8 @@ Pure bookkeeping; it decides nothing. A piece is in exactly one state:
     WANTED --ask--> ASKED --all chunks written--> DONE
        ^--------------'  (the rest, when nobody who was asked for it is left)
 
-A piece may be asked of several sources at once; whoever is first makes it done. A wanted piece can be split, for who
-gives only a part of it, or not so much at a time. Pieces are named by the file chunk that they begin with.
+A piece may be asked of several sources at once; whoever is first makes it done. A piece can be split, for who gives only
+a part of it, or not so much at a time; both halves are asked of whoever the whole was. Pieces are named by the file chunk that they begin with.
 Cost of each step: logarithmic, but for keeping sorted lists of names, which is one memmove.
 """
 
@@ -106,15 +106,17 @@ class Pieces:
                 at += 1
 
     def split(self, begin: int, chunk: int) -> None:
-        """Makes two of a wanted piece; the second one begins with `chunk`, which is inside of what is left of it."""
+        """Makes two of a piece; the second one begins with `chunk`, which is inside of what is left of it."""
         piece = self._pieces[begin]
-        assert piece.state is State.WANTED and piece.first < chunk < piece.end
-        rest = Piece(chunk, chunk, piece.end, piece.xorb, piece.xorb_first + chunk - piece.first, piece.fetch)
+        assert piece.state is not State.DONE and piece.first < chunk < piece.end
+        xorb_first = piece.xorb_first + chunk - piece.first
+        rest = Piece(chunk, chunk, piece.end, piece.xorb, xorb_first, piece.fetch, piece.state, list(piece.askers))
         piece.end = chunk
         self._pieces[chunk] = rest
         insort(self._begins, chunk)
         insort(self._of_fetch[piece.fetch], chunk)
-        insort(self.wanted, chunk)
+        if piece.state is State.WANTED:
+            insort(self.wanted, chunk)
         self.open += 1
 
     def ask(self, begin: int, assignment: int) -> None:
