@@ -14,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from zest_hf.bench.virtual import VirtualFile
 from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
@@ -56,6 +57,10 @@ class Scenario:
     origin_bytes_s: float
     per_connection_bytes_s: float = float("inf")
     latency_s: float = 0.01
+    meets_s: float = 0.2
+    """How long it takes from a node's start until others know of it."""
+    waits_s: float = 0.05
+    """How long a node waits for others at its start."""
     seed: int = 1
     split_s: tuple[float, float] | None = None
     neighbours: int = 32
@@ -178,9 +183,9 @@ class Simulation:
     def run(self) -> Outcome:
         scenario = self.scenario
         for node in self.nodes:
-            self._at(node.spec.start_s, lambda node=node: self._start(node))
+            self._at(node.spec.start_s, partial(self._start, node))
             if node.spec.dies_s < float("inf"):
-                self._at(node.spec.dies_s, lambda node=node: self._die(node))
+                self._at(node.spec.dies_s, partial(self._die, node))
         if scenario.split_s is not None:
             self._at(scenario.split_s[0], lambda: self._cut(True))
             self._at(scenario.split_s[1], lambda: self._cut(False))
@@ -231,7 +236,7 @@ class Simulation:
             node.acts_s = self.now_s
         for other in self.nodes:
             if other is not node and other.up and self._connected(node, other):
-                self._at(self.now_s + 4 * self.scenario.latency_s, lambda a=node, b=other: self._meet(a, b))
+                self._at(self.now_s + self.scenario.meets_s, partial(self._meet, node, other))
 
     def _meet(self, one: _Node, other: _Node) -> None:
         if not (one.up and other.up and self._connected(one, other)):
@@ -245,6 +250,10 @@ class Simulation:
     def _connected(self, one: _Node, other: _Node) -> bool:
         return not self._split or one.spec.group == other.spec.group
 
+    def _has_met(self, one: _Node, other: _Node) -> bool:
+        began_s = max(one.spec.start_s, other.spec.start_s)
+        return other.up and self._connected(one, other) and self.now_s >= began_s + self.scenario.meets_s
+
     def _die(self, node: _Node) -> None:
         if not node.up:
             return
@@ -252,7 +261,7 @@ class Simulation:
         node.gets.clear()
         for other in self.nodes:
             if other is not node:
-                self._at(self.now_s + node.spec.noticed_s, lambda a=other, b=node: self._lose(a, b))
+                self._at(self.now_s + node.spec.noticed_s, partial(self._lose, other, node))
         for number, one in list(node.open.values()):
             queue = self.nodes[number].queues.get(node.number)
             if queue is not None and one in queue:
@@ -301,7 +310,7 @@ class Simulation:
         if not self.scenario.crowd:
             return
         claims = list(node.told_claims)
-        hears = [one for one in others if one is not node and one.up and self._connected(node, one)]
+        hears = [one for one in others if one is not node and self._has_met(node, one)]
         self._control_bytes += len(hears) * (MESSAGE_BYTES + CLAIM_BYTES * len(claims))
         downloading = node.done_s is None
         self._at(self.now_s + self.scenario.latency_s, lambda: self._hear(node, hears, downloading, claims))
@@ -341,7 +350,7 @@ class Simulation:
         node.held = normalized([*node.held, *new], self.scenario.file.plan.chunk_count)
         for number in node.neighbours:
             other = self.nodes[number]
-            if other.up and other.done_s is None and self._connected(node, other):
+            if other.done_s is None and self._has_met(node, other):
                 self._send_haves(node, other, new)
 
     def _send_haves(self, node: _Node, other: _Node, ranges: Ranges) -> None:
@@ -389,7 +398,8 @@ class Simulation:
             node.tells_haves_s = 0.0
             self._tell_haves(node)
             return
-        for action in transfer.actions(self.now_s, False):
+        waits = self.now_s < node.spec.start_s + self.scenario.waits_s
+        for action in transfer.actions(self.now_s, waits):
             if isinstance(action, AskPeer):
                 self._ask(node, action)
             elif isinstance(action, CancelPeer):
@@ -400,7 +410,7 @@ class Simulation:
                 self._stop_get(node, action)
             else:
                 whole = isinstance(action, FetchWhole)
-                size = action.fetch.size_bytes if isinstance(action, FetchWhole) else action.byte_end - action.byte_start
+                size = self._size(action)
                 latency_s = self.scenario.latency_s * (2 if whole else 4)
                 node.gets[action.assignment] = _Get(action, size, self.now_s + latency_s)
                 self._gets += 1
@@ -414,6 +424,12 @@ class Simulation:
                     )
         self._tell(node)
         self._tell_haves(node)
+
+    @staticmethod
+    def _size(action: FetchWhole | FetchRun) -> int:
+        if isinstance(action, FetchWhole):
+            return action.fetch.size_bytes
+        return action.byte_end - action.byte_start
 
     def _ask(self, node: _Node, action: AskPeer) -> None:
         offset = self.scenario.file.manifest.offset
@@ -458,7 +474,7 @@ class Simulation:
     def _lie(self, node: _Node) -> None:
         kind = node.spec.liar
         claims: list[Told] = []
-        for number, unit in enumerate(self._units):
+        for unit in self._units[:1024]:
             if kind == "claims":
                 claims.append((unit.first, unit.end, FETCHING, 0))
             elif kind == "creeps":
@@ -468,19 +484,16 @@ class Simulation:
             elif kind == "floods":
                 state = self._random.choice((FETCHING, HELD))
                 claims.append((unit.first, unit.end, state, self._random.randrange(FULL)))
-            if len(claims) == 1024:
-                break
-            del number
         if claims != node.told_claims:
             node.told_claims = claims
             self._send_claims(node, self.nodes)
         if kind == "haves" and not node.held:
             node.held = ((0, self.scenario.file.plan.chunk_count),)
             for other in self.nodes:
-                if other.up and other is not node:
+                if other is not node and self._has_met(node, other):
                     self._send_haves(node, other, node.held)
 
-    # --- bytes ----------------------------------------------------------------------------------------------------------
+    # --- bytes --------------------------------------------------------------------------------------------------------
 
     def _flow(self, passed_s: float) -> None:
         scale, scenario = self._scale, self.scenario
@@ -502,7 +515,8 @@ class Simulation:
                     links.append((node, asker, queue))
                     coming[asker] = coming.get(asker, 0) + 1
                     outgoing[node.number] = outgoing.get(node.number, 0) + 1
-        gets = [(node, get) for node in self.nodes if node.up for get in node.gets.values() if get.begins_s <= self.now_s]
+        all_gets = [(node, get) for node in self.nodes if node.up for get in node.gets.values()]
+        gets = [(node, get) for node, get in all_gets if get.begins_s <= self.now_s]
         for node, _ in gets:
             coming[node.number] = coming.get(node.number, 0) + 1
         # Twice, so that what somebody cannot use another gets.

@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from zest_hf.core.crowd_pace import Pace
@@ -40,6 +40,8 @@ WHOLE_XORB_BYTES = 60 * 1024 * 1024
 
 Told = tuple[int, int, int, int]
 """A claim as it is told: first chunk of the file, end, state, progress."""
+
+LOOSE = b"loose"
 
 _NEVER = float("-inf")
 
@@ -79,7 +81,6 @@ class Reason(enum.Enum):
     MEASURE = "nothing has come from the crowd yet"
     ALONE = "the crowd gives less than the CDN did"
     COLLISION = "another member fetches it as well, and goes on"
-    HELD = "another member has it"
     CROWDED = "others have come, to whom we leave it"
 
 
@@ -305,6 +306,11 @@ class Crowd:
             self._cdn.stop()
         self.generation += 1
 
+    def dropped(self, fetch: int) -> None:
+        """What a GET has brought was wrong."""
+        if self._own.pop(fetch, None) is not None:
+            self.generation += 1
+
     def proved(self, fetch: int) -> None:
         """What a GET has brought is proved."""
         own = self._own.get(fetch)
@@ -328,27 +334,32 @@ class Crowd:
         trusted = [one for one in self._members if self._is_trusted(one, now_s)]
         return max([self.me, *trusted], key=lambda one: self._score(one, fetch))
 
-    def choose(self, now_s: float, missing: Iterable[int]) -> list[Decision]:
-        """Which GETs to make now. ``missing``: units that no peer gives and that are not being fetched here."""
+    def choose(
+        self, now_s: float, missing: Callable[[], Iterator[int]], wanted: Callable[[], Iterator[int]]
+    ) -> list[Decision]:
+        """Which GETs to make now. ``missing``: units of which something is wanted that no peer gives, in order;
+        ``wanted``: also those that peers give.
+        """
         self._judge(now_s)
         running = [own for own in self._own.values() if not own.ended]
-        active = len(running) + self._active(now_s)
-        limit = self.pace.limit(now_s, active)
+        others, ahead_bytes = self._active(now_s)
+        active = len(running) + others
+        limit = self.pace.limit(now_s, active, ahead_bytes)
         free = limit - active
         out: list[Decision] = []
         unproved: list[int] = []
         claimed: list[int] = []
-        others = False
-        for number in missing:
+        more = False
+        for number in missing():
             if self._is_claimed(number, now_s):
                 if self._unproved_since(number) is not None:
                     unproved.append(number)
                 else:
                     claimed.append(number)
-                    others = True
+                    more = True
                 self._due_s.pop(number, None)
                 continue
-            others = True
+            more = True
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
@@ -358,9 +369,9 @@ class Crowd:
                 free -= 1
             if now_s >= due_s + rank * self.settings.answer_s:
                 out.append(Decision(number, Reason.OVERDUE if rank else Reason.OWNED))
-        out += self._unproved_ones(now_s, unproved, others)
+        out += self._unproved_ones(now_s, unproved, more)
         if not out:
-            out += self._out_of_turn(now_s, missing, claimed, len(running))
+            out += self._out_of_turn(now_s, missing, wanted, claimed, len(running))
         return out
 
     def stops(self, now_s: float) -> list[Decision]:
@@ -372,15 +383,10 @@ class Crowd:
             for member, claim in self._claimed.get(number, {}).items():
                 if not self._is_valid(member, claim, now_s):
                     continue
-                if claim.state == HELD:
-                    reason = Reason.HELD
-                elif self._goes_on(number, own, member, claim, now_s):
-                    continue
-                else:
-                    reason = Reason.COLLISION
-                out.append(Decision(number, reason))
-                own.stopped = True
-                break
+                if claim.state == FETCHING and not self._goes_on(number, own, member, claim, now_s):
+                    out.append(Decision(number, Reason.COLLISION))
+                    own.stopped = True
+                    break
         return out
 
     def crowded(self, now_s: float) -> list[Decision]:
@@ -404,8 +410,7 @@ class Crowd:
     def _score(self, member: bytes, number: int) -> int:
         unit = self.units[number]
         # All that may not prove itself has one owner, who proves the file.
-        name = b"loose" if unit.loose else b"%d-%d" % (unit.first, unit.end)
-        return int.from_bytes(hashlib.blake2b(name, key=member, digest_size=8).digest(), "big")
+        return _score(member, LOOSE if unit.loose else b"%d-%d" % (unit.first, unit.end))
 
     def _ahead(self, number: int) -> set[bytes]:
         better = self._better.get(number)
@@ -451,26 +456,32 @@ class Crowd:
                 return claim.moved_s
         return None
 
-    def _active(self, now_s: float) -> int:
-        """GETs of others that run, and will not end at once. Of one that shows no progress one counts."""
+    def _active(self, now_s: float) -> tuple[int, float]:
+        """GETs of others that run, and will not end at once, and what they will have brought since they told.
+
+        Of one that shows no progress one counts.
+        """
         out = 0
+        ahead_bytes = 0.0
         for name, member in self._members.items():
             if not member.claims or member.distrusted_until_s > now_s:
                 continue
             moving = idle = 0
-            for claim in member.claims.values():
+            for number, claim in member.claims.items():
                 if claim.state != FETCHING or claim.progress == FULL or not self._is_valid(name, claim, now_s):
                     continue
                 if claim.progress > claim.began_at:
                     moving += claim.rest_s(now_s) > 0.2
+                    ahead = claim.expected(now_s) - claim.progress
+                    ahead_bytes += ahead / FULL * self.units[number].size_bytes
                 else:
                     idle = 1
             out += moving + idle
-        return out
+        return out, ahead_bytes
 
     def _judge(self, now_s: float) -> None:
         """Finds out who claims what it does not do."""
-        for name, member in self._members.items():
+        for member in self._members.values():
             if member.distrusted_until_s > now_s:
                 continue
             for claim in member.claims.values():
@@ -482,7 +493,6 @@ class Crowd:
                 ):
                     claim.voided = True
                     self._found_out(member, now_s)
-            del name
 
     def _found_out(self, member: Member, now_s: float) -> None:
         member.found_out += 1
@@ -502,9 +512,9 @@ class Crowd:
 
     # --- out of turn --------------------------------------------------------------------------------------------------
 
-    def _unproved_ones(self, now_s: float, unproved: list[int], others: bool) -> Iterator[Decision]:
+    def _unproved_ones(self, now_s: float, unproved: list[int], more: bool) -> Iterator[Decision]:
         """What others have and cannot prove."""
-        if others or not unproved:
+        if more or not unproved:
             self._only_unproved_s = None
         elif self._only_unproved_s is None:
             self._only_unproved_s = now_s
@@ -513,19 +523,23 @@ class Crowd:
             assert since_s is not None
             if not self.units[number].loose and now_s - since_s < self.settings.unproved_s:
                 continue
-            is_closer = not any(self._is_trusted(one, now_s) for one in self._closers())
-            if is_closer:
+            if not any(self._is_trusted(one, now_s) for one in self._before_in_closing()):
                 yield Decision(number, Reason.UNPROVED)
             elif self._only_unproved_s is not None and now_s - self._only_unproved_s >= self.settings.stall_s:
                 yield Decision(number, Reason.LAST)
 
-    def _closers(self) -> list[bytes]:
-        """Who comes before us in proving the file."""
-        mine = _closing_score(self.me)
-        return [one for one in self._members if _closing_score(one) > mine]
+    def _before_in_closing(self) -> list[bytes]:
+        """Who is to prove the file rather than we."""
+        mine = _score(self.me, LOOSE)
+        return [one for one in self._members if _score(one, LOOSE) > mine]
 
     def _out_of_turn(
-        self, now_s: float, missing: Iterable[int], claimed: list[int], running: int
+        self,
+        now_s: float,
+        missing: Callable[[], Iterator[int]],
+        wanted: Callable[[], Iterator[int]],
+        claimed: list[int],
+        running: int,
     ) -> Iterator[Decision]:
         settings = self.settings
         self._note_income(now_s)
@@ -542,7 +556,9 @@ class Crowd:
             if running or now_s - self._met_s < window_s or income is None or income >= settings.fair_share * alone:
                 return
             reason = Reason.ALONE
-        free = [number for number in missing if not self._is_claimed(number, now_s)]
+        free = [number for number in missing() if not self._is_claimed(number, now_s)]
+        if not free and not claimed and reason is Reason.ALONE:
+            free = list(wanted())
         if free:
             self._helped_s = now_s
             # Not the same as others in our place.
@@ -597,5 +613,5 @@ class Crowd:
         return None
 
 
-def _closing_score(member: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(b"loose", key=member, digest_size=8).digest(), "big")
+def _score(member: bytes, name: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(name, key=member, digest_size=8).digest(), "big")

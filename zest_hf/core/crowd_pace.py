@@ -10,7 +10,9 @@ from __future__ import annotations
 FIRST = 2
 """GETs at first."""
 WINDOW_S = 1.5
-"""The sum is measured over this time: members tell their progress every 0.5 s."""
+"""The sum is measured over this time,"""
+SETTLE_S = 0.6
+"""... with as many GETs as may run, for so long before: members tell their progress every 0.5 s."""
 GROWTH = 1.2
 """More GETs have to give so many times as much to be worth it."""
 HOLD_S = 15.0
@@ -26,8 +28,9 @@ class Pace:
         self.bytes_s = 0.0
         """What all members together got, in the last window."""
         self._moved = 0.0
-        self._window_began_s: float | None = None
-        self._window_full = True
+        self._full_since_s: float | None = None
+        self._window: tuple[float, float] | None = None
+        """When it began, and what had come then."""
         self._before: tuple[int, float] | None = None
         """What was allowed before more was tried, and what that gave."""
         self._hold_until_s = float("-inf")
@@ -38,33 +41,38 @@ class Pace:
         """So many bytes more have come from the CDN, to any member."""
         self._moved += size_bytes
 
-    def limit(self, now_s: float, active: int) -> int:
-        """How many may run, with so many running."""
-        if self._window_began_s is None:
-            if active:
-                self._window_began_s, self._moved = now_s, 0.0
+    def limit(self, now_s: float, active: int, ahead_bytes: float) -> int:
+        """How many may run, with so many running; ``ahead_bytes``: that will have come by now and were not told."""
+        if active < self.allowed:
+            self._full_since_s = None
+        elif self._full_since_s is None:
+            self._full_since_s = now_s
+        came = self._moved + ahead_bytes
+        if self._window is None:
+            if self._full_since_s is not None and now_s - self._full_since_s >= SETTLE_S:
+                self._window = now_s, came
             return self.allowed
-        self._window_full = self._window_full and active >= self.allowed
-        passed_s = now_s - self._window_began_s
-        if passed_s >= WINDOW_S:
-            self.bytes_s = self._moved / passed_s
-            self._decide(now_s)
-            self._window_began_s, self._moved, self._window_full = now_s, 0.0, True
+        began_s, before = self._window
+        if now_s - began_s >= WINDOW_S:
+            self.bytes_s = max(0.0, came - before) / (now_s - began_s)
+            self._window = now_s, came
+            if self._full_since_s is not None and self._full_since_s <= began_s:
+                self._decide(now_s)
         return self.allowed
 
     def _decide(self, now_s: float) -> None:
         if self._before is not None:
-            if not self._window_full:
-                return
             allowed, gave = self._before
             self._before = None
-            if self.bytes_s < GROWTH * gave:
-                self.allowed = allowed
+            self._grown = self.bytes_s >= GROWTH * gave
+            if not self._grown:
+                self._allow(allowed)
                 self._hold_until_s = now_s + self._hold_s
                 self._hold_s *= 2
-                self._grown = False
-                return
-            self._grown = True
-        if self._window_full and now_s >= self._hold_until_s and self.bytes_s > 0:
+        if now_s >= self._hold_until_s and self.bytes_s > 0:
             self._before = self.allowed, self.bytes_s
-            self.allowed = min(MOST, 2 * self.allowed if self._grown else self.allowed + 1)
+            self._allow(min(MOST, 2 * self.allowed if self._grown else self.allowed + 1))
+
+    def _allow(self, count: int) -> None:
+        self.allowed = count
+        self._full_since_s = self._window = None
