@@ -178,7 +178,7 @@ class Swarm:
     # --- questions --------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> list[PeerReady]:
-        """``listener`` gets PeerReady, PeerGone and PeerBanned from now on, on the swarm's thread. Who is ready now."""
+        """``listener`` gets PeerReady, PeerGone, PeerBanned and Claims from now on, on the swarm's thread. Who is ready now."""
         with self._lock:
             self._listeners.append(listener)
             return list(self._ready.values())
@@ -262,6 +262,15 @@ class Swarm:
             token = self._new_token()
             self._waiting[token] = listener
             return token
+
+    def tell_claims(
+        self, file_hash: XetHash, downloading: bool, claims: Sequence[tuple[int, int, int, int]]
+    ) -> None:
+        """What this node does about a file, for the peers that know it too. As `Session.tell_claims`.
+
+        What they say comes to all who have subscribed, as Claims; once more from each peer that is asked what it has.
+        """
+        self._session.tell_claims(file_hash, downloading, claims)
 
     # --- what is offered ---------------------------------------------------------------------------------
 
