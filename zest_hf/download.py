@@ -28,12 +28,13 @@ from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, CancelPeer, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, StopGet, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
+    CdnStops,
     ManifestProved,
     PeerEnded,
     PeerHolds,
@@ -295,6 +296,8 @@ class FileDownload:
             transfer.peer_ended(report.assignment, report.chunks_written, report.trouble, now_s)
         elif isinstance(report, CdnEnded):
             transfer.cdn_ended(report.assignment, report.chunks, now_s)
+        elif isinstance(report, CdnStops):
+            transfer.cdn_stops(report.assignment, report.chunks)
         elif isinstance(report, CdnFailed):
             log.info("%s: %s", self._request.display_name, report.error)
             transfer.cdn_failed(report.assignment, report.error, now_s)
@@ -324,10 +327,13 @@ class FileDownload:
             waiting = self._peers.waiting(now_s)
         else:
             waiting = self._permission_until_s is not None and now_s < self._permission_until_s
+        transfer.cdn_brought(self._cdn.progress(), now_s)
         for action in transfer.actions(now_s, waiting):
             if isinstance(action, AskPeer | CancelPeer):
                 assert self._peers is not None
                 self._peers.start(action)
+            elif isinstance(action, StopGet):
+                self._cdn.stop(action)
             else:
                 if self._swarm is not None:
                     log.debug(

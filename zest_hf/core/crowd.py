@@ -35,6 +35,11 @@ HELD = 2
 FULL = 65535
 """Progress of a claim: all of its bytes."""
 
+LEAD = FULL // 8
+"""Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
+KEPT = FULL // 4
+"""What has come so far is fetched to its end, whoever else turns up."""
+
 WHOLE_XORB_BYTES = 60 * 1024 * 1024
 """Xorbs are closed when the next chunk would make them larger than 64 MiB: of this size one is whole."""
 
@@ -143,8 +148,12 @@ class Member:
 @dataclass(slots=True)
 class _Own:
     began_s: float
+    alone: bool
+    """It was begun when nobody else was there."""
     size_bytes: int = 0
     """That have come."""
+    told: int = 0
+    """Progress that the others know of."""
     ended: bool = False
     proved: bool = False
     stopped: bool = False
@@ -266,6 +275,7 @@ class Crowd:
         for number, own in self._own.items():
             unit = self.units[number]
             done = FULL if own.ended else min(FULL - 1, own.size_bytes * FULL // max(unit.size_bytes, 1))
+            own.told = done
             out.append((unit.first, unit.end, FETCHING, done))
         out += [(self.units[number].first, self.units[number].end, HELD, FULL) for number in self._fetched]
         return out
@@ -274,7 +284,7 @@ class Crowd:
         """A GET for a unit was made."""
         if not any(not own.ended for own in self._own.values()):
             self._cdn.start(now_s)
-        self._own[fetch] = _Own(now_s)
+        self._own[fetch] = _Own(now_s, not self._members)
         self._due_s.pop(fetch, None)
         self.generation += 1
 
@@ -375,35 +385,20 @@ class Crowd:
         return out
 
     def stops(self, now_s: float) -> list[Decision]:
-        """Which of our GETs to stop."""
+        """Which of our GETs to stop. What one has brought is lost with it."""
+        if not self._members:
+            return []
         out = []
         for number, own in self._own.items():
             if own.ended or own.stopped:
                 continue
-            for member, claim in self._claimed.get(number, {}).items():
-                if not self._is_valid(member, claim, now_s):
-                    continue
-                if claim.state == FETCHING and not self._goes_on(number, own, member, claim, now_s):
-                    out.append(Decision(number, Reason.COLLISION))
-                    own.stopped = True
-                    break
+            if not self._goes_on(number, own, now_s):
+                out.append(Decision(number, Reason.COLLISION))
+            elif own.alone and own.told < KEPT and self._place(number, now_s) >= self.pace.allowed:
+                out.append(Decision(number, Reason.CROWDED))
+        for decision in out:
+            self._own[decision.fetch].stopped = True
         return out
-
-    def crowded(self, now_s: float) -> list[Decision]:
-        """With others there: which of the GETs that we began alone to stop."""
-        running = [number for number, own in self._own.items() if not own.ended and not own.stopped]
-        if not self._members or len(running) <= self.pace.allowed:
-            return []
-        share = {number: self._own[number].size_bytes / max(self.units[number].size_bytes, 1) for number in running}
-        running.sort(key=lambda number: (-share[number], number))
-        out = [Decision(number, Reason.CROWDED) for number in running[self.pace.allowed :] if share[number] < 0.25]
-        for one in out:
-            self._own[one.fetch].stopped = True
-        return out
-
-    def next_s(self, now_s: float) -> float:
-        """When something may be to decide although nothing has happened."""
-        return now_s + 0.1
 
     # --- judging ----------------------------------------------------------------------------------------------------
 
@@ -500,15 +495,26 @@ class Crowd:
             times = min(member.found_out - 2, 10)
             member.distrusted_until_s = now_s + self.settings.distrust_s * 2.0**times
 
-    def _goes_on(self, number: int, own: _Own, member: bytes, claim: Claim, now_s: float) -> bool:
-        """Whether it is we who go on with what both fetch."""
-        size = max(self.units[number].size_bytes, 1)
-        rate = own.size_bytes / max(now_s - own.began_s, 1e-3)
-        mine_s = (size - own.size_bytes) / rate if rate > 0 else float("inf")
-        theirs_s = claim.rest_s(now_s)
-        if mine_s < 0.67 * theirs_s or theirs_s < 0.67 * mine_s:
-            return mine_s < theirs_s
-        return member not in self._ahead(number)
+    def _goes_on(self, number: int, own: _Own, now_s: float) -> bool:
+        """Whether it is we who go on with what several fetch: both sides know what they have told each other."""
+        ahead = self._ahead(number)
+        for member, claim in self._claimed.get(number, {}).items():
+            if claim.state != FETCHING or not self._is_valid(member, claim, now_s):
+                continue
+            lead = own.told - claim.progress
+            if lead < -LEAD or (lead <= LEAD and member in ahead):
+                return False
+        return True
+
+    def _place(self, number: int, now_s: float) -> int:
+        """How many others of the units that are fetched have come further, or come before it in the file."""
+        reached = {one: own.told for one, own in self._own.items() if not own.ended}
+        for one, claims in self._claimed.items():
+            told = [c.progress for m, c in claims.items() if c.state == FETCHING and self._is_valid(m, c, now_s)]
+            if told:
+                reached[one] = max(told + [reached.get(one, 0)])
+        mine = (-(reached[number] // LEAD), number)
+        return sum((-(progress // LEAD), one) < mine for one, progress in reached.items())
 
     # --- out of turn --------------------------------------------------------------------------------------------------
 
@@ -578,11 +584,7 @@ class Crowd:
         if rest_s > 0 and self._first_rest_s is None and self._met_s is not None:
             self._first_rest_s = now_s - self._met_s + rest_s
         wanted_s = 1.5 * (self._first_rest_s or 0.0) + settings.patience_s
-        return min(wanted_s, settings.longest_patience_s) + settings.answer_s * self._place()
-
-    def _place(self) -> int:
-        """In which order those who wait lose their patience."""
-        return sum(one > self.me for one in self._members)
+        return min(wanted_s, settings.longest_patience_s) + settings.answer_s * sum(one > self.me for one in self._members)
 
     def _rest_s(self, number: int, now_s: float) -> float:
         rests = [

@@ -34,9 +34,9 @@ CROWD_SHARE = 0.01
 JUMPS = 0.3
 """How often not to go on in order: two nodes that have come to the same place must not stay together."""
 STEAL_MARGIN_S = 0.05
-LOOK_S = 0.05
+LOOK_S = 0.1
 LOOKING_PEERS = 8
-LOOKED_AT = 64
+LOOKED_AT = 24
 """Whether an idle peer could take something over is looked at so often, for so many of them at a time, and among so
 many things that others were asked for: all of them, when few are left."""
 
@@ -71,6 +71,8 @@ class Peer:
 
     def part_of(self, piece: Piece) -> tuple[int, int] | None:
         """The longest part of what is left of a piece that it holds in one way or the other."""
+        if contains(self.by_file, piece.first, piece.end) or contains(self.by_xorb, piece.first, piece.end):
+            return piece.first, piece.end
         parts = chain(within(self.by_file, piece.first, piece.end), within(self.by_xorb, piece.first, piece.end))
         return max(parts, key=_length, default=None)
 
@@ -146,6 +148,39 @@ class Peers:
     def useful(self, now_s: float) -> list[Peer]:
         """Those that were asked for something and may be asked for more."""
         return [peer for peer in self._peers.values() if peer.assignments and peer.is_able(now_s)]
+
+    def rate_bytes_s(self, now_s: float) -> float:
+        """What those give together that may be asked, also those that have nothing to do."""
+        return sum(peer.meter.bytes_s(now_s) for peer in self._peers.values() if peer.is_able(now_s))
+
+    def ahead_bytes(self, now_s: float) -> int:
+        """What they still have to do."""
+        return sum(peer.ahead_bytes for peer in self._peers.values() if peer.is_able(now_s))
+
+    def held(self, now_s: float) -> Ranges:
+        """The chunks that could be asked for now."""
+        able = [one for peer in self._peers.values() if peer.is_able(now_s) for one in peer.askable]
+        return normalized(able, self._chunks)
+
+    def room(self, now_s: float) -> tuple[Ranges, float]:
+        """With `ask` just done: what those hold that found too little, and how many bytes they would take."""
+        held: list[tuple[int, int]] = []
+        room = 0.0
+        for peer in self._peers.values():
+            if peer.idle_generation != self._pieces.generation or not peer.is_able(now_s):
+                continue
+            rate = peer.meter.bytes_s(now_s)
+            if not self._has_room(peer, rate):
+                continue
+            held += peer.askable
+            if rate > 0:
+                size, requests = self._size(rate, 1.0), len(peer.assignments)
+                least = (self._settings.min_depth - requests) * size
+                most = (self._settings.max_depth - requests) * size
+                room += max(least, min(most, rate * self._settings.window_s - peer.ahead_bytes))
+            elif not peer.assignments:
+                room += self._settings.least_ask_bytes
+        return normalized(held, self._chunks), room
 
     def any_may_give(self) -> bool:
         """Whether one of them, perhaps suspended, holds something that is wanted."""
@@ -368,8 +403,8 @@ class Peers:
             if (
                 len(piece.askers) == 1
                 and number not in me.assignments
-                and me.part_of(piece) == (piece.first, piece.end)
                 and self._is_later_than(number, 2 * here_s + STEAL_MARGIN_S, now_s)
+                and me.part_of(piece) == (piece.first, piece.end)
             ):
                 out.append((number, begin))
         return out
@@ -396,9 +431,8 @@ class Peers:
                 if piece.state is State.ASKED and piece.askers[0] == number:
                     yield number, begin
 
-    def overdue(self, now_s: float) -> list[int]:
+    def overdue(self, now_s: float, longest_s: float) -> list[int]:
         """Pieces whose first source has had them for too long, and is expected to need as long again."""
-        longest_s = self._settings.overdue_s
         return [
             begin
             for number, begin in self.late(now_s, longest_s)

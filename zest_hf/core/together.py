@@ -89,7 +89,7 @@ class Together:
 
     def stops(self, now_s: float) -> Iterator[StopGet]:
         """Which GETs to stop for others."""
-        for decision in (*self.crowd.crowded(now_s), *self.crowd.stops(now_s)):
+        for decision in self.crowd.stops(now_s):
             self._decisions.append(decision)
             for assignment in self._gets[decision.fetch]:
                 self._assignments[assignment].stopping = True

@@ -7,28 +7,43 @@ Sources report each assignment's end exactly once. Peers are asked only for chun
 what they send is checked chunk by chunk; the CDN is asked for others as well, and then a xorb that is whole
 proves itself, and `finish` proves the file as a whole.
 
-Pieces of a GET without known hashes are never given to a second source, as nothing that it writes is checked.
+Pieces of a GET without known hashes are never given to a second source, as nothing that it writes is checked. But what
+it has not come to can be taken from any GET, as soon as it is known: it then stops there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble
-from zest_hf.core.assignments import Assignments
+from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
+from zest_hf.core.assignments import Assignment, Assignments
+from zest_hf.core.crowd import Crowd, Decision
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.peers import Peer, Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import Fetch, FilePlan, Placement
-from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use
+from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use, peers_suffice
 from zest_hf.core.ranges import Ranges, contains, normalized
+from zest_hf.core.together import Together
 from zest_hf.core.unproved import Unproved
+from zest_hf.core.yielding import Yielding
 from zest_hf.errors import ProofError
 
-__all__ = ["Action", "AskPeer", "CancelPeer", "Counts", "FetchRun", "FetchWhole", "PeerTrouble", "Transfer"]
+__all__ = [
+    "Action",
+    "AskPeer",
+    "CancelPeer",
+    "Counts",
+    "FetchRun",
+    "FetchWhole",
+    "PeerTrouble",
+    "StopGet",
+    "Transfer",
+]
 
 CDN_REST_S = 30.0
 """How long the CDN is left alone after a failure, as long as peers can give what is wanted."""
@@ -56,14 +71,19 @@ class Counts:
 
 
 class Transfer:
-    """One file. ``plan`` covers all of it; ``file_hash`` is what it is proved by.
+    """One file. ``plan`` covers all of it; ``file_hash`` is what it is proved by. ``crowd``: those who download it too.
 
     ``seed`` is this node's: those who download the same file together should each have another. None takes the pieces
     in the order of the file.
     """
 
     def __init__(
-        self, plan: FilePlan, file_hash: XetHash, settings: PolicySettings, seed: int | None = None
+        self,
+        plan: FilePlan,
+        file_hash: XetHash,
+        settings: PolicySettings,
+        seed: int | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self._plan = plan
         self._file_hash = file_hash
@@ -73,12 +93,25 @@ class Transfer:
         self._assignments = Assignments(self._pieces)
         self._peers = Peers(self._pieces, self._knowledge, self._assignments, settings, plan, seed)
         self._unproved = Unproved()
+        self._yielding = Yielding(
+            self._pieces,
+            self._knowledge,
+            self._assignments,
+            self._peers,
+            settings,
+            plan.size_bytes / max(plan.chunk_count, 1),
+        )
+        self._together = (
+            None if crowd is None else Together(crowd, self._pieces, self._knowledge, self._assignments)
+        )
         self._proved: list[tuple[int, int]] = []
         """Chunks that were proved and nobody was told of yet."""
         self._began_s: float | None = None
         self._moved_s = 0.0
         """When something was last written, or found out."""
         self._cdn_began = False
+        self._cdn_leads = False
+        """It was asked for everything when no peer was useful, and they have not sufficed since."""
         self._cdn_rest_until_s = _NEVER
         self._cdn_error: Exception | None = None
         self._wrong_fetches = 0
@@ -107,6 +140,10 @@ class Transfer:
         """All pieces are written; `finish` comes next."""
         return self._pieces.open == 0
 
+    def take_decisions(self) -> list[Decision]:
+        """What was decided about the crowd since it was asked last, for the log."""
+        return [] if self._together is None else self._together.take_decisions()
+
     def take_proved(self) -> Ranges:
         """Chunks that have been written and proved, by whomever, since it was asked last."""
         proved, self._proved = normalized(self._proved, self._plan.chunk_count), []
@@ -130,6 +167,7 @@ class Transfer:
             self._knowledge.file_proved(manifest)
             self._peers.more_is_known()
             self._settle(None)
+            self._tell_more_is_known()
 
     def xorb_proved(self, xorb: XetHash, manifest: Manifest) -> None:
         """A manifest that a xorb's hash proves. Raises as `manifest_proved`."""
@@ -137,6 +175,7 @@ class Transfer:
             self._knowledge.xorb_proved(xorb, manifest)
             self._peers.more_is_known()
             self._settle(self._knowledge.terms_of(xorb))
+            self._tell_more_is_known()
 
     def peer_holds(self, peer: int, ranges: Sequence[tuple[int, int]]) -> None:
         """A peer holds these chunks of the file (replaces what was known of that)."""
@@ -161,42 +200,69 @@ class Transfer:
     ) -> None:
         """A peer's assignment ended with its first ``chunks_written`` chunks proved and written."""
         ended = self._assignments.end(assignment)
-        self.counts.peer += self._peers.ended(assignment, ended, chunks_written, trouble, now_s)
+        gained = self._peers.ended(assignment, ended, chunks_written, trouble, now_s)
+        self.counts.peer += gained
+        if self._together is not None:
+            self._together.crowd.came(gained)
         if chunks_written:
             assert isinstance(ended.action, AskPeer)
             self._moved_s = now_s
-            self._proved.append((ended.action.first, ended.action.first + chunks_written))
+            first, end = ended.action.first, ended.action.first + chunks_written
+            self._proved.append((first, end))
+            self._yielding.peers_gave(self._knowledge.offset(end) - self._knowledge.offset(first))
+
+    def cdn_brought(self, brought: Mapping[int, int], now_s: float) -> None:
+        """So many bytes of the file has each GET that runs brought so far, by assignment."""
+        self._yielding.flow.note(brought, now_s)
+        if self._together is not None:
+            self._together.brought(brought, now_s)
+
+    def cdn_stops(self, assignment: int, chunks: int) -> None:
+        """A GET that was to stop will end with its first ``chunks``, and writes nothing behind them."""
+        if self._assignments.get(assignment) is not None:
+            self._assignments.stopped(assignment, chunks)
 
     def cdn_ended(self, assignment: int, chunks: Manifest, now_s: float) -> None:
         """A GET is done: ``chunks`` are those of its source (FetchWhole) or of the run (FetchRun), as written.
 
-        Raises ReconstructionError when a term turns out to have another size than the plan says, ProofError
-        when the CDN has sent too much that is wrong.
+        Of one that was stopped they are the first ones, perhaps none. Raises ReconstructionError when a term turns
+        out to have another size than the plan says, ProofError when the CDN has sent too much that is wrong.
         """
         ended = self._assignments.end(assignment)
         self._moved_s = now_s
+        action = ended.action
+        size = 0
+        if self._is_of_no_use(ended, chunks):
+            self._get_ended(assignment, ended, 0, False, now_s)
+            return
+        complete = all(ended.brings(self._pieces[at], len(chunks)) == self._pieces[at].end for at in ended.pieces)
         if ended.is_blind:
-            assert isinstance(ended.action, FetchWhole)
-            self._unproved.add(ended.action.fetch, chunks)
-            self.counts.cdn += ended.action.fetch.size_bytes
-        else:
-            offset = self._knowledge.offset
-            for piece in map(self._pieces.__getitem__, ended.pieces):
-                if piece.state is not State.DONE:
-                    self.counts.cdn += offset(piece.end) - offset(piece.first)
-                self._proved.append((piece.first, piece.end))
+            assert isinstance(action, FetchWhole)
+            size = self._unproved.add(action.fetch, chunks)
+            self.counts.cdn += size
         for begin in ended.pieces:
-            self._pieces.done(begin)
-        self._assignments.answered(assignment, ended)
+            piece = self._pieces[begin]
+            end = ended.brings(piece, len(chunks))
+            if not ended.is_blind:
+                if piece.state is not State.DONE:
+                    gained = self._knowledge.offset(end) - self._knowledge.offset(piece.first)
+                    self.counts.cdn += gained
+                    size += gained
+                self._proved.append((piece.first, end))
+            if end == piece.end:
+                self._pieces.done(begin)
+            else:
+                self._pieces.advance(begin, end)
         if ended.is_blind:
-            assert isinstance(ended.action, FetchWhole)
-            self._settle([place.file_chunk for place in ended.action.fetch.placements])
-            self._prove_by_itself(ended.action.fetch, chunks)
+            assert isinstance(action, FetchWhole)
+            self._settle([place.file_chunk for place in action.fetch.placements])
+            self._prove_by_itself(action.fetch, chunks)
+        self._get_ended(assignment, ended, size, complete, now_s)
 
     def cdn_failed(self, assignment: int, error: Exception, now_s: float) -> None:
         """A GET failed for good, after the retries of its source."""
         ended = self._assignments.end(assignment)
-        self._assignments.answered(assignment, ended)
+        self._get_ended(assignment, ended, 0, False, now_s)
         self._moved_s = now_s
         self._cdn_error = error
         self._cdn_rest_until_s = now_s + CDN_REST_S
@@ -213,7 +279,10 @@ class Transfer:
         useful: list[Peer] = []
         if self._knowledge.known:
             out.extend(self._peers.ask(now_s))
+            out.extend(self._yielding.stops(now_s))
             useful = self._peers.useful(now_s)
+            if self._cdn_leads and useful and peers_suffice(self._yielding.rates(now_s), self._settings):
+                self._cdn_leads = False
         view = View(
             now_s=now_s,
             # Once the CDN is at work it does not stop for somebody who may turn up.
@@ -223,8 +292,12 @@ class Transfer:
             useful_peers=len(useful),
             peers_since_s=self._peers.since_s,
             peer_rate_bytes_s=sum(peer.meter.bytes_s(now_s) for peer in useful),
+            cdn_leads=self._cdn_leads,
+            in_crowd=bool(self._together),
         )
         use = cdn_use(view, self._settings)
+        if self._together:
+            out.extend(self._together.stops(now_s))
         if use is not CdnUse.NOTHING:
             if self._cdn_error is None or now_s >= self._cdn_rest_until_s:
                 out.extend(self._ask_cdn(use, useful, now_s))
@@ -283,7 +356,26 @@ class Transfer:
         """Whether, with the CDN gone, a peer may soon give something."""
         if now_s - self._moved_s >= self._settings.comeback_patience_s:
             return False
-        return waiting_for_peers or self._peers.any_may_give()
+        return waiting_for_peers or bool(self._together) or self._peers.any_may_give()
+
+    def _is_of_no_use(self, ended: Assignment, chunks: Manifest) -> bool:
+        """A part of what nothing is known of is not kept."""
+        if not ended.is_blind:
+            return False
+        assert isinstance(ended.action, FetchWhole)
+        source = ended.action.fetch.source
+        return len(chunks) < source.end - source.start and not self._knowledge.knows_xorb(source.xorb)
+
+    def _get_ended(self, assignment: int, ended: Assignment, size: int, complete: bool, now_s: float) -> None:
+        self._yielding.flow.ended(assignment, size, now_s)
+        self._assignments.answered(assignment, ended)
+        if self._together is not None:
+            self._together.ended(assignment, size, complete, now_s)
+
+    def _tell_more_is_known(self) -> None:
+        if self._together is not None:
+            self._together.more_is_known()
+            self._together.look()
 
     # --- CDN ----------------------------------------------------------------------------------------------
 
@@ -291,18 +383,38 @@ class Transfer:
         room = self._settings.max_cdn_fetches - self._assignments.gets
         if room <= 0:
             return
+        if use is CdnUse.CROWD:
+            yield from self._ask_cdn_in_crowd(useful, room, now_s)
+            return
         if use is CdnUse.ORPHANS:
             runs = self._in_gets(self._orphans.find(self._pieces, useful, self._plan.chunk_count, now_s))
         elif self._pieces.wanted:
+            if useful and self._cdn_leads and self._yielding.stopped_just_now(now_s):
+                return
             runs = self._everything(from_the_back=bool(useful))
+            self._cdn_leads |= not useful
         else:
-            late = self._peers.overdue(now_s)
+            # Where the CDN is known to be good, less is hoped for.
+            overdue_s = self._settings.left_alone_s if self._cdn_leads else self._settings.overdue_s
+            late = self._peers.overdue(now_s, overdue_s)
             runs = self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
         for run in runs:
             yield self._get(run, now_s)
             room -= 1
             if room == 0:
                 return
+
+    def _ask_cdn_in_crowd(self, useful: list[Peer], room: int, now_s: float) -> Iterator[Action]:
+        assert self._together is not None
+        if not self._pieces.wanted:
+            late = self._peers.overdue(now_s, self._together.crowd.settings.stall_s)
+            runs = self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
+            yield from (self._get(run, now_s) for run in islice(runs, room))
+            return
+        held = self._orphans.held(useful, self._plan.chunk_count, now_s)
+        for begins in self._together.choose(held, room, now_s):
+            for run in self._in_gets(begins):
+                yield self._get(run, now_s)
 
     def _everything(self, from_the_back: bool) -> Iterator[list[int]]:
         """What is wanted, one GET of the plan after the other. The CDN helps peers from the back."""
@@ -335,7 +447,10 @@ class Transfer:
         """A GET for pieces that are the whole of one of the plan's, or lie together in the file."""
         self._cdn_began = True
         number = self._assignments.next_number
+        self._yielding.flow.began(number, now_s)
         fetch = self._pieces[run[0]].fetch
+        if self._together is not None:
+            self._together.began(number, fetch, now_s)
         if self._is_whole(fetch, run):
             planned = self._plan.fetches[fetch]
             whole = FetchWhole(number, planned, self._knowledge.expected_of(planned))
@@ -357,6 +472,15 @@ class _Orphans:
         self._ranges: list[Ranges] = []
         self._found_s = _NEVER
         self._found: list[int] = []
+        self._held_s = _NEVER
+        self._held: Ranges = ()
+
+    def held(self, useful: list[Peer], chunks: int, now_s: float) -> Ranges:
+        """What useful peers hold, a moment ago at most."""
+        if now_s - self._held_s >= ORPHANS_AGE_S:
+            self._held_s = now_s
+            self._held = normalized([one for peer in useful for one in peer.askable], chunks)
+        return self._held
 
     def find(self, pieces: Pieces, useful: list[Peer], chunks: int, now_s: float) -> list[int]:
         ranges = [peer.askable for peer in useful]
