@@ -5,8 +5,9 @@ Pure bookkeeping; it decides nothing. A piece is in exactly one state:
     WANTED --ask--> ASKED --all chunks written--> DONE
        ^--------------'  (the rest, when nobody who was asked for it is left)
 
-A piece may be asked of several sources at once; whoever is first makes it done. A piece can be split, for who gives only
-a part of it, or not so much at a time; both halves are asked of whoever the whole was. Pieces are named by the file chunk that they begin with.
+A piece may be asked of several sources at once; whoever is first makes it done. One can be split, for who gives only a
+part of it, or not so much at a time; who was asked for the whole then is for both. Pieces are named by the file chunk
+that they begin with.
 Cost of each step: logarithmic, but for keeping sorted lists of names, which is one memmove.
 """
 
@@ -155,10 +156,18 @@ class Pieces:
         self.open -= 1
 
     def undo(self, first: int, end: int) -> None:
-        """Whole terms, chunks first..end of the file, turned out wrong: they are wanted again."""
+        """Chunks first..end of the file, with which a term begins, turned out wrong: they are wanted again.
+
+        Nobody was asked for the rest of a piece that has a part of them.
+        """
         for begin in self._begins[bisect_left(self._begins, first) : bisect_left(self._begins, end)]:
             piece = self._pieces[begin]
-            if piece.state is State.DONE:
+            if piece.state is State.WANTED and piece.first > begin:
+                self._want_no_more(piece)
+                piece.xorb_first -= piece.first - begin
+                piece.first = begin
+                self._want(piece)
+            elif piece.state is State.DONE:
                 piece.xorb_first -= piece.first - begin
                 piece.first = begin
                 self.open += 1
