@@ -2,8 +2,8 @@
 
 PYTHONPATH=tests:tests/bench:tests/bench/swarm tests/private-network python tests/bench/crowd
 
-Each host is a network namespace with a shaped link; the Hub stands behind a shaped link of its own. Nothing else is shared but this
-machine's processors: with two of them, hosts with fast links measure the processors.
+Each host is a network namespace with a shaped link; the Hub stands behind a shaped link of its own. Nothing else is
+shared but this machine's processors: with two of them, hosts with fast links measure the processors.
 """
 
 from __future__ import annotations
