@@ -81,6 +81,8 @@ typedef struct zest_session_config {
     uint8_t dht;                 /* find peers in the DHT (BEP 5) */
     const char *trackers;        /* URLs (http, https, udp), a line each; NULL = none */
     const char *dht_bootstrap;   /* host:port, a line each; NULL = libtorrent's */
+    const char *scratch_dir;     /* what is offered is described in a file without a name in there; NULL, or when
+                                    that cannot be written: in memory, 32 bytes more a chunk */
 } zest_session_config;
 
 typedef struct zest_term {
@@ -102,8 +104,8 @@ enum zest_source {
 enum zest_tracker_state { ZEST_TRACKER_UNTRIED = 0, ZEST_TRACKER_WORKING = 1, ZEST_TRACKER_FAILING = 2 };
 
 typedef struct zest_tracker_info {
-    uint32_t state;    /* ZEST_TRACKER_*, of its last answer */
-    uint32_t peers;    /* in its last answer */
+    uint32_t state; /* ZEST_TRACKER_*, of its last answer */
+    uint32_t peers; /* in its last answer */
     char url[256];
     char message[128]; /* what failed */
 } zest_tracker_info;
@@ -144,10 +146,10 @@ typedef struct zest_session_stats {
     uint32_t files_shared;
     uint32_t xorbs_shared;
     uint32_t bans;
-    uint32_t dht_nodes;      /* in our routing tables */
+    uint32_t dht_nodes; /* in our routing tables */
     uint32_t swarms_joined;
-    uint32_t swarms_loaded;  /* torrents, also for those who came by themselves */
-    uint32_t dials_open;     /* of peers that were found, not ready yet */
+    uint32_t swarms_loaded; /* torrents, also for those who came by themselves */
+    uint32_t dials_open;    /* of peers that were found, not ready yet */
 } zest_session_stats;
 
 /* Open a session and bind its port. NULL on failure, with one line in error. */
