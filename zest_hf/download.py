@@ -118,13 +118,16 @@ class FileDownload:
         cap: RateCap | None = None,
         share: bool = False,
         has_given_peers: bool = True,
+        is_keyed: bool = False,
     ) -> None:
         """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
+        ``is_keyed``: only who has the key can be asked, whatever the Hub shows.
         """
         self._cap = cap
         self._share = share
+        self._is_keyed = is_keyed
         # Who gave us peers expects them to be used. For others that may turn up not much time is spent.
         self._permission_patience_s = (
             settings.permission_patience_s
@@ -203,13 +206,28 @@ class FileDownload:
         swarm = None
         try:
             assert self._swarm is not None
+            # Asking the Hub and starting the session take about as long: both at the same time.
+            visible: queue.SimpleQueue[bool] = queue.SimpleQueue()
+            if not self._is_keyed:
+                asking = threading.Thread(
+                    target=self._ask_visibility, args=(visible,), name="zest-visible", daemon=True
+                )
+                asking.start()
             swarm = self._swarm()
-            if swarm is not None and not swarm.is_keyed and not self._request.is_public():
+            if swarm is not None and not self._is_keyed and not visible.get():
                 swarm = None
         except Exception as error:
             log.warning("no peers for %s: %s", self._request.display_name, error)
             swarm = None
         self._inbox.put(_Permission(swarm))
+
+    def _ask_visibility(self, visible: queue.SimpleQueue[bool]) -> None:
+        is_public = False
+        try:
+            is_public = self._request.is_public()
+        except Exception as error:
+            log.warning("no peers for %s: %s", self._request.display_name, error)
+        visible.put(is_public)
 
     def _meet_peers(self, swarm: Swarm, fd: int) -> PeerSource:
         return PeerSource(

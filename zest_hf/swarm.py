@@ -17,6 +17,7 @@ from typing import Any
 
 from zest_hf._native.session import (
     BanInfo,
+    Claims,
     Event,
     HaveAnswer,
     HaveMore,
@@ -99,6 +100,7 @@ class Swarm:
             dht=dht and not settings.hub_offline,
             dht_bootstrap=settings.dht_bootstrap,
             swarm_key=settings.swarm_key,
+            scratch_dir=settings.home,
         )
         self._meetings = Meetings(
             lambda kind, hash_, announce: self._session.join(kind, hash_, announce=announce),
@@ -335,7 +337,7 @@ class Swarm:
                     "address": peer.address,
                     "client": peer.client,
                     "node_id": peer.node_id,
-                    "found_by": peer.source,
+                    "found_by": peer.source.name.lower(),
                     "bytes_up": peer.bytes_up,
                     "bytes_down": peer.bytes_down,
                 }
@@ -393,7 +395,8 @@ class Swarm:
             return
         if isinstance(event, PeerBanned):
             log.warning("zest_hf: peer banned: %s", event.reason)
-        self._given.note(event, time.monotonic())
+        if not isinstance(event, Claims):
+            self._given.note(event, time.monotonic())
         with self._lock:
             if isinstance(event, PeerReady):
                 self._ready[event.peer] = event

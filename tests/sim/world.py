@@ -8,7 +8,6 @@ arguments.
 from __future__ import annotations
 
 import math
-from array import array
 from dataclasses import dataclass, field
 
 from layouts import Layout
@@ -71,10 +70,10 @@ class Outcome:
 class _Get:
     action: FetchWhole | FetchRun
     starts_s: float
+    chunks: Manifest
+    """What is wanted of it."""
     size: float
     sent: float = 0.0
-    chunks: Manifest = Manifest(b"", array("I"))
-    """What is wanted of it."""
 
 
 class Simulation:
@@ -99,6 +98,7 @@ class Simulation:
 
     def run(self, limit_s: float = 1e6) -> Outcome:
         """To the end. Raises what the transfer raises."""
+        answers = 0
         while True:
             self._tell()
             if self.transfer.complete and self.transfer.finish() is not None:
@@ -108,7 +108,11 @@ class Simulation:
             for action in actions:
                 self._start(action)
             if any(isinstance(action, StopGet) for action in actions):
+                # The answer comes at once.
+                answers += 1
+                assert answers < 1000, "GETs are stopped again and again"
                 continue
+            answers = 0
             assert self.now_s < limit_s, "the download does not end"
             until_s = min(self._next_s(), self.now_s + TICK_S)
             self._flow(until_s)
@@ -190,7 +194,7 @@ class Simulation:
         chunks = self.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
         # A part of a file takes one more question to the CAS.
         latency_s = self.cdn.latency_s * (1 if whole else 2)
-        self._gets[action.assignment] = _Get(action, self.now_s + latency_s, chunks.size_bytes, chunks=chunks)
+        self._gets[action.assignment] = _Get(action, self.now_s + latency_s, chunks, chunks.size_bytes)
 
     def _flowing(self) -> list[_Get]:
         return [get for get in self._gets.values() if get.starts_s <= self.now_s]

@@ -20,8 +20,8 @@ class Assignment:
     pieces: list[int]
     asked_s: float
     cancelled: bool = False
-    stopping: bool = False
-    """Of a GET: it was told to stop and has not said where."""
+    stop_at: int | None = None
+    """Of a GET: it was told to stop there and has not said where it does, or it had come further already."""
 
     @property
     def is_blind(self) -> bool:
@@ -94,7 +94,8 @@ class Assignments:
     def stopped(self, number: int, chunks: int) -> None:
         """A GET brings no more than its first ``chunks``: what lies behind is wanted again."""
         assignment = self._running[number]
-        assignment.stopping = False
+        if assignment.stop_at is None or chunks <= assignment.stop_at:
+            assignment.stop_at = None
         kept = []
         for begin in assignment.pieces:
             piece = self._pieces[begin]

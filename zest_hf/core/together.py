@@ -92,7 +92,7 @@ class Together:
         for decision in self.crowd.stops(now_s):
             self._decisions.append(decision)
             for assignment in self._gets[decision.fetch]:
-                self._assignments[assignment].stopping = True
+                self._assignments[assignment].stop_at = 0
                 yield StopGet(assignment, 0)
 
     def choose(self, held: Ranges, room: int, now_s: float) -> Iterator[list[int]]:
@@ -102,8 +102,11 @@ class Together:
         self._looks_s = now_s + LOOK_S
         decisions = self.crowd.choose(now_s, lambda: self._missing(held), lambda: self._missing(()))
         for decision in decisions:
+            # What is left of one that was stopped is not known before it has ended.
+            if room <= 0 or decision.fetch in self._gets:
+                continue
             begins = self._pieces_of(decision.fetch, held) or self._pieces_of(decision.fetch, ())
-            if not begins or room <= 0:
+            if not begins:
                 continue
             room -= 1
             self._decisions.append(decision)

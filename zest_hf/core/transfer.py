@@ -253,11 +253,14 @@ class Transfer:
                 self._pieces.done(begin)
             else:
                 self._pieces.advance(begin, end)
+        self._yielding.flow.ended(assignment, size, now_s)
+        self._assignments.answered(assignment, ended)
         if ended.is_blind:
             assert isinstance(action, FetchWhole)
             self._settle([place.file_chunk for place in action.fetch.placements])
             self._prove_by_itself(action.fetch, chunks)
-        self._get_ended(assignment, ended, size, complete, now_s)
+        if self._together is not None:
+            self._together.ended(assignment, size, complete, now_s)
 
     def cdn_failed(self, assignment: int, error: Exception, now_s: float) -> None:
         """A GET failed for good, after the retries of its source."""
@@ -279,7 +282,8 @@ class Transfer:
         useful: list[Peer] = []
         if self._knowledge.known:
             out.extend(self._peers.ask(now_s))
-            out.extend(self._yielding.stops(now_s))
+            stops = list(self._yielding.stops(now_s))
+            out.extend(stops or self._peers.take_over(now_s))
             useful = self._peers.useful(now_s)
             if self._cdn_leads and useful and peers_suffice(self._yielding.rates(now_s), self._settings):
                 self._cdn_leads = False
@@ -394,8 +398,9 @@ class Transfer:
             runs = self._everything(from_the_back=bool(useful))
             self._cdn_leads |= not useful
         else:
-            # Where the CDN is known to be good, less is hoped for.
-            overdue_s = self._settings.left_alone_s if self._cdn_leads else self._settings.overdue_s
+            # A CDN that leads is not kept idle for long by who may give nothing.
+            is_idle = self._cdn_leads and not self._assignments.gets
+            overdue_s = self._settings.left_alone_s if is_idle else self._settings.overdue_s
             late = self._peers.overdue(now_s, overdue_s)
             runs = self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
         for run in runs:

@@ -167,7 +167,7 @@ class Yielding:
             yield self._stop(get, at, now_s)
 
     def _stop(self, get: _Get, at: int, now_s: float) -> StopGet:
-        get.assignment.stopping = True
+        get.assignment.stop_at = at
         self._stopped_s = now_s
         return StopGet(get.number, at)
 
@@ -175,7 +175,7 @@ class Yielding:
         """Those that can be stopped: everything that they would bring is known, and some of it peers hold."""
         out = []
         for number, assignment in self._assignments.running_gets():
-            if assignment.stopping:
+            if assignment.stop_at is not None:
                 continue
             open_ = [p for p in map(self._pieces.__getitem__, assignment.pieces) if p.state is not State.DONE]
             if not open_ or not all(self._is_known(piece) for piece in open_):
@@ -184,7 +184,7 @@ class Yielding:
             size = sum(self._size(piece.first, piece.end) for piece in open_)
             end = []
             for piece in open_:
-                if list(within(held, piece.first, piece.end)) != [(piece.first, piece.end)]:
+                if len(piece.askers) > 1 or list(within(held, piece.first, piece.end)) != [(piece.first, piece.end)]:
                     break
                 end.append(piece)
             rest = max(0, size - self.flow.brought.get(number, 0))
