@@ -180,7 +180,10 @@ class Swarm:
     # --- questions --------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> list[PeerReady]:
-        """``listener`` gets PeerReady, PeerGone, PeerBanned and Claims from now on, on the swarm's thread. Who is ready now."""
+        """``listener`` gets PeerReady, PeerGone, PeerBanned and Claims from now on. Who is ready now.
+
+        It is called on the swarm's thread.
+        """
         with self._lock:
             self._listeners.append(listener)
             return list(self._ready.values())

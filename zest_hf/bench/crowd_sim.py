@@ -231,7 +231,9 @@ class Simulation:
         node.up = True
         if node.spec.liar is None:
             node.crowd = Crowd(node.name, self._units) if self.scenario.crowd else None
-            node.transfer = Transfer(file.plan, file.file_hash, self._policy, node.number, node.crowd)
+            node.transfer = Transfer(file.plan, file.file_hash, self._policy, node.number)
+            if node.crowd is not None:
+                node.transfer.join(node.crowd, self.now_s)
         else:
             node.acts_s = self.now_s
         for other in self.nodes:

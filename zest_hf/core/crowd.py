@@ -182,6 +182,8 @@ class Crowd:
         self.pace = Pace()
         self.generation = 0
         """Grows with everything that others might want to hear of our claims."""
+        self.news = 0
+        """Grows with everything that others have said."""
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
         self._members: dict[bytes, Member] = {}
         self._claimed: dict[int, dict[bytes, Claim]] = {}
@@ -213,6 +215,7 @@ class Crowd:
 
     def heard(self, member: bytes, downloading: bool, claims: Sequence[Told], now_s: float) -> list[int]:
         """All that a member claims now. The units that it holds and had not said so."""
+        self.news += 1
         if not downloading:
             self.left(member)
             return []
@@ -252,8 +255,14 @@ class Crowd:
         known.claims = new
         return held
 
+    def held_by(self, member: bytes) -> list[int]:
+        """The units that a member says to hold."""
+        known = self._members.get(member)
+        return [] if known is None else [unit for unit, claim in known.claims.items() if claim.state == HELD]
+
     def left(self, member: bytes) -> None:
         """It is gone, or done."""
+        self.news += 1
         known = self._members.pop(member, None)
         if known is not None:
             for number in known.claims:
@@ -512,7 +521,7 @@ class Crowd:
         for one, claims in self._claimed.items():
             told = [c.progress for m, c in claims.items() if c.state == FETCHING and self._is_valid(m, c, now_s)]
             if told:
-                reached[one] = max(told + [reached.get(one, 0)])
+                reached[one] = max([*told, reached.get(one, 0)])
         mine = (-(reached[number] // LEAD), number)
         return sum((-(progress // LEAD), one) < mine for one, progress in reached.items())
 
@@ -584,7 +593,9 @@ class Crowd:
         if rest_s > 0 and self._first_rest_s is None and self._met_s is not None:
             self._first_rest_s = now_s - self._met_s + rest_s
         wanted_s = 1.5 * (self._first_rest_s or 0.0) + settings.patience_s
-        return min(wanted_s, settings.longest_patience_s) + settings.answer_s * sum(one > self.me for one in self._members)
+        # One after the other.
+        place = sum(one > self.me for one in self._members)
+        return min(wanted_s, settings.longest_patience_s) + settings.answer_s * place
 
     def _rest_s(self, number: int, now_s: float) -> float:
         rests = [

@@ -30,6 +30,7 @@ class Together:
         """Unit -> bytes of its GETs that have ended."""
         self._complete: dict[int, bool] = {}
         self._looks_s = float("-inf")
+        self._news = 0
         self._decisions: list[Decision] = []
 
     def __bool__(self) -> bool:
@@ -97,8 +98,9 @@ class Together:
 
     def choose(self, held: Ranges, room: int, now_s: float) -> Iterator[list[int]]:
         """For which units to make GETs now, and the pieces of each. ``held``: what useful peers hold."""
-        if room <= 0 or now_s < self._looks_s:
+        if room <= 0 or (now_s < self._looks_s and self._news == self.crowd.news):
             return
+        self._news = self.crowd.news
         self._looks_s = now_s + LOOK_S
         decisions = self.crowd.choose(now_s, lambda: self._missing(held), lambda: self._missing(()))
         for decision in decisions:

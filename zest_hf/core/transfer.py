@@ -71,7 +71,7 @@ class Counts:
 
 
 class Transfer:
-    """One file. ``plan`` covers all of it; ``file_hash`` is what it is proved by. ``crowd``: those who download it too.
+    """One file. ``plan`` covers all of it; ``file_hash`` is what it is proved by.
 
     ``seed`` is this node's: those who download the same file together should each have another. None takes the pieces
     in the order of the file.
@@ -83,7 +83,6 @@ class Transfer:
         file_hash: XetHash,
         settings: PolicySettings,
         seed: int | None = None,
-        crowd: Crowd | None = None,
     ) -> None:
         self._plan = plan
         self._file_hash = file_hash
@@ -101,9 +100,7 @@ class Transfer:
             settings,
             plan.size_bytes / max(plan.chunk_count, 1),
         )
-        self._together = (
-            None if crowd is None else Together(crowd, self._pieces, self._knowledge, self._assignments)
-        )
+        self._together: Together | None = None
         self._proved: list[tuple[int, int]] = []
         """Chunks that were proved and nobody was told of yet."""
         self._began_s: float | None = None
@@ -140,6 +137,12 @@ class Transfer:
         """All pieces are written; `finish` comes next."""
         return self._pieces.open == 0
 
+    def join(self, crowd: Crowd, now_s: float) -> None:
+        """From now on others are told what is done, and may be left to do a part of it."""
+        self._together = Together(crowd, self._pieces, self._knowledge, self._assignments)
+        for number, running in self._assignments.running_gets():
+            self._together.began(number, self._pieces[running.pieces[0]].fetch, now_s)
+
     def take_decisions(self) -> list[Decision]:
         """What was decided about the crowd since it was asked last, for the log."""
         return [] if self._together is None else self._together.take_decisions()
@@ -154,6 +157,10 @@ class Transfer:
         held = self._peers.held_by_any()
         wanted = map(self._pieces.__getitem__, self._pieces.wanted)
         return list(dict.fromkeys(piece.xorb for piece in wanted if not contains(held, piece.first, piece.end)))
+
+    def wanted_xorbs(self) -> list[XetHash]:
+        """The xorbs of wanted pieces."""
+        return list(dict.fromkeys(self._pieces[begin].xorb for begin in self._pieces.wanted))
 
     # --- what happened ------------------------------------------------------------------------------
 
