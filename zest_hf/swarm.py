@@ -17,6 +17,7 @@ from typing import Any
 
 from zest_hf._native.session import (
     BanInfo,
+    Claims,
     Event,
     HaveAnswer,
     HaveMore,
@@ -178,7 +179,10 @@ class Swarm:
     # --- questions --------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> list[PeerReady]:
-        """``listener`` gets PeerReady, PeerGone, PeerBanned and Claims from now on, on the swarm's thread. Who is ready now."""
+        """Who is ready now; the listener gets PeerReady, PeerGone, PeerBanned and Claims from now on.
+
+        It is called on the swarm's thread.
+        """
         with self._lock:
             self._listeners.append(listener)
             return list(self._ready.values())
@@ -390,6 +394,12 @@ class Swarm:
             self._not_held(event.path)
             if self._share_lost is not None:
                 self._share_lost(event.path)
+            return
+        if isinstance(event, Claims):
+            with self._lock:
+                listeners = list(self._listeners)
+            for listener in listeners:
+                listener(event)
             return
         if isinstance(event, PeerBanned):
             log.warning("zest_hf: peer banned: %s", event.reason)
