@@ -100,6 +100,7 @@ class Swarm:
             dht=dht and not settings.hub_offline,
             dht_bootstrap=settings.dht_bootstrap,
             swarm_key=settings.swarm_key,
+            scratch_dir=settings.home,
         )
         self._meetings = Meetings(
             lambda kind, hash_, announce: self._session.join(kind, hash_, announce=announce),
@@ -339,7 +340,7 @@ class Swarm:
                     "address": peer.address,
                     "client": peer.client,
                     "node_id": peer.node_id,
-                    "found_by": peer.source,
+                    "found_by": peer.source.name.lower(),
                     "bytes_up": peer.bytes_up,
                     "bytes_down": peer.bytes_down,
                 }

@@ -85,6 +85,8 @@ typedef struct zest_session_config {
     uint8_t dht;                 /* find peers in the DHT (BEP 5) */
     const char *trackers;        /* URLs (http, https, udp), a line each; NULL = none */
     const char *dht_bootstrap;   /* host:port, a line each; NULL = libtorrent's */
+    const char *scratch_dir;     /* what is offered is described in a file without a name in there; NULL, or when
+                                    that cannot be written: in memory, 32 bytes more a chunk */
 } zest_session_config;
 
 typedef struct zest_term {

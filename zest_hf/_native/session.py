@@ -336,6 +336,7 @@ class Session:
         dht: bool = False,
         dht_bootstrap: Sequence[tuple[str, int]] = (),
         swarm_key: bytes | None = None,
+        scratch_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         """``node_id``: 20 bytes. ``listen_host``: a numeric address; "" is every one, of IPv4 and of IPv6.
 
@@ -345,6 +346,9 @@ class Session:
 
         With ``swarm_key`` the session is in a swarm of its own: only peers that prove to know the key are talked to,
         everything said to them is encrypted, and its info-hashes mean nothing to others. It takes no part in the DHT.
+
+        ``scratch_dir``: a directory for a file without a name, which holds what is known of the offered files. Without
+        one (also while it is not there, or full) that is kept in memory: 32 bytes a chunk.
 
         Raises SwarmError when the port cannot be bound, or for ``dht`` and ``swarm_key`` together.
         """
@@ -379,6 +383,8 @@ class Session:
         config.trackers = urls
         nodes = ffi.new("char[]", "\n".join(f"{_bracketed(host)}:{port}" for host, port in dht_bootstrap).encode())
         config.dht_bootstrap = nodes
+        scratch = ffi.NULL if scratch_dir is None else ffi.new("char[]", os.fsencode(scratch_dir))
+        config.scratch_dir = scratch
         error = ffi.new("char[]", 256)
         self._pid = os.getpid()
         self._lock = threading.Lock()

@@ -67,6 +67,7 @@ std::optional<SwarmSecret> secret_of(zest_session_config const &config) {
 Session::Session(zest_session_config const &config)
     : secret_(secret_of(config)),
       names_(secret_ ? SwarmNames(secret_->names) : SwarmNames()),
+      hash_file_(std::make_shared<HashFile>(config.scratch_dir ? config.scratch_dir : "")),
       opened_(secret_ ? wire::max_message_bytes : 0),
       work_(boost::asio::make_work_guard(network_)),
       timer_(network_),

@@ -43,6 +43,7 @@ public:
     Events &events() noexcept { return events_; }
     Store &store() noexcept { return store_; }
     SwarmNames const &names() const noexcept { return names_; }
+    HashFile &hash_file() noexcept { return *hash_file_; }
 
     // From any thread.
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
@@ -111,10 +112,12 @@ private:
     Events events_;
     std::optional<SwarmSecret> const secret_;
     SwarmNames const names_;
+    std::shared_ptr<HashFile> const hash_file_;
     Store store_{names_};
     std::vector<std::uint8_t> opened_;
     ReaderPool readers_;
-    HaveUpdates updates_{store_, [this] { tick_soon(); }};
+    HaveUpdates updates_{store_, [this] { tick_soon(); },
+                         [this](Hash const &xorb) { readers_.submit([this, xorb] { store_.prove(xorb); }); }};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
     std::map<std::pair<InfoHash, Endpoint>, Dial> dials_;  // that libtorrent has not begun
     std::map<Endpoint, std::uint32_t> taken_;       // where peers listen that are connected or being connected to
