@@ -321,6 +321,7 @@ print("child", os.waitstatus_to_exitcode(status))
 """
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ZEST_"))}
     environ |= {"ZEST_HOME": str(tmp_path / "home"), "ZEST_LISTEN": "127.0.0.1:0"}
+    environ |= {"ZEST_LSD": "off", "ZEST_DHT": "off"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environ)
     assert done.stdout.splitlines() == ["parent", "child 7"] and done.returncode == 0, done.stdout + done.stderr
 

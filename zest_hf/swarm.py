@@ -180,7 +180,7 @@ class Swarm:
     # --- questions --------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> list[PeerReady]:
-        """``listener`` gets PeerReady, PeerGone, PeerBanned and Claims from now on. Who is ready now.
+        """Who is ready now; the listener gets PeerReady, PeerGone, PeerBanned and Claims from now on.
 
         It is called on the swarm's thread.
         """
@@ -396,10 +396,15 @@ class Swarm:
             if self._share_lost is not None:
                 self._share_lost(event.path)
             return
+        if isinstance(event, Claims):
+            with self._lock:
+                listeners = list(self._listeners)
+            for listener in listeners:
+                listener(event)
+            return
         if isinstance(event, PeerBanned):
             log.warning("zest_hf: peer banned: %s", event.reason)
-        if not isinstance(event, Claims):
-            self._given.note(event, time.monotonic())
+        self._given.note(event, time.monotonic())
         with self._lock:
             if isinstance(event, PeerReady):
                 self._ready[event.peer] = event

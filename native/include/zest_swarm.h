@@ -194,7 +194,8 @@ void zest_session_join(zest_session *session, int kind, const uint8_t *hash, int
 void zest_session_leave(zest_session *session, int kind, const uint8_t *hash);
 /* What this node does about a file: that it downloads it, and what of it, at most 1024 claims in order and disjoint
  * (none when it does not). Peers that have proved to know the file are told of it, in ZEST_EVENT_CLAIMS, and of each
- * change: at most every 100 ms, of progress every 500 ms. To leave the file ends it. 0; -1: the claims are not valid. */
+ * change: at most every 100 ms, of progress every 500 ms. To leave the file ends it.
+ * 0; -1: the claims are not valid. */
 int zest_session_tell_claims(zest_session *session, const uint8_t *file_hash, int downloading, uint32_t claims,
                              const zest_claim *claim);
 /* The trackers, in order. Fill at most capacity entries; the number there are is returned. */

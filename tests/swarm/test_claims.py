@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +17,18 @@ from zest_hf._native.session import (
     MAX_CLAIMS,
     Claims,
     ClaimState,
+    Event,
     HaveAnswer,
     HaveMore,
     Kind,
     Outcome,
     PeerReady,
-    Source,
 )
+from zest_hf.config import load_settings
 from zest_hf.core.ids import XetHash
+from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import SwarmError
+from zest_hf.swarm import Swarm
 
 CONTENT = Content.random(30)
 SWARM = wire.file_swarm(CONTENT.hash)
@@ -76,30 +80,23 @@ def test_a_crowd_that_holds_nothing(crowd: list[Node]) -> None:
     for node in others:
         _, answer = ask(node, node.meet(hub.port))
         assert (answer.outcome, answer.chunks, answer.ranges) == (Outcome.OK, 0, ())
-    # Of the other two each hears from the hub.
-    asked: dict[int, set[int]] = {id(node): set() for node in crowd}
-    deadline_s = time.monotonic() + 20
-    heard: dict[int, dict[bytes, Claims]] = {id(node): {} for node in crowd}
-    names: dict[int, dict[int, bytes]] = {id(node): {} for node in crowd}
-    while any(len(found) < 3 for found in heard.values()):
-        assert time.monotonic() < deadline_s, heard
-        for node in crowd:
-            for event in node.pump(0.05):
+    # Of the other two each hears from the hub; whoever turns up is asked.
+    heard: list[dict[bytes, Claims]] = [{} for _ in crowd]
+    end_s = time.monotonic() + 20
+    while any(len(of) < 3 for of in heard):
+        assert time.monotonic() < end_s, heard
+        for node, of in zip(crowd, heard, strict=True):
+            names = {info.peer: bytes.fromhex(info.node_id) for info in node.session.peers()}
+            for event in node.pump(0.02):
                 if isinstance(event, PeerReady):
-                    names[id(node)][event.peer] = event.node_id
-            for info in node.session.peers():
-                names[id(node)][info.peer] = bytes.fromhex(info.node_id)
-                if info.ready and info.source in (Source.PEX, Source.INCOMING) and info.peer not in asked[id(node)]:
-                    asked[id(node)].add(info.peer)
-                    node.session.ask_have(node.token(), info.peer, Kind.FILE, CONTENT.hash, 10.0)
-            for event in node.events:
-                if isinstance(event, Claims):
-                    heard[id(node)][names[id(node)][event.peer]] = event
+                    node.session.ask_have(node.token(), event.peer, Kind.FILE, CONTENT.hash, 10.0)
+                elif isinstance(event, Claims) and event.peer in names:
+                    of[names[event.peer]] = event
             node.events.clear()
-    for node in crowd:
+    for node, of in zip(crowd, heard, strict=True):
         for number, other in enumerate(crowd):
             if other is not node:
-                claims = heard[id(node)][other.node_id]
+                claims = of[other.node_id]
                 assert claims.file_hash == CONTENT.hash and claims.downloading
                 assert claims.claims == ((number, number + 1, FETCHING, number),)
 
@@ -275,7 +272,7 @@ def test_what_is_malformed_closes(node: Node, bad: tuple[str, bytes]) -> None:
     assert not any(isinstance(event, Claims) for event in node.pump())
 
 
-def test_a_keyed_swarm(tmp_path: Path) -> None:
+def test_a_keyed_swarm() -> None:
     with Node(swarm_key=KEY) as node:
         node.session.join(Kind.FILE, CONTENT.hash, announce=False)
         node.session.tell_claims(CONTENT.hash, True, [(0, 1, FETCHING, 1)])
@@ -287,6 +284,47 @@ def test_a_keyed_swarm(tmp_path: Path) -> None:
             peer.send_zest(wire.claims(swarm, 1, [(2, 3, HELD, 2)]))
             assert said(node).claims == ((2, 3, HELD, 2),)
             assert SWARM not in peer.seen and swarm not in peer.seen[68:]
+
+
+def test_every_listener_of_a_swarm_hears_them(node: Node, tmp_path: Path) -> None:
+    settings = load_settings(
+        {
+            "HOME": str(tmp_path),
+            "ZEST_HOME": str(tmp_path / "zest"),
+            "ZEST_LISTEN": "127.0.0.1:0",
+            "ZEST_LSD": "off",
+            "ZEST_DHT": "off",
+            "ZEST_PEERS": f"127.0.0.1:{node.port}",
+        }
+    )
+    swarm = Swarm(settings, PolicySettings())
+    inboxes: list[queue.SimpleQueue[Event]] = [queue.SimpleQueue(), queue.SimpleQueue()]
+    listeners = [inbox.put for inbox in inboxes]
+    try:
+        for listener in listeners:
+            swarm.subscribe(listener)
+        swarm.join_file(CONTENT.hash)
+        swarm.tell_claims(CONTENT.hash, True, [(0, 2, FETCHING, 1)])
+        swarm.dial_given()
+        node.session.join(Kind.FILE, CONTENT.hash, announce=False)
+        node.session.tell_claims(CONTENT.hash, True, [(2, 4, FETCHING, 2)])
+        ready = node.wait(PeerReady)
+        assert ready.node_id == swarm.node_id
+        ask(node, ready.peer)
+        assert said(node).claims == ((0, 2, FETCHING, 1),)
+        for inbox in inboxes:
+            _connected, met, heard = (inbox.get(timeout=10) for _ in range(3))
+            assert isinstance(met, PeerReady) and met.node_id == node.node_id
+            assert heard == Claims(met.peer, CONTENT.hash, True, ((2, 4, FETCHING, 2),))
+        swarm.leave_file(CONTENT.hash)
+        assert not said(node).downloading
+    finally:
+        swarm.close()
+
+
+def test_a_peer_without_a_name(node: Node) -> None:
+    with WirePeer.dial(node.port, node_id=None):
+        assert node.wait(PeerReady).node_id == bytes(20)
 
 
 def test_what_cannot_be_said(node: Node) -> None:
