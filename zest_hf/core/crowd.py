@@ -188,6 +188,8 @@ class Crowd:
         self._members: dict[bytes, Member] = {}
         self._claimed: dict[int, dict[bytes, Claim]] = {}
         """Unit -> who claims it."""
+        self._passed_on: dict[int, float] = {}
+        """Units of those who are done, and since when."""
         self._better: dict[int, set[bytes]] = {}
         """Units of which it was asked -> who has a higher score than we."""
         self._due_s: dict[int, float] = {}
@@ -217,8 +219,7 @@ class Crowd:
         """All that a member claims now. The units that it holds and had not said so."""
         self.news += 1
         if not downloading:
-            self.left(member)
-            return []
+            return self._finished(member, now_s)
         if member == self.me:
             return []
         known = self._members.get(member)
@@ -254,6 +255,16 @@ class Crowd:
             self._drop(number, member)
         known.claims = new
         return held
+
+    def _finished(self, member: bytes, now_s: float) -> list[int]:
+        known = self._members.get(member)
+        if known is None:
+            return []
+        # Most who leave have all of it, and give it.
+        units = [number for number, claim in known.claims.items() if self._is_valid(member, claim, now_s)]
+        self._passed_on.update(dict.fromkeys(units, now_s))
+        self.left(member)
+        return units
 
     def held_by(self, member: bytes) -> list[int]:
         """The units that a member says to hold."""
@@ -439,6 +450,8 @@ class Crowd:
         return now_s - claim.moved_s < self.settings.stall_s
 
     def _is_claimed(self, number: int, now_s: float) -> bool:
+        if now_s - self._passed_on.get(number, _NEVER) < self.settings.stall_s:
+            return True
         of_unit = self._claimed.get(number)
         if not of_unit:
             return False
