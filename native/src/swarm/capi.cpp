@@ -126,6 +126,14 @@ void zest_session_leave(zest_session *session, int kind, const uint8_t *hash) {
     guarded([&] { session->session.leave(static_cast<Kind>(kind), hash_at(hash)); });
 }
 
+void zest_session_add_tracker(zest_session *session, const char *url) {
+    guarded([&] { session->session.add_tracker(url); });
+}
+
+void zest_session_add_dht_node(zest_session *session, const char *host, uint16_t port) {
+    guarded([&] { session->session.add_dht_node(host, port); });
+}
+
 size_t zest_session_trackers(zest_session *session, zest_tracker_info *out, size_t capacity) {
     try {
         return copy_out(session->session.trackers(), out, capacity);

@@ -313,6 +313,17 @@ void Session::leave(Kind kind, Hash const &hash) {
     });
 }
 
+void Session::add_tracker(std::string url) {
+    post([this, url = std::move(url)] {
+        discovery_.add_tracker(url);
+        tick_soon();
+    });
+}
+
+void Session::add_dht_node(std::string host, std::uint16_t port) {
+    post([this, node = std::make_pair(std::move(host), int{port})] { swarms_->session().add_dht_node(node); });
+}
+
 void Session::heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller) {
     if (closing_) return;
     discovery_.heard(swarm, endpoint, source, teller, now_ms());

@@ -48,6 +48,8 @@ public:
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
     void join(Kind kind, Hash const &hash, bool announce);
     void leave(Kind kind, Hash const &hash);
+    void add_tracker(std::string url);
+    void add_dht_node(std::string host, std::uint16_t port);
     void ban(std::uint32_t peer, std::string reason);
     // Bytes per second; 0: no cap.
     void set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s);
