@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize bench bench-xet bench-swarm oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz sanitize bench bench-xet bench-swarm bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,7 @@ help:
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
+	@echo "make bench-crowd        8 cold hosts that start together, some minutes; needs root"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
 	@echo "make clean              remove everything that was built, also $(VENV)"
 
@@ -177,6 +178,10 @@ BENCH_ARGS ?=
 
 bench-swarm: build .make/bench-swarm
 	PYTHONPATH=tests:tests/bench tests/private-network $(PY) tests/bench/swarm $(BENCH_ARGS)
+
+# Cold hosts that start together, behind shaped links.
+bench-crowd: build .make/bench-swarm
+	PYTHONPATH=tests:tests/bench:tests/bench/swarm tests/private-network $(PY) tests/bench/crowd $(BENCH_ARGS)
 
 # A download with each huggingface_hub that is supported, in environments of their own.
 hub-versions: build

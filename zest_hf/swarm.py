@@ -327,7 +327,7 @@ class Swarm:
                     "address": peer.address,
                     "client": peer.client,
                     "node_id": peer.node_id,
-                    "found_by": peer.source,
+                    "found_by": peer.source.name.lower(),
                     "bytes_up": peer.bytes_up,
                     "bytes_down": peer.bytes_down,
                 }

@@ -84,7 +84,9 @@ def test_how_much_is_ahead_is_bounded(rate: float, ahead: int) -> None:
     assert not has_room(SETTINGS.min_depth, max(ahead, int(rate * SETTINGS.window_s) + 1), rate, SETTINGS)
 
 
-@pytest.mark.parametrize(("size", "wanted_s"), [(0, 0.0), (8 << 20, 0.05), (125_000_000, 0.05), (10**9, 0.16), (10**12, 0.3)])
+@pytest.mark.parametrize(
+    ("size", "wanted_s"), [(0, 0.0), (8 << 20, 0.05), (125_000_000, 0.05), (10**9, 0.16), (10**12, 0.3)]
+)
 def test_the_wait_for_unknown_peers_is_a_small_part_of_the_download(size: int, wanted_s: float) -> None:
     assert discovery_patience_s(size, SETTINGS) == pytest.approx(wanted_s)
 
