@@ -136,19 +136,6 @@ void Link::disconnect(std::string reason) {
     });
 }
 
-void Link::hide_listen_port(std::int64_t port) {
-    auto const native = connection_.native_handle();
-    auto *const known = native ? native->peer_info_struct() : nullptr;
-    if (!known || port <= 0 || port > 65535) return;
-    // It has nothing to do where the port is known already.
-    auto const real = known->port;
-    known->port = static_cast<std::uint16_t>(port);
-    post_([connection = connection_, real] {
-        auto const still = connection.native_handle();
-        if (auto *const info = still ? still->peer_info_struct() : nullptr) info->port = real;
-    });
-}
-
 void Link::forget_address() {
     auto const native = connection_.native_handle();
     if (auto *const known = native ? native->peer_info_struct() : nullptr) known->connectable = false;

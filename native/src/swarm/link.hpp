@@ -88,10 +88,6 @@ public:
     void disconnect(std::string reason);
     bool gone() const;
     std::string const &reason() const noexcept { return reason_; }
-    // Called with what the peer says of its listening port, before libtorrent looks at it: it would take the peer for
-    // one at that port that we are about to dial, and forget about the dial; or for one that is connected, and hang up,
-    // perhaps just when the other end does so with the other connection. The Session tells twins by their node id.
-    void hide_listen_port(std::int64_t port);
     // Called when the connection ends: libtorrent would connect again by itself, every few seconds, and give up for
     // ever after some failures. One dial is one attempt; who wants another says so.
     void forget_address();
