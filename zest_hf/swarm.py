@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from zest_hf._native.session import (
     BanInfo,
+    Claims,
     Event,
     HaveAnswer,
     HaveMore,
@@ -215,7 +216,10 @@ class Swarm:
     # --- questions --------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> list[PeerReady]:
-        """``listener`` gets PeerReady, PeerGone and PeerBanned from now on, on the swarm's thread. Who is ready now."""
+        """Who is ready now; the listener gets PeerReady, PeerGone, PeerBanned and Claims from now on.
+
+        It is called on the swarm's thread.
+        """
         with self._lock:
             self._listeners.append(listener)
             return list(self._ready.values())
@@ -299,6 +303,15 @@ class Swarm:
             token = self._new_token()
             self._waiting[token] = listener
             return token
+
+    def tell_claims(
+        self, file_hash: XetHash, downloading: bool, claims: Sequence[tuple[int, int, int, int]]
+    ) -> None:
+        """What this node does about a file, for the peers that know it too. As `Session.tell_claims`.
+
+        What they say comes to all who have subscribed, as Claims; once more from each peer that is asked what it has.
+        """
+        self._session.tell_claims(file_hash, downloading, claims)
 
     # --- what is offered ---------------------------------------------------------------------------------
 
@@ -424,6 +437,12 @@ class Swarm:
             self._not_held(event.path)
             if self._share_lost is not None:
                 self._share_lost(event.path)
+            return
+        if isinstance(event, Claims):
+            with self._lock:
+                listeners = list(self._listeners)
+            for listener in listeners:
+                listener(event)
             return
         if isinstance(event, PeerBanned):
             log.warning("zest_hf: peer banned: %s", event.reason)

@@ -11,6 +11,7 @@ import enum
 import logging
 import os
 import select
+import struct
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,11 @@ from zest_hf.errors import StorageError, SwarmError
 GOOD_KEY_BYTES = 16
 MAX_MANIFEST_ENTRIES = 16384
 MAX_PIECE_CHUNKS = 8192
+MAX_CLAIMS = 1024
 # The largest payload of an event is a manifest part.
 _PAYLOAD_BYTES = 36 * MAX_MANIFEST_ENTRIES
+_CLAIM = struct.Struct("=IIHH")
+"""A zest_claim."""
 
 
 _logger = logging.getLogger("zest_hf.swarm")
@@ -76,12 +80,16 @@ class PeerConnected:
 
 @dataclass(frozen=True, slots=True)
 class PeerReady:
-    """A peer can be asked. ``ranges``: it speaks zest_hf1 (manifests, haves, ranges); else only BEP XET v1 chunks."""
+    """A peer can be asked. ``ranges``: it speaks zest_hf1 (manifests, haves, ranges); else only BEP XET v1 chunks.
+
+    ``node_id``: 20 bytes by which it calls itself on every connection; zeros when it has no name.
+    """
 
     peer: int
     token: int
     address: str
     ranges: bool
+    node_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +123,39 @@ class HaveAnswer:
 
 @dataclass(frozen=True, slots=True)
 class HaveMore:
-    """The peer of a HaveAnswer holds these ranges as well, or (``gone``) not even what it said: nothing more comes."""
+    """The peer of a HaveAnswer holds these ranges as well, or (``gone``) not even what it said: nothing more comes.
+
+    ``chunks``: of the object, 0 if unknown. Who answered that it holds nothing yet may know it by now.
+    """
 
     peer: int
     token: int
     gone: bool
     ranges: tuple[tuple[int, int], ...]
+    chunks: int
+
+
+class ClaimState(enum.IntEnum):
+    """What a downloader does about a part of a file."""
+
+    FETCHING = 1
+    """It fetches it from elsewhere (the CDN)."""
+    HELD = 2
+    """It has fetched and proved it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a peer does about a file that was joined. What it said before counts no more.
+
+    ``downloading``: False when it has left or finished. ``claims``: (first chunk of the file, end, ClaimState,
+    progress in 1/65535 of the bytes), in order and disjoint.
+    """
+
+    peer: int
+    file_hash: XetHash
+    downloading: bool
+    claims: tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +189,16 @@ class ShareLost:
 
 
 Event = (
-    PeerConnected | PeerReady | PeerGone | PeerBanned | HaveAnswer | HaveMore | ManifestAnswer | PieceEnd | ShareLost
+    PeerConnected
+    | PeerReady
+    | PeerGone
+    | PeerBanned
+    | HaveAnswer
+    | HaveMore
+    | ManifestAnswer
+    | PieceEnd
+    | ShareLost
+    | Claims
 )
 
 
@@ -420,11 +464,17 @@ class Session:
             numbers.frombytes(payload)
             ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
             if kind == lib.ZEST_EVENT_HAVE_MORE:
-                return HaveMore(peer, token, event.status != lib.ZEST_OUTCOME_OK, ranges)
+                return HaveMore(peer, token, event.status != lib.ZEST_OUTCOME_OK, ranges, event.count)
             return HaveAnswer(peer, token, Outcome(event.status), event.count, ranges)
-        text = bytes(payload).decode("utf-8", "surrogateescape")
+        if kind == lib.ZEST_EVENT_CLAIMS:
+            claims = tuple(_CLAIM.iter_unpack(payload[32:]))
+            return Claims(peer, XetHash(bytes(payload[:32])), bool(event.status), claims)
         if kind == lib.ZEST_EVENT_PEER_READY:
-            return PeerReady(peer, token, text, bool(event.status & lib.ZEST_SPEAKS_ZEST))
+            address = bytes(payload[20:]).decode()
+            return PeerReady(
+                peer, token, address, bool(event.status & lib.ZEST_SPEAKS_ZEST), bytes(payload[:20])
+            )
+        text = bytes(payload).decode("utf-8", "surrogateescape")
         if kind == lib.ZEST_EVENT_PEER_CONNECTED:
             return PeerConnected(peer, token)
         if kind == lib.ZEST_EVENT_PEER_GONE:
@@ -458,6 +508,8 @@ class Session:
     def join(self, kind: Kind, hash_: XetHash, *, announce: bool) -> None:
         """Looks for peers that know an object, and with ``announce`` is found by others.
 
+        Who asks for a file that is joined and not held is answered that nothing of it is held yet.
+
         Files: by LSD, trackers and the DHT; xorbs: in the DHT alone. On the LAN and at trackers to look is to be seen.
         Peers are dialled as they are found: PeerReady with token 0. Joining again changes ``announce``.
         """
@@ -477,9 +529,32 @@ class Session:
             lib.zest_session_add_dht_node(session, host.encode(), port)
 
     def leave(self, kind: Kind, hash_: XetHash) -> None:
-        """Ends what `join` began. Connections stay."""
+        """Ends what `join` began, and the claims. Connections stay."""
         with self._open() as session:
             lib.zest_session_leave(session, int(kind), _hash(hash_))
+
+    def tell_claims(
+        self, file_hash: XetHash, downloading: bool, claims: Sequence[tuple[int, int, int, int]]
+    ) -> None:
+        """What this node does about a file, in place of what it said before: Claims for the peers that know the file.
+
+        ``claims``: (first chunk of the file, end, ClaimState, progress in 1/65535), in any order, disjoint, none unless
+        ``downloading``. Beyond MAX_CLAIMS what is fetched is told before what is held, which HaveAnswer tells as well.
+        Peers are told of changes at most every 100 ms, of mere progress every 500 ms.
+
+        Raises SwarmError for claims that overlap or are out of range.
+        """
+        if len(claims) > MAX_CLAIMS:
+            claims = sorted(claims, key=lambda claim: claim[2])[:MAX_CLAIMS]
+        native = ffi.new("zest_claim[]", max(1, len(claims)))
+        try:
+            ffi.buffer(native)[: _CLAIM.size * len(claims)] = b"".join(_CLAIM.pack(*one) for one in sorted(claims))
+        except struct.error as error:
+            raise SwarmError(f"claims that are out of range: {error}") from error
+        with self._open() as session:
+            result = lib.zest_session_tell_claims(session, _hash(file_hash), downloading, len(claims), native)
+        if result != 0:
+            raise SwarmError("claims that overlap, are out of range, or belong to no download")
 
     def ban(self, peer: int, reason: str) -> None:
         """Disconnects a peer for the rest of the session."""

@@ -44,6 +44,22 @@ bool take_terms(std::uint32_t terms, zest_term const *term, std::vector<XorbTerm
     return true;
 }
 
+// Nothing: they are not valid.
+std::optional<std::vector<wire::Claim>> take_claims(std::uint32_t claims, zest_claim const *claim) {
+    if (claims > wire::max_claims) return std::nullopt;
+    std::vector<wire::Claim> out;
+    out.reserve(claims);
+    std::uint32_t after = 0;
+    for (std::uint32_t i = 0; i < claims; ++i) {
+        auto const &[start, end, state, progress] = claim[i];
+        if (start < after || start >= end || end > wire::max_object_chunks || state < 1 || state > 2)
+            return std::nullopt;
+        after = end;
+        out.push_back({{start, end}, static_cast<wire::ClaimState>(state), progress});
+    }
+    return out;
+}
+
 void push_outcome(Session &session, std::uint32_t type, std::uint32_t peer, std::uint64_t token,
                   std::uint32_t outcome) {
     zest_event event{};
@@ -132,6 +148,18 @@ void zest_session_add_tracker(zest_session *session, const char *url) {
 
 void zest_session_add_dht_node(zest_session *session, const char *host, uint16_t port) {
     guarded([&] { session->session.add_dht_node(host, port); });
+}
+
+int zest_session_tell_claims(zest_session *session, const uint8_t *file_hash, int downloading, uint32_t claims,
+                             const zest_claim *claim) {
+    try {
+        auto list = take_claims(claims, claim);
+        if (!list || (!downloading && claims != 0)) return -1;
+        session->session.tell_claims(hash_at(file_hash), downloading != 0, std::move(*list));
+        return 0;
+    } catch (...) {
+        return -1;
+    }
 }
 
 size_t zest_session_trackers(zest_session *session, zest_tracker_info *out, size_t capacity) {

@@ -21,6 +21,13 @@ struct PendingRanges {
     bool waits = false;        // an event is in the queue
 };
 
+// The latest of something that somebody says again and again: one event waits, with what was said last.
+struct PendingLatest {
+    zest_event event{};
+    std::vector<std::uint8_t> payload;
+    bool waits = false;
+};
+
 class Events {
 public:
     Events();
@@ -36,6 +43,11 @@ public:
     // message is dropped.
     void push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending, std::uint32_t chunks,
                      std::vector<ChunkSpan> const &ranges);
+    // In place of what waits already.
+    void push_latest(zest_event event, std::shared_ptr<PendingLatest> const &pending,
+                     std::vector<std::uint8_t> payload);
+    // Whether such an event waits.
+    bool waits(PendingLatest const &pending);
     // As zest_session_next.
     int next(zest_event *event, std::uint8_t *payload, std::size_t capacity);
 
@@ -44,6 +56,7 @@ private:
         zest_event event;
         std::vector<std::uint8_t> payload;
         std::shared_ptr<PendingRanges> pending;
+        std::shared_ptr<PendingLatest> latest;
     };
     void push_entry(Entry entry);
     std::mutex mutex_;

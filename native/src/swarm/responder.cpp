@@ -185,9 +185,10 @@ bool Responder::answer_have(Reply &reply) {
     auto holding = host_.store.holding(object->kind, object->hash);
     if (!holding) return refuse(reply, Answer::not_found), true;
     if (holding->unproved && !reply.looked) return prove(object->hash), false;
-    link_.add_common(reply.swarm);
     say(wire::have(reply.id, Answer::ok, holding_proof(object->hash, object->kind, link_.there(), link_.here),
                    holding->chunks, holding->ranges));
+    // What follows from that comes behind the proof.
+    link_.add_common(reply.swarm);
     if (reply.updates) host_.updates.watch(link_.number(), reply.id, *object, std::move(*holding), weak_from_this());
     return true;
 }

@@ -40,6 +40,10 @@ public:
     void on(wire::ChunkRequest const &message);
     void on(wire::XorbRequest const &message);
 
+    // What is said without having been asked: not while other messages wait to be read.
+    bool takes_updates() const override;
+    void send_update(std::vector<std::uint8_t> const &message) override { say(message); }
+
     // The connection is gone: nothing may be sent any more.
     void close();
 
@@ -100,8 +104,6 @@ private:
     void put_headers(Reply const &reply, Batch const &batch, SendBlock &block) const;
     void send(std::unique_ptr<SendBlock> block);
     bool inside_xorb() const;
-    bool takes_updates() const override;
-    void send_update(std::vector<std::uint8_t> const &message) override { say(message); }
 
     Link &link_;
     ResponderHost const &host_;

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "bans.hpp"
+#include "claims.hpp"
 #include "discovery.hpp"
 #include "events.hpp"
 #include "exchange.hpp"
@@ -50,6 +51,8 @@ public:
     void leave(Kind kind, Hash const &hash);
     void add_tracker(std::string url);
     void add_dht_node(std::string host, std::uint16_t port);
+    // What this node does about a file: all who have it in common with us are told.
+    void tell_claims(Hash const &file, bool downloading, std::vector<wire::Claim> claims);
     void ban(std::uint32_t peer, std::string reason);
     // Bytes per second; 0: no cap.
     void set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s);
@@ -75,6 +78,9 @@ public:
     // A peer of the swarm is said to be there.
     void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
     void told(Peer &peer, wire::Peers const &message);
+    void told(Peer &peer, wire::Claims const &message);
+    // The peer and we have proved to know the swarm's object, perhaps once more.
+    void proved(Peer &peer, InfoHash const &swarm);
     // A peer said who it is: why this connection is not to be kept (ourselves, banned, a second one), or nullptr.
     char const *refusal(Peer &peer);
     void ready(Peer &peer);
@@ -90,6 +96,7 @@ private:
     void post(std::function<void()> f);
     void tick();
     void tick_soon();
+    void say_claims(InfoHash const &swarm, bool downloading, std::vector<wire::Claim> claims);
     std::int64_t look_after_peers(std::int64_t now_ms);
     void dial_found(std::int64_t now_ms);
     void sweep(std::int64_t now_ms);
@@ -140,6 +147,8 @@ private:
     std::shared_ptr<Swarms> swarms_;
     Discovery discovery_;
     Exchange exchange_;
+    ClaimsHeard claims_heard_{events_};
+    ClaimsTold claims_told_;
     std::unique_ptr<lt::session> session_;
     std::thread thread_;
     std::atomic<bool> closing_{false};

@@ -172,6 +172,20 @@ void Store::remove_swarm(Kind kind, Hash const &hash) {
     if (swarm != swarms_.end() && --swarm->second.users == 0) swarms_.erase(swarm);
 }
 
+void Store::seek(Hash const &file) {
+    std::unique_lock lock(mutex_);
+    if (!sought_.insert(file).second) return;
+    add_swarm(Kind::file, file);
+    changed_.push_back({Kind::file, file});
+}
+
+void Store::seek_no_more(Hash const &file) {
+    std::unique_lock lock(mutex_);
+    if (sought_.erase(file) == 0) return;
+    remove_swarm(Kind::file, file);
+    changed_.push_back({Kind::file, file});
+}
+
 std::optional<Object> Store::find_swarm(InfoHash const &info_hash) const {
     std::shared_lock lock(mutex_);
     auto const swarm = swarms_.find(info_hash);
@@ -266,7 +280,7 @@ std::optional<Store::Holding> Store::holding_locked(Kind kind, Hash const &hash)
     };
     if (kind == Kind::file) {
         auto const found = files_.find(hash);
-        if (found == files_.end()) return std::nullopt;
+        if (found == files_.end()) return sought_.count(hash) ? std::optional<Holding>(Holding{}) : std::nullopt;
         return Holding{found->second.front()->chunks(), runs_of(parts_of_file(hash))};
     }
     auto const found = xorbs_.find(hash);

@@ -98,8 +98,12 @@ public:
     // This very record, not one that has taken its place. False when it was not offered any more.
     bool remove(SharedFilePtr const &file);
 
+    // This node looks for the file: until it is held, that nothing of it is held is an answer.
+    void seek(Hash const &file);
+    void seek_no_more(Hash const &file);
+
     bool knows_swarm(InfoHash const &info_hash) const { return find_swarm(info_hash).has_value(); }
-    // The object of whose swarm this is the name, if it is offered.
+    // The object of whose swarm this is the name, if it is offered or sought.
     std::optional<Object> find_swarm(InfoHash const &info_hash) const;
 
     // Where all chunks of the span lie; nothing when one of them is not held. Parts may lie in different files.
@@ -109,7 +113,8 @@ public:
     std::optional<Located> locate_entries(Kind kind, Hash const &hash, ChunkSpan chunks) const;
     // `likely`: look there first, or nothing. Reads hashes: not for the network thread.
     std::optional<Located> locate_chunk(Hash const &chunk, SharedFilePtr const &likely) const;
-    // Which chunks of the object are held, and how many it has (0: not known, as for a xorb that is held in part).
+    // Which chunks of the object are held, and how many it has (0: not known, as for a xorb that is held in part, and
+    // for a file that is only sought).
     struct Holding {
         std::uint32_t chunks = 0;
         std::vector<ChunkSpan> ranges;
@@ -160,11 +165,12 @@ private:
     std::unordered_map<Hash, Xorb, HashOf> xorbs_;
     struct Swarm {
         Object object;
-        std::uint32_t users = 0;  // files and terms of files
+        std::uint32_t users = 0;  // files and terms of files, and who seeks it
     };
     void add_swarm(Kind kind, Hash const &hash);
     void remove_swarm(Kind kind, Hash const &hash);
     std::map<InfoHash, Swarm> swarms_;
+    std::unordered_set<Hash, HashOf> sought_;  // files
     std::vector<Growing> growing_;
     std::vector<Object> changed_;
 };
