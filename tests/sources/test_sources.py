@@ -282,7 +282,7 @@ def test_a_get_stops_where_a_chunk_ends(
 ) -> None:
     with ExitStack() as stack:
         rig = CdnRig(kind, local_hub, stored, tmp_path / "file", stack)
-        local_hub.fault("cdn", "rate", bytes_per_second=400_000)
+        local_hub.fault("cdn", "rate", bytes_per_second=400_000 if where == "at the end" else 100_000)
         if where == "before it begins":
             for part in range(XORBS):
                 rig.source.start(rig.action(part))
