@@ -228,7 +228,7 @@ Verdict Peer::handle_zest(Bytes bytes) {
                           [&](wire::ManifestPart const &m) { return requester.on(m); },
                           [&](wire::RangeData const &m) { return requester.on(m, session_.now_ms()); },
                           [&](wire::RangeEnd const &m) { return requester.on(m); },
-                          [&](wire::HaveUpdate const &m) { return requester.on(m); },
+                          [&](wire::HaveUpdate const &m) { return requester.on(m, session_.now_ms()); },
                           [&](wire::Peers const &m) {
                               session_.told(*this, m);
                               return Verdict::fine;

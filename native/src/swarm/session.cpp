@@ -249,10 +249,8 @@ std::int64_t Session::look_after_peers(std::int64_t now) {
         if (auto peer = entry.second.lock()) all.push_back(std::move(peer));
     bool busy = false;
     for (auto const &peer : all) {
-        if (peer->requester.open()) {
-            peer->requester.tick(now);
-            busy = true;
-        }
+        peer->requester.tick(now);
+        if (peer->requester.open()) busy = true;
         if (peer->link.ready) continue;
         busy = true;
         if (now - peer->link.since_ms > handshake_ms_) peer->link.disconnect("did not complete the handshakes");
