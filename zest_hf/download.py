@@ -346,7 +346,10 @@ class FileDownload:
         else:
             waiting = self._permission_until_s is not None and now_s < self._permission_until_s
         transfer.cdn_brought(self._cdn.progress(), now_s)
-        for action in transfer.actions(now_s, waiting):
+        actions = transfer.actions(now_s, waiting)
+        for decision in transfer.take_decisions():
+            log.debug("%s: GET %d: %s", self._request.display_name, decision.fetch, decision.reason.value)
+        for action in actions:
             if isinstance(action, AskPeer | CancelPeer):
                 assert self._peers is not None
                 self._peers.start(action)

@@ -34,9 +34,9 @@ CROWD_SHARE = 0.01
 JUMPS = 0.3
 """How often not to go on in order: two nodes that have come to the same place must not stay together."""
 STEAL_MARGIN_S = 0.05
-LOOK_S = 0.05
+LOOK_S = 0.1
 LOOKING_PEERS = 8
-LOOKED_AT = 64
+LOOKED_AT = 24
 """Whether an idle peer could take something over is looked at so often, for so many of them at a time, and among so
 many things that others were asked for: all of them, when few are left."""
 
@@ -71,6 +71,8 @@ class Peer:
 
     def part_of(self, piece: Piece) -> tuple[int, int] | None:
         """The longest part of what is left of a piece that it holds in one way or the other."""
+        if contains(self.by_file, piece.first, piece.end) or contains(self.by_xorb, piece.first, piece.end):
+            return piece.first, piece.end
         parts = chain(within(self.by_file, piece.first, piece.end), within(self.by_xorb, piece.first, piece.end))
         return max(parts, key=_length, default=None)
 
@@ -412,8 +414,8 @@ class Peers:
             if (
                 len(piece.askers) == 1
                 and number not in me.assignments
-                and me.part_of(piece) == (piece.first, piece.end)
                 and self._is_later_than(number, 2 * here_s + STEAL_MARGIN_S, now_s)
+                and me.part_of(piece) == (piece.first, piece.end)
             ):
                 out.append((number, begin))
         return out

@@ -112,6 +112,7 @@ class CdnUse(enum.Enum):
     NOTHING = "nothing"
     ORPHANS = "what no peer holds"
     EVERYTHING = "everything that is left"
+    CROWD = "what is ours among those who download the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,8 @@ class View:
     peer_rate_bytes_s: float
     cdn_leads: bool = False
     """The CDN was asked for everything when no peer was useful, and peers have not sufficed since."""
+    in_crowd: bool = False
+    """Others download the same file: `core.crowd` says who asks the CDN for what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,8 @@ class Rates:
 
 def cdn_use(view: View, settings: PolicySettings) -> CdnUse:
     """What to ask the CDN for."""
+    if view.in_crowd:
+        return CdnUse.NOTHING if view.waiting_for_peers else CdnUse.CROWD
     if view.useful_peers == 0:
         return CdnUse.NOTHING if view.waiting_for_peers else CdnUse.EVERYTHING
     if view.cdn_leads:

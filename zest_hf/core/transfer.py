@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
-from zest_hf.core.assignments import Assignments
+from zest_hf.core.assignments import Assignment, Assignments
+from zest_hf.core.crowd import Crowd, Decision
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
@@ -26,6 +28,7 @@ from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import Fetch, FilePlan, Placement
 from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use, peers_suffice
 from zest_hf.core.ranges import Ranges, contains, normalized
+from zest_hf.core.together import Together
 from zest_hf.core.unproved import Unproved
 from zest_hf.core.yielding import Yielding
 from zest_hf.errors import ProofError
@@ -75,7 +78,11 @@ class Transfer:
     """
 
     def __init__(
-        self, plan: FilePlan, file_hash: XetHash, settings: PolicySettings, seed: int | None = None
+        self,
+        plan: FilePlan,
+        file_hash: XetHash,
+        settings: PolicySettings,
+        seed: int | None = None,
     ) -> None:
         self._plan = plan
         self._file_hash = file_hash
@@ -93,6 +100,7 @@ class Transfer:
             settings,
             plan.size_bytes / max(plan.chunk_count, 1),
         )
+        self._together: Together | None = None
         self._proved: list[tuple[int, int]] = []
         """Chunks that were proved and nobody was told of yet."""
         self._began_s: float | None = None
@@ -129,6 +137,16 @@ class Transfer:
         """All pieces are written; `finish` comes next."""
         return self._pieces.open == 0
 
+    def join(self, crowd: Crowd, now_s: float) -> None:
+        """From now on others are told what is done, and may be left to do a part of it."""
+        self._together = Together(crowd, self._pieces, self._knowledge, self._assignments)
+        for number, running in self._assignments.running_gets():
+            self._together.began(number, self._pieces[running.pieces[0]].fetch, now_s)
+
+    def take_decisions(self) -> list[Decision]:
+        """What was decided about the crowd since it was asked last, for the log."""
+        return [] if self._together is None else self._together.take_decisions()
+
     def take_proved(self) -> Ranges:
         """Chunks that have been written and proved, by whomever, since it was asked last."""
         proved, self._proved = normalized(self._proved, self._plan.chunk_count), []
@@ -139,6 +157,10 @@ class Transfer:
         held = self._peers.held_by_any()
         wanted = map(self._pieces.__getitem__, self._pieces.wanted)
         return list(dict.fromkeys(piece.xorb for piece in wanted if not contains(held, piece.first, piece.end)))
+
+    def wanted_xorbs(self) -> list[XetHash]:
+        """The xorbs of wanted pieces."""
+        return list(dict.fromkeys(self._pieces[begin].xorb for begin in self._pieces.wanted))
 
     # --- what happened ------------------------------------------------------------------------------
 
@@ -152,6 +174,7 @@ class Transfer:
             self._knowledge.file_proved(manifest)
             self._peers.more_is_known()
             self._settle(None)
+            self._tell_more_is_known()
 
     def xorb_proved(self, xorb: XetHash, manifest: Manifest) -> None:
         """A manifest that a xorb's hash proves. Raises as `manifest_proved`."""
@@ -159,6 +182,7 @@ class Transfer:
             self._knowledge.xorb_proved(xorb, manifest)
             self._peers.more_is_known()
             self._settle(self._knowledge.terms_of(xorb))
+            self._tell_more_is_known()
 
     def peer_holds(self, peer: int, ranges: Sequence[tuple[int, int]]) -> None:
         """A peer holds these chunks of the file (replaces what was known of that)."""
@@ -183,7 +207,10 @@ class Transfer:
     ) -> None:
         """A peer's assignment ended with its first ``chunks_written`` chunks proved and written."""
         ended = self._assignments.end(assignment)
-        self.counts.peer += self._peers.ended(assignment, ended, chunks_written, trouble, now_s)
+        gained = self._peers.ended(assignment, ended, chunks_written, trouble, now_s)
+        self.counts.peer += gained
+        if self._together is not None:
+            self._together.crowd.came(gained)
         if chunks_written:
             assert isinstance(ended.action, AskPeer)
             self._moved_s = now_s
@@ -194,6 +221,8 @@ class Transfer:
     def cdn_brought(self, brought: Mapping[int, int], now_s: float) -> None:
         """So many bytes of the file has each GET that runs brought so far, by assignment."""
         self._yielding.flow.note(brought, now_s)
+        if self._together is not None:
+            self._together.brought(brought, now_s)
 
     def cdn_stops(self, assignment: int, chunks: int) -> None:
         """A GET that was to stop will end with its first ``chunks``, and writes nothing behind them."""
@@ -210,6 +239,10 @@ class Transfer:
         self._moved_s = now_s
         action = ended.action
         size = 0
+        if self._is_of_no_use(ended, chunks):
+            self._get_ended(assignment, ended, 0, False, now_s)
+            return
+        complete = all(ended.brings(self._pieces[at], len(chunks)) == self._pieces[at].end for at in ended.pieces)
         if ended.is_blind:
             assert isinstance(action, FetchWhole)
             size = self._unproved.add(action.fetch, chunks)
@@ -233,12 +266,13 @@ class Transfer:
             assert isinstance(action, FetchWhole)
             self._settle([place.file_chunk for place in action.fetch.placements])
             self._prove_by_itself(action.fetch, chunks)
+        if self._together is not None:
+            self._together.ended(assignment, size, complete, now_s)
 
     def cdn_failed(self, assignment: int, error: Exception, now_s: float) -> None:
         """A GET failed for good, after the retries of its source."""
         ended = self._assignments.end(assignment)
-        self._yielding.flow.ended(assignment, 0, now_s)
-        self._assignments.answered(assignment, ended)
+        self._get_ended(assignment, ended, 0, False, now_s)
         self._moved_s = now_s
         self._cdn_error = error
         self._cdn_rest_until_s = now_s + CDN_REST_S
@@ -270,8 +304,11 @@ class Transfer:
             peers_since_s=self._peers.since_s,
             peer_rate_bytes_s=sum(peer.meter.bytes_s(now_s) for peer in useful),
             cdn_leads=self._cdn_leads,
+            in_crowd=bool(self._together),
         )
         use = cdn_use(view, self._settings)
+        if self._together:
+            out.extend(self._together.stops(now_s))
         if use is not CdnUse.NOTHING:
             if self._cdn_error is None or now_s >= self._cdn_rest_until_s:
                 out.extend(self._ask_cdn(use, useful, now_s))
@@ -330,13 +367,35 @@ class Transfer:
         """Whether, with the CDN gone, a peer may soon give something."""
         if now_s - self._moved_s >= self._settings.comeback_patience_s:
             return False
-        return waiting_for_peers or self._peers.any_may_give()
+        return waiting_for_peers or bool(self._together) or self._peers.any_may_give()
+
+    def _is_of_no_use(self, ended: Assignment, chunks: Manifest) -> bool:
+        """A part of what nothing is known of is not kept."""
+        if not ended.is_blind:
+            return False
+        assert isinstance(ended.action, FetchWhole)
+        source = ended.action.fetch.source
+        return len(chunks) < source.end - source.start and not self._knowledge.knows_xorb(source.xorb)
+
+    def _get_ended(self, assignment: int, ended: Assignment, size: int, complete: bool, now_s: float) -> None:
+        self._yielding.flow.ended(assignment, size, now_s)
+        self._assignments.answered(assignment, ended)
+        if self._together is not None:
+            self._together.ended(assignment, size, complete, now_s)
+
+    def _tell_more_is_known(self) -> None:
+        if self._together is not None:
+            self._together.more_is_known()
+            self._together.look()
 
     # --- CDN ----------------------------------------------------------------------------------------------
 
     def _ask_cdn(self, use: CdnUse, useful: list[Peer], now_s: float) -> Iterator[Action]:
         room = self._settings.max_cdn_fetches - self._assignments.gets
         if room <= 0:
+            return
+        if use is CdnUse.CROWD:
+            yield from self._ask_cdn_in_crowd(useful, room, now_s)
             return
         if use is CdnUse.ORPHANS:
             runs = self._in_gets(self._orphans.find(self._pieces, useful, self._plan.chunk_count, now_s))
@@ -356,6 +415,18 @@ class Transfer:
             room -= 1
             if room == 0:
                 return
+
+    def _ask_cdn_in_crowd(self, useful: list[Peer], room: int, now_s: float) -> Iterator[Action]:
+        assert self._together is not None
+        if not self._pieces.wanted:
+            late = self._peers.overdue(now_s, self._together.crowd.settings.stall_s)
+            runs = self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
+            yield from (self._get(run, now_s) for run in islice(runs, room))
+            return
+        held = self._orphans.held(useful, self._plan.chunk_count, now_s)
+        for begins in self._together.choose(held, room, now_s):
+            for run in self._in_gets(begins):
+                yield self._get(run, now_s)
 
     def _everything(self, from_the_back: bool) -> Iterator[list[int]]:
         """What is wanted, one GET of the plan after the other. The CDN helps peers from the back."""
@@ -390,6 +461,8 @@ class Transfer:
         number = self._assignments.next_number
         self._yielding.flow.began(number, now_s)
         fetch = self._pieces[run[0]].fetch
+        if self._together is not None:
+            self._together.began(number, fetch, now_s)
         if self._is_whole(fetch, run):
             planned = self._plan.fetches[fetch]
             whole = FetchWhole(number, planned, self._knowledge.expected_of(planned))
@@ -411,6 +484,15 @@ class _Orphans:
         self._ranges: list[Ranges] = []
         self._found_s = _NEVER
         self._found: list[int] = []
+        self._held_s = _NEVER
+        self._held: Ranges = ()
+
+    def held(self, useful: list[Peer], chunks: int, now_s: float) -> Ranges:
+        """What useful peers hold, a moment ago at most."""
+        if now_s - self._held_s >= ORPHANS_AGE_S:
+            self._held_s = now_s
+            self._held = normalized([one for peer in useful for one in peer.askable], chunks)
+        return self._held
 
     def find(self, pieces: Pieces, useful: list[Peer], chunks: int, now_s: float) -> list[int]:
         ranges = [peer.askable for peer in useful]

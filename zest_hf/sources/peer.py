@@ -5,12 +5,14 @@ Lives on the download's thread: the swarm's events come through `handle`, and `s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from dataclasses import dataclass
 
 from zest_hf._native.session import (
+    Claims,
     Event,
     HaveAnswer,
     HaveMore,
@@ -22,6 +24,7 @@ from zest_hf._native.session import (
     PeerReady,
     PieceEnd,
 )
+from zest_hf.core.crowd import Crowd, Told, units_of
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
@@ -131,6 +134,12 @@ class PeerSource:
         self._search = XorbSearch(swarm, listener, report, settings, seed)
         self._began_s = time.monotonic() if began_s is None else began_s
         self._xorb_swarm_tried = False
+        self._crowd: Crowd | None = None
+        self._names: dict[int, bytes] = {}
+        """What peers call themselves, by connection."""
+        self._claims: dict[int, Claims] = {}
+        """The last of each peer."""
+        self._told: list[Told] | None = None
         for ready in swarm.subscribe(listener):
             self._meet(ready)
         swarm.dial_given()
@@ -141,6 +150,12 @@ class PeerSource:
         self._transfer = transfer
         sharer = self._swarm if self._share else None
         self._target = Target(self._fd, self._file_hash, transfer.plan, transfer.knowledge, sharer)
+        if self._share:
+            # Who gives nothing has nothing to agree upon.
+            self._crowd = Crowd(self._swarm.node_id, units_of(transfer.plan))
+            transfer.join(self._crowd, time.monotonic())
+            for claims in self._claims.values():
+                self._claimed(claims)
 
     def waiting(self, now_s: float) -> bool:
         """Whether a peer may soon turn out to be useful, within the policy's patience."""
@@ -177,6 +192,7 @@ class PeerSource:
             if holder.answered and not holder.chunks and not holder.by_chunk and now_s >= holder.again_s:
                 self._ask_have(peer, holder, now_s)
         self._search.step(self._transfer, now_s)
+        self._tell_claims()
         if self._manifest is not None and not self._xorb_swarm_tried and not self._swarm.reaching(now_s):
             # Given peers that do not know our rendezvous may know the swarm of a xorb.
             self._xorb_swarm_tried = True
@@ -223,6 +239,9 @@ class PeerSource:
     def close(self) -> None:
         """Stops all; nothing is written afterwards, and nothing offered but by a target that `finish` gave away."""
         self._swarm.unsubscribe(self._listener)
+        if self._told is not None:
+            with contextlib.suppress(SwarmError):
+                self._swarm.tell_claims(self._file_hash, False, ())
         self._swarm.leave_file(self._file_hash)
         for token, asked in self._asked.items():
             self._swarm.cancel_piece(asked.peer, token)
@@ -246,6 +265,9 @@ class PeerSource:
                 self._manifest_part(event)
         elif isinstance(event, PieceEnd):
             self._piece_ended(event)
+        elif isinstance(event, Claims) and event.file_hash == self._file_hash:
+            self._claims[event.peer] = event
+            self._claimed(event)
 
     # --- who holds it ----------------------------------------------------------------------------------
 
@@ -268,6 +290,8 @@ class PeerSource:
 
     def _meet(self, ready: PeerReady) -> None:
         self._met.add(ready.peer)
+        if any(ready.node_id):
+            self._names[ready.peer] = ready.node_id
         if ready.ranges:
             holder = self._holders[ready.peer] = _Holder(given=bool(ready.token))
             self._ask_have(ready.peer, holder, time.monotonic())
@@ -278,11 +302,42 @@ class PeerSource:
         # Another can only be asked by saying what is wanted: not a stranger, who may know no more than a swarm's name.
 
     def _lost(self, peer: int) -> None:
+        self._claims.pop(peer, None)
+        name = self._names.pop(peer, None)
+        if name is not None and self._crowd is not None and name not in self._names.values():
+            self._crowd.left(name)
         if self._holders.pop(peer, None) is not None:
             self._report(PeerLeft(peer))
         self._search.remove(peer)
         if self._quest is not None and self._quest.peer == peer:
             self._next_quest()
+
+    # --- who downloads it too -----------------------------------------------------------------------------
+
+    def _claimed(self, claims: Claims) -> None:
+        name = self._names.get(claims.peer)
+        if self._crowd is None or self._transfer is None or name is None:
+            return
+        now_s = time.monotonic()
+        for unit in self._crowd.heard(name, claims.downloading, claims.claims, now_s):
+            self._search.got(claims.peer, self._transfer.plan.fetches[unit].source.xorb, now_s)
+
+    def _ask_for_held(self, peer: int) -> None:
+        if self._crowd is not None and self._transfer is not None and peer in self._names:
+            for unit in self._crowd.held_by(self._names[peer]):
+                xorb = self._transfer.plan.fetches[unit].source.xorb
+                self._search.got(peer, xorb, time.monotonic())
+
+    def _tell_claims(self) -> None:
+        if self._crowd is None:
+            return
+        claims = self._crowd.claims()
+        if claims != self._told:
+            self._told = claims
+            try:
+                self._swarm.tell_claims(self._file_hash, True, claims)
+            except SwarmError as error:
+                log.debug("nobody is told what is fetched: %s", error)
 
     def _offer_by_chunk(self, peer: int) -> None:
         assert self._manifest is not None
@@ -312,6 +367,7 @@ class PeerSource:
             self._swarm.unanswering.discard((answer.peer, "have"))
         if answer.outcome is not Outcome.OK or not 0 < answer.chunks <= MAX_FILE_CHUNKS:
             self._search.add(answer.peer)
+            self._ask_for_held(answer.peer)
             return
         if not self._possible(answer.chunks):
             self._swarm.ban(answer.peer, f"says that the file has {answer.chunks} chunks, which it cannot have")

@@ -39,6 +39,8 @@ AGAIN_S = 1.0
 LONGEST_AGAIN_S = 16.0
 """A peer that has none is asked again after 1, 2, 4... 16 s."""
 MAX_XORB_CHUNKS = 8192
+SPREADS_S = (0.3, 1.0, 3.0)
+"""When who did not have a xorb is asked again, after somebody in the crowd has got it."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class _Peer:
     tried: set[XetHash] = field(default_factory=set)
     open: dict[int, XetHash] = field(default_factory=dict)
     """Token -> what was asked."""
+    holds: set[XetHash] = field(default_factory=set)
+    """What it has answered to have, at least in part."""
     has_any: bool = False
     rounds: int = 0
     again_s: float = 0.0
@@ -69,6 +73,8 @@ class XorbSearch:
         self._quests: dict[XetHash, ManifestQuest] = {}
         self._sources: dict[XetHash, dict[int, int]] = {}
         """Xorbs without a manifest -> who holds all of them, and how many chunks those have."""
+        self._spreading: list[tuple[float, XetHash]] = []
+        """Xorbs that others get about now, and when to ask for them."""
         self._wanted: list[XetHash] = []
         self._looked_s = float("-inf")
         self._looked_up: set[XetHash] = set()
@@ -91,6 +97,14 @@ class XorbSearch:
             for token in gone.open:
                 self._swarm.forget_have(token, peer)
 
+    def got(self, number: int, xorb: XetHash, now_s: float) -> None:
+        """A peer says that it has got a xorb just now: it is asked at once, and soon the others, who get it too."""
+        peer = self._peers.get(number)
+        if peer is not None and self._may_ask(peer, xorb):
+            self._ask(number, peer, xorb, now_s)
+        if not any(one == xorb for _, one in self._spreading):
+            self._spreading += [(now_s + after_s, xorb) for after_s in SPREADS_S]
+
     def waiting(self, now_s: float) -> bool:
         """Whether an answer may soon make a peer useful."""
         if self._wait_until_s is None or now_s >= self._wait_until_s:
@@ -112,6 +126,7 @@ class XorbSearch:
             for number, peer in list(self._peers.items()):
                 for xorb in self._questions_for(peer, now_s):
                     self._ask(number, peer, xorb, now_s)
+        self._ask_spreading(transfer, now_s)
         self._ask_manifests(transfer, now_s)
 
     # --- what is asked --------------------------------------------------------------------------------------
@@ -131,6 +146,24 @@ class XorbSearch:
         peer.tried.clear()
         probe = min(PROBE, len(self._wanted))
         yield from self._random.sample(self._wanted, probe)
+
+    def _may_ask(self, peer: _Peer, xorb: XetHash) -> bool:
+        return (
+            xorb not in peer.holds
+            and xorb not in peer.open.values()
+            and len(peer.open) < 2 * WINDOW
+            and sum(len(one.open) for one in self._peers.values()) < 2 * MAX_QUESTIONS
+        )
+
+    def _ask_spreading(self, transfer: Transfer, now_s: float) -> None:
+        due = {xorb for when_s, xorb in self._spreading if when_s <= now_s}
+        if not due:
+            return
+        self._spreading = [one for one in self._spreading if one[0] > now_s]
+        for xorb in due & set(transfer.wanted_xorbs()):
+            for number, peer in self._peers.items():
+                if self._may_ask(peer, xorb):
+                    self._ask(number, peer, xorb, now_s)
 
     def _ask(self, number: int, peer: _Peer, xorb: XetHash, now_s: float) -> None:
         patience_s = self._settings.answer_patience_s
@@ -194,6 +227,7 @@ class XorbSearch:
             self._swarm.forget_have(answer.token, answer.peer)
         if answer.outcome is Outcome.OK and answer.ranges:
             peer.has_any = True
+            peer.holds.add(xorb)
             self._report(PeerHoldsMore(answer.peer, answer.ranges, xorb))
             if holds_all:
                 self._sources.setdefault(xorb, {})[answer.peer] = answer.chunks
@@ -207,6 +241,8 @@ class XorbSearch:
         if more.gone:
             del self._told[more.token]
             self._sources.get(xorb, {}).pop(more.peer, None)
+            if more.peer in self._peers:
+                self._peers[more.peer].holds.discard(xorb)
             self._report(PeerLacks(more.peer, ((0, MAX_XORB_CHUNKS),), xorb))
         else:
             self._report(PeerHoldsMore(more.peer, more.ranges, xorb))

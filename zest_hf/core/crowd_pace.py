@@ -1,0 +1,78 @@
+"""How many GETs a crowd makes at once: few, so that units come one after the other and spread while the next come,
+and more as long as that makes the CDN give more. Pure.
+
+Every node finds it out for itself, from what all members say to have got. More are tried when as many run as may: one
+more first, twice as many after that, and back, for a while, when the sum has not grown.
+"""
+
+from __future__ import annotations
+
+FIRST = 2
+"""GETs at first."""
+WINDOW_S = 1.5
+"""The sum is measured over this time,"""
+SETTLE_S = 0.6
+"""... with as many GETs as may run, for so long before: members tell their progress every 0.5 s."""
+GROWTH = 1.2
+"""More GETs have to give so many times as much to be worth it."""
+HOLD_S = 15.0
+"""... and are not tried again for this long; twice as long each time."""
+MOST = 4096
+
+
+class Pace:
+    """Of one crowd, as one node sees it."""
+
+    def __init__(self) -> None:
+        self.allowed = FIRST
+        self.bytes_s = 0.0
+        """What all members together got, in the last window."""
+        self._moved = 0.0
+        self._full_since_s: float | None = None
+        self._window: tuple[float, float] | None = None
+        """When it began, and what had come then."""
+        self._before: tuple[int, float] | None = None
+        """What was allowed before more was tried, and what that gave."""
+        self._hold_until_s = float("-inf")
+        self._hold_s = HOLD_S
+        self._grown = False
+
+    def moved(self, size_bytes: float) -> None:
+        """So many bytes more have come from the CDN, to any member."""
+        self._moved += size_bytes
+
+    def limit(self, now_s: float, active: int, ahead_bytes: float) -> int:
+        """How many may run, with so many running; ``ahead_bytes``: that will have come by now and were not told."""
+        if active < self.allowed:
+            self._full_since_s = None
+        elif self._full_since_s is None:
+            self._full_since_s = now_s
+        came = self._moved + ahead_bytes
+        if self._window is None:
+            if self._full_since_s is not None and now_s - self._full_since_s >= SETTLE_S:
+                self._window = now_s, came
+            return self.allowed
+        began_s, before = self._window
+        if now_s - began_s >= WINDOW_S:
+            self.bytes_s = max(0.0, came - before) / (now_s - began_s)
+            self._window = now_s, came
+            if self._full_since_s is not None and self._full_since_s <= began_s:
+                self._decide(now_s)
+        return self.allowed
+
+    def _decide(self, now_s: float) -> None:
+        if self._before is not None:
+            allowed, gave = self._before
+            self._before = None
+            self._grown = self.bytes_s >= GROWTH * gave
+            if not self._grown:
+                self._allow(allowed)
+                self._hold_until_s = now_s + self._hold_s
+                self._hold_s *= 2
+        if now_s >= self._hold_until_s and self.bytes_s > 0:
+            self._before = self.allowed, self.bytes_s
+            self._allow(min(MOST, 2 * self.allowed if self._grown else self.allowed + 1))
+
+    def _allow(self, count: int) -> None:
+        self.allowed = count
+        self._full_since_s = self._window = None
