@@ -84,7 +84,7 @@ typedef struct zest_session_config {
     uint8_t lsd;                 /* find peers on the local network (BEP 14) */
     uint8_t dht;                 /* find peers in the DHT (BEP 5) */
     const char *trackers;        /* URLs (http, https, udp), a line each; NULL = none */
-    const char *dht_bootstrap;   /* host:port, a line each; NULL = libtorrent's */
+    const char *dht_bootstrap;   /* host:port, a line each; NULL = none */
     const char *scratch_dir;     /* what is offered is described in a file without a name in there; NULL, or when
                                     that cannot be written: in memory, 32 bytes more a chunk */
 } zest_session_config;
@@ -192,6 +192,11 @@ int zest_session_dial(zest_session *session, const char *host, uint16_t port, co
 void zest_session_join(zest_session *session, int kind, const uint8_t *hash, int announce);
 /* No more of that, nor of claims. Connections stay. */
 void zest_session_leave(zest_session *session, int kind, const uint8_t *hash);
+/* One more tracker. libtorrent looks up names on a thread that the end of the session waits for, as long as that takes
+ * where nothing answers: trackers and nodes whose names are not known to resolve are better added when they did. */
+void zest_session_add_tracker(zest_session *session, const char *url);
+/* A node (a numeric address) from which the DHT may start. Nothing is sent before the first join. */
+void zest_session_add_dht_node(zest_session *session, const char *host, uint16_t port);
 /* What this node does about a file: that it downloads it, and what of it, at most 1024 claims in order and disjoint
  * (none when it does not). Peers that have proved to know the file are told of it, in ZEST_EVENT_CLAIMS, and of each
  * change: at most every 100 ms, of progress every 500 ms. To leave the file ends it.

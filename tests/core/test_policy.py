@@ -7,12 +7,16 @@ from hypothesis import strategies as st
 from zest_hf.core.policy import (
     CdnUse,
     PolicySettings,
+    Rates,
     View,
     ask_bytes,
     cdn_use,
     discovery_patience_s,
     has_room,
+    is_worth_stopping,
+    peers_suffice,
     rest_s,
+    share_bytes,
 )
 
 SETTINGS = PolicySettings()
@@ -60,6 +64,52 @@ def test_somebody_is_asked_or_waited_for(
         assert use is not CdnUse.NOTHING
     if not waiting and useful == 0:
         assert use is CdnUse.EVERYTHING
+
+
+def test_a_cdn_that_leads_goes_on_until_peers_suffice() -> None:
+    assert cdn_use(View(LATER, False, 5, 100.0, FAST, cdn_leads=True), SETTINGS) is CdnUse.EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("peers", "cdn", "suffice"),
+    [
+        (None, 1.0, False),
+        (FAST, None, False),
+        (FAST, FAST, True),
+        (FAST, 0.0, True),
+        (SLOW, 0.0, False),
+        (FAST, 1e9, False),
+    ],
+)
+def test_peers_suffice_when_they_are_as_fast_as_the_cdn_and_a_usual_line(
+    peers: float | None, cdn: float | None, suffice: bool
+) -> None:
+    assert peers_suffice(Rates(peers, cdn), SETTINGS) is suffice
+
+
+def test_a_get_that_is_nearly_done_is_left_alone() -> None:
+    rates = Rates(100e6, 10e6)
+    assert not is_worth_stopping(0.9e6, 10e6, rates, SETTINGS)
+    assert is_worth_stopping(2e6, 10e6, rates, SETTINGS)
+    assert is_worth_stopping(1.0, 0.0, rates, SETTINGS)
+
+
+rates_bytes_s = st.floats(1.0, 1e9)
+
+
+@given(st.floats(1e6, 1e12), st.floats(0, 1e9), rates_bytes_s, rates_bytes_s)
+def test_a_share_is_given_before_the_cdn_is_done_with_the_rest(
+    rest: float, ahead: float, peers: float, cdn: float
+) -> None:
+    share = share_bytes(rest, ahead, peers, Rates(peers, cdn), SETTINGS)
+    assert 0.0 <= share <= rest
+    assert share == 0.0 or (ahead + share) / peers <= (rest - share) / cdn * (1 + 1e-6) + 1e-6
+
+
+@given(st.floats(0, 1e12), st.floats(0, 1e9), st.floats(0, 1e9), st.none() | rates_bytes_s)
+def test_who_is_not_known_is_never_left_all(rest: float, ahead: float, peers: float, cdn: float | None) -> None:
+    assert share_bytes(rest, ahead, peers, Rates(None, cdn), SETTINGS) <= SETTINGS.unmeasured_share * rest
+    assert share_bytes(0.1 * (cdn or 0.0), ahead, 0.0, Rates(None, cdn), SETTINGS) == 0.0
 
 
 @pytest.mark.parametrize(

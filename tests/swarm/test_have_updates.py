@@ -225,3 +225,25 @@ def test_a_peer_that_tells_too_much(node: Node) -> None:
         assert [event.gone for event in events] == [False, True] and events[0].ranges == ((0, 10),)
         node.session.ask_have(node.token(), peer, Kind.FILE, content.hash, DEADLINE_S)
         assert node.wait(PeerGone).reason == "broke the protocol"
+
+
+def test_a_flood_of_updates_is_told_at_a_bearable_pace(node: Node) -> None:
+    """... and all of it."""
+    content = Content.random(3000, 30)
+
+    def script(peer: wire.WirePeer) -> None:
+        question = peer.question()
+        peer.send_zest(wire.have(question.request, wire.OK, 3000, [], question.hold(content.hash)))
+        for number in range(3000):
+            peer.send_zest(wire.have_update(question.request, wire.OK, 3000, [(number, number + 1)]))
+
+    with wire.WireServer(script) as server:
+        peer = node.meet(server.port)
+        began_s = time.monotonic()
+        token, _ = watch(node, peer, Kind.FILE, content.hash)
+        seen: set[int] = set()
+        events = 0
+        while len(seen) < 3000:
+            seen.update(number for first, end in more(node, token).ranges for number in range(first, end))
+            events += 1
+        assert events <= 20 + 12 * (time.monotonic() - began_s) + 1

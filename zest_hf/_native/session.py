@@ -341,7 +341,7 @@ class Session:
         """``node_id``: 20 bytes. ``listen_host``: a numeric address; "" is every one, of IPv4 and of IPv6.
 
         ``lsd``, ``trackers`` (URLs) and ``dht`` are used from the first `join` on. ``dht_bootstrap``: where the DHT is
-        entered, instead of libtorrent's node; if all of them are numeric addresses of this machine or of private
+        entered; if all of them are numeric addresses of this machine or of private
         networks, the rules that keep such addresses out of the DHT are off.
 
         With ``swarm_key`` the session is in a swarm of its own: only peers that prove to know the key are talked to,
@@ -515,6 +515,18 @@ class Session:
         """
         with self._open() as session:
             lib.zest_session_join(session, int(kind), _hash(hash_), announce)
+
+    def add_tracker(self, url: str) -> None:
+        """One more, whose name is known to resolve: the end of the session waits for a look-up on its way."""
+        if not url or "\n" in url or "\0" in url:
+            raise SwarmError(f"not the address of a tracker: {url!r}")
+        with self._open() as session:
+            lib.zest_session_add_tracker(session, url.encode())
+
+    def add_dht_node(self, host: str, port: int) -> None:
+        """A numeric address from which the DHT may start, if it is on."""
+        with self._open() as session:
+            lib.zest_session_add_dht_node(session, host.encode(), port)
 
     def leave(self, kind: Kind, hash_: XetHash) -> None:
         """Ends what `join` began, and the claims. Connections stay."""

@@ -142,6 +142,14 @@ void zest_session_leave(zest_session *session, int kind, const uint8_t *hash) {
     guarded([&] { session->session.leave(static_cast<Kind>(kind), hash_at(hash)); });
 }
 
+void zest_session_add_tracker(zest_session *session, const char *url) {
+    guarded([&] { session->session.add_tracker(url); });
+}
+
+void zest_session_add_dht_node(zest_session *session, const char *host, uint16_t port) {
+    guarded([&] { session->session.add_dht_node(host, port); });
+}
+
 int zest_session_tell_claims(zest_session *session, const uint8_t *file_hash, int downloading, uint32_t claims,
                              const zest_claim *claim) {
     try {

@@ -32,12 +32,16 @@ void Events::push_entry(Entry entry) {
     }
 }
 
-void Events::push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending, std::uint32_t chunks,
-                         std::vector<ChunkSpan> const &ranges) {
+void Events::add_ranges(std::shared_ptr<PendingRanges> const &pending, std::uint32_t chunks,
+                        std::vector<ChunkSpan> const &ranges) {
     std::lock_guard lock(mutex_);
     for (auto const range : ranges)
         if (pending->ranges.run_count() < wire::max_have_ranges) pending->ranges.add(range);
     pending->chunks = chunks;
+}
+
+void Events::push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending) {
+    std::lock_guard lock(mutex_);
     if (!std::exchange(pending->waits, true)) push_entry({event, {}, pending, nullptr});
 }
 

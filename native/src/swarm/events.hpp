@@ -39,10 +39,11 @@ public:
 
     void push(zest_event event, std::vector<std::uint8_t> payload = {});
     void push(zest_event event, std::string_view payload);
-    // Ranges for the one event that they wait for; begun with `event` if there is none. What exceeds the limit of a
-    // message is dropped.
-    void push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending, std::uint32_t chunks,
-                     std::vector<ChunkSpan> const &ranges);
+    // Ranges for the one event that they wait for. What exceeds the limit of a message is dropped.
+    void add_ranges(std::shared_ptr<PendingRanges> const &pending, std::uint32_t chunks,
+                    std::vector<ChunkSpan> const &ranges);
+    // That event; nothing if it waits already.
+    void push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending);
     // In place of what waits already.
     void push_latest(zest_event event, std::shared_ptr<PendingLatest> const &pending,
                      std::vector<std::uint8_t> payload);

@@ -34,15 +34,26 @@ struct Holder {
 }  // namespace
 
 Link::Link(lt::peer_connection_handle const &connection, std::uint32_t number, std::uint64_t token, Post const &post)
-    : connection_(connection), number_(number), token_(token), post_(post) {}
+    : connection_(connection),
+      remote_(connection.remote()),
+      outgoing_(connection.is_outgoing()),
+      number_(number),
+      token_(token),
+      post_(post) {}
 
-std::string Link::host() const { return connection_.remote().address().to_string(); }
+bool Link::gone() const {
+    if (!reason_.empty()) return true;
+    // libtorrent's handle must not be asked anything when its connection is no more.
+    auto const native = connection_.native_handle();
+    return !native || native->is_disconnecting();
+}
+
+std::string Link::host() const { return remote_.address().to_string(); }
 
 std::string Link::address() const {
-    auto const &remote = connection_.remote();
-    auto const host = remote.address().to_string();
-    auto const port = std::to_string(remote.port());
-    return remote.address().is_v6() ? "[" + host + "]:" + port : host + ":" + port;
+    auto const host = remote_.address().to_string();
+    auto const port = std::to_string(remote_.port());
+    return remote_.address().is_v6() ? "[" + host + "]:" + port : host + ":" + port;
 }
 
 std::uint32_t Link::speaks() const noexcept {
@@ -117,23 +128,11 @@ void Link::disconnect(std::string reason) {
     if (gone()) return;
     reason_ = reason.empty() ? "disconnected" : std::move(reason);
     // Not "connected to ourselves" or the like: libtorrent draws conclusions from some errors.
-    post_([connection = connection_]() mutable {
-        if (!connection.is_disconnecting())
-            connection.disconnect(boost::asio::error::connection_aborted, lt::operation_t::bittorrent,
-                                  lt::peer_connection_interface::normal);
-    });
-}
-
-void Link::hide_listen_port(std::int64_t port) {
-    auto const native = connection_.native_handle();
-    auto *const known = native ? native->peer_info_struct() : nullptr;
-    if (!known || port <= 0 || port > 65535) return;
-    // It has nothing to do where the port is known already.
-    auto const real = known->port;
-    known->port = static_cast<std::uint16_t>(port);
-    post_([connection = connection_, real] {
-        auto const still = connection.native_handle();
-        if (auto *const info = still ? still->peer_info_struct() : nullptr) info->port = real;
+    post_([connection = connection_] {
+        // By then libtorrent may have hung up by itself, over what came in the same packet, and forgotten all about it.
+        if (auto const native = connection.native_handle(); native && !native->is_disconnecting())
+            native->disconnect(boost::asio::error::connection_aborted, lt::operation_t::bittorrent,
+                               lt::peer_connection_interface::normal);
     });
 }
 

@@ -36,9 +36,9 @@ public:
 
     std::uint32_t number() const noexcept { return number_; }
     std::uint64_t token() const noexcept { return token_; }
-    bool outgoing() const { return connection_.is_outgoing(); }
+    bool outgoing() const noexcept { return outgoing_; }
     std::string address() const;
-    lt::tcp::endpoint remote() const { return connection_.remote(); }
+    lt::tcp::endpoint const &remote() const noexcept { return remote_; }
     std::string host() const;  // the address without the port
 
     // The extension ids that the peer asked us to use; 0: it does not speak that.
@@ -89,12 +89,8 @@ public:
     // Hang up, soon: libtorrent tells its plugins at once, and they must not be called from inside themselves. From now
     // on nothing is sent and nothing that arrives counts. The first reason given is the one that is reported.
     void disconnect(std::string reason);
-    bool gone() const { return !reason_.empty() || connection_.is_disconnecting(); }
+    bool gone() const;
     std::string const &reason() const noexcept { return reason_; }
-    // Called with what the peer says of its listening port, before libtorrent looks at it: it would take the peer for
-    // one at that port that we are about to dial, and forget about the dial; or for one that is connected, and hang up,
-    // perhaps just when the other end does so with the other connection. The Session tells twins by their node id.
-    void hide_listen_port(std::int64_t port);
     // Called when the connection ends: libtorrent would connect again by itself, every few seconds, and give up for
     // ever after some failures. One dial is one attempt; who wants another says so.
     void forget_address();
@@ -104,6 +100,8 @@ private:
     bool seal(std::uint8_t *messages, std::size_t size);
 
     lt::bt_peer_connection_handle connection_;
+    lt::tcp::endpoint const remote_;
+    bool const outgoing_;
     std::uint32_t const number_;
     std::uint64_t const token_;
     Post const &post_;

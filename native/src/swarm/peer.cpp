@@ -27,6 +27,27 @@ int extension_id(lt::bdecode_node const &ids, char const *name) {
     return id > 0 && id < 256 ? static_cast<int>(id) : 0;
 }
 
+// libtorrent reads this dictionary after us, where it lies in its receive buffer (which is not const). It does not find
+// these keys there any more.
+void hide(lt::bdecode_node const &dictionary, std::initializer_list<lt::string_view> keys) {
+    for (int i = 0; i < dictionary.dict_size(); ++i) {
+        auto const key = dictionary.dict_at(i).first;
+        if (std::find(keys.begin(), keys.end(), key) != keys.end()) const_cast<char *>(key.data())[0] = '-';
+    }
+}
+
+// What a peer says of itself on which libtorrent would act:
+// - its port: libtorrent would take it for one at that port that we are about to dial, and forget about the dial; or
+// for
+//   one that is connected, and hang up, perhaps just when the other end does so with the other connection. The Session
+//   tells twins by their node id;
+// - that it takes part in BEP 55, by which anybody may ask who else is connected, and have packets sent to anybody;
+// - what our address is, in its opinion.
+void hide_from_libtorrent(lt::bdecode_node const &handshake) {
+    hide(handshake, {"p", "yourip"});
+    if (auto const ids = handshake.dict_find_dict("m")) hide(ids, {"ut_holepunch"});
+}
+
 }  // namespace
 
 Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoHash const &in_swarm,
@@ -46,9 +67,10 @@ Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoH
 }
 
 void Peer::add_handshake(lt::entry &handshake) {
-    auto &ids = handshake["m"];
+    // In place of libtorrent's own extensions.
+    auto &ids = handshake["m"] = lt::entry::dictionary_type{};
     if (session_.secret()) {
-        ids = lt::entry::dictionary_type{{wire::sealed_extension_name, wire::zest_extension_id}};
+        ids[wire::sealed_extension_name] = wire::zest_extension_id;
     } else {
         ids[wire::xet_extension_name] = wire::xet_extension_id;
         ids[wire::zest_extension_name] = wire::zest_extension_id;
@@ -75,7 +97,7 @@ bool Peer::on_handshake(lt::span<char const> reserved) {
 bool Peer::on_extension_handshake(lt::bdecode_node const &handshake) {
     if (handshake.type() != lt::bdecode_node::dict_t) return true;
     auto const port = handshake.dict_find_int_value("p", 0);
-    link.hide_listen_port(port);
+    hide_from_libtorrent(handshake);
     if (met_ || link.gone()) return true;
     met_ = true;
     bool const keyed = session_.secret() != nullptr;
@@ -206,7 +228,7 @@ Verdict Peer::handle_zest(Bytes bytes) {
                           [&](wire::ManifestPart const &m) { return requester.on(m); },
                           [&](wire::RangeData const &m) { return requester.on(m, session_.now_ms()); },
                           [&](wire::RangeEnd const &m) { return requester.on(m); },
-                          [&](wire::HaveUpdate const &m) { return requester.on(m); },
+                          [&](wire::HaveUpdate const &m) { return requester.on(m, session_.now_ms()); },
                           [&](wire::Peers const &m) {
                               session_.told(*this, m);
                               return Verdict::fine;

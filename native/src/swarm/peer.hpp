@@ -43,6 +43,23 @@ public:
     // Our swarms are never "finished with" a peer: it may be asked for something else at any time.
     bool can_disconnect(lt::error_code const &) override { return false; }
 
+    // Of pieces nothing is said here. Handled by us, which is to say not at all: libtorrent would answer each request,
+    // and keep some of the rest, for whoever likes to send them.
+    bool on_choke() override { return true; }
+    bool on_unchoke() override { return true; }
+    bool on_interested() override { return true; }
+    bool on_not_interested() override { return true; }
+    bool on_have(lt::piece_index_t) override { return true; }
+    bool on_dont_have(lt::piece_index_t) override { return true; }
+    bool on_bitfield(lt::bitfield const &) override { return true; }
+    bool on_have_all() override { return true; }
+    bool on_have_none() override { return true; }
+    bool on_allowed_fast(lt::piece_index_t) override { return true; }
+    bool on_request(lt::peer_request const &) override { return true; }
+    bool on_cancel(lt::peer_request const &) override { return true; }
+    bool on_reject(lt::peer_request const &) override { return true; }
+    bool on_suggest(lt::piece_index_t) override { return true; }
+
 private:
     void begin_proof();
     void on_proof(Bytes proof);

@@ -202,23 +202,35 @@ Requester::Verdict Requester::on(wire::Have const &message) {
     event.peer = link_.number();
     event.token = at->second.token;
     event.count = message.chunks;
-    if (asked.updates) watches_[message.id] = {asked.token, std::make_shared<PendingRanges>()};
+    if (asked.updates) watches_[message.id] = Watch{asked.token, std::make_shared<PendingRanges>()};
     questions_.erase(at);
     events_.push(event, std::move(payload));
     return Verdict::fine;
 }
 
-Requester::Verdict Requester::on(wire::HaveUpdate const &message) {
-    auto const at = watches_.find(message.id);
-    // Also one that crosses the end of waiting for the HAVE itself.
-    if (at == watches_.end()) return stray(message.id, 16 + sizeof(ChunkSpan) * message.ranges.size());
+void Requester::tell_more(Watch &watch, std::int64_t now_ms) {
+    // An event costs the program more than a message costs the peer.
+    watch.held_back = !watch.events.take(now_ms);
+    if (watch.held_back) return;
     zest_event event{};
     event.type = ZEST_EVENT_HAVE_MORE;
     event.peer = link_.number();
-    event.token = at->second.token;
+    event.token = watch.token;
+    events_.push_ranges(event, watch.pending);
+}
+
+Requester::Verdict Requester::on(wire::HaveUpdate const &message, std::int64_t now_ms) {
+    auto const at = watches_.find(message.id);
+    // Also one that crosses the end of waiting for the HAVE itself.
+    if (at == watches_.end()) return stray(message.id, 16 + sizeof(ChunkSpan) * message.ranges.size());
     if (message.answer == Answer::ok) {
-        events_.push_ranges(event, at->second.pending, message.chunks, message.ranges);
+        events_.add_ranges(at->second.pending, message.chunks, message.ranges);
+        tell_more(at->second, now_ms);
     } else {
+        zest_event event{};
+        event.type = ZEST_EVENT_HAVE_MORE;
+        event.peer = link_.number();
+        event.token = at->second.token;
         event.status = ZEST_OUTCOME_NOT_FOUND;
         watches_.erase(at);
         events_.push(event);
@@ -373,6 +385,8 @@ Requester::Verdict Requester::on(wire::ChunkError const &message) {
 }
 
 void Requester::tick(std::int64_t now_ms) {
+    for (auto &[id, watch] : watches_)
+        if (watch.held_back) tell_more(watch, now_ms);
     for (auto at = questions_.begin(); at != questions_.end();) {
         auto const here = at++;
         if (now_ms >= here->second.deadline_ms) end_question(here, ZEST_OUTCOME_TIMEOUT);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bandwidth_turns.hpp"
+#include "bucket.hpp"
 #include "events.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
@@ -44,7 +45,7 @@ public:
     // What a message means for the connection.
     enum class Verdict { fine, violation, liar };
     Verdict on(wire::Have const &message);
-    Verdict on(wire::HaveUpdate const &message);
+    Verdict on(wire::HaveUpdate const &message, std::int64_t now_ms);
     Verdict on(wire::ManifestPart const &message);
     Verdict on(wire::RangeData const &message, std::int64_t now_ms);
     Verdict on(wire::RangeEnd const &message);
@@ -52,7 +53,7 @@ public:
     Verdict on(wire::ChunkNotFound const &message);
     Verdict on(wire::ChunkError const &message);
 
-    // Give up what waits too long.
+    // Give up what waits too long, and tell what was held back.
     void tick(std::int64_t now_ms);
     // The connection ended: everything open ends with this outcome.
     void end_all(std::uint32_t outcome);
@@ -73,9 +74,15 @@ private:
         std::uint32_t count;
         std::int64_t deadline_ms;
     };
+    // Events about one question. An honest peer sends a message in 100 ms; one that sends more is told of at this pace,
+    // with all that it said.
+    static constexpr double updates_burst = 20;
+    static constexpr double updates_per_s = 12;
     struct Watch {  // the peer says when it holds more
         std::uint64_t token;
         std::shared_ptr<PendingRanges> pending;
+        Bucket events{updates_burst, updates_per_s};
+        bool held_back = false;
     };
     struct Running {
         Piece piece;
@@ -105,6 +112,7 @@ private:
     std::size_t ask_part(std::uint32_t id, Running &running, std::size_t most_bytes);
     std::uint64_t bytes_on_the_way() const;
     void cancel_parts(Running const &running);
+    void tell_more(Watch &watch, std::int64_t now_ms);
     void end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno);
     void end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome);
     Pieces::iterator piece_of(std::uint32_t id);

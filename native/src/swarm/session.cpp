@@ -249,10 +249,8 @@ std::int64_t Session::look_after_peers(std::int64_t now) {
         if (auto peer = entry.second.lock()) all.push_back(std::move(peer));
     bool busy = false;
     for (auto const &peer : all) {
-        if (peer->requester.open()) {
-            peer->requester.tick(now);
-            busy = true;
-        }
+        peer->requester.tick(now);
+        if (peer->requester.open()) busy = true;
         if (peer->link.ready) continue;
         busy = true;
         if (now - peer->link.since_ms > handshake_ms_) peer->link.disconnect("did not complete the handshakes");
@@ -316,6 +314,17 @@ void Session::leave(Kind kind, Hash const &hash) {
         });
         discovery_.leave(swarm, in_use);
     });
+}
+
+void Session::add_tracker(std::string url) {
+    post([this, url = std::move(url)] {
+        discovery_.add_tracker(url);
+        tick_soon();
+    });
+}
+
+void Session::add_dht_node(std::string host, std::uint16_t port) {
+    post([this, node = std::make_pair(std::move(host), int{port})] { swarms_->session().add_dht_node(node); });
 }
 
 void Session::tell_claims(Hash const &file, bool downloading, std::vector<wire::Claim> claims) {

@@ -49,6 +49,8 @@ public:
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
     void join(Kind kind, Hash const &hash, bool announce);
     void leave(Kind kind, Hash const &hash);
+    void add_tracker(std::string url);
+    void add_dht_node(std::string host, std::uint16_t port);
     // What this node does about a file: all who have it in common with us are told.
     void tell_claims(Hash const &file, bool downloading, std::vector<wire::Claim> claims);
     void ban(std::uint32_t peer, std::string reason);
