@@ -32,7 +32,8 @@ def run(file: VirtualFile, nodes: list[NodeSpec], **changes: object) -> Outcome:
 @pytest.mark.parametrize("file", [SMALL, LARGE], ids=["300MB", "1GB"])
 def test_the_origin_sends_one_copy_and_it_takes_as_long_as_one(file: VirtualFile, over_s: float) -> None:
     outcome = run(file, hosts(8, over_s))
-    assert outcome.copies <= 1.05
+    # Who comes later begins alone, until it hears of the others 0.2 s later; that is more of a small file.
+    assert outcome.copies <= (1.08 if over_s and file is SMALL else 1.05)
     assert outcome.slowdown <= 1.25
     assert outcome.control_bytes <= 0.01 * outcome.payload_bytes
 

@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  #
 from swarm import wire_peer as wire  # noqa: E402
 from swarm.keyed_peer import SEALED, KeyedPeer, secret_of  # noqa: E402
 from swarm.node import Content, Node, Target, serve  # noqa: E402
-from swarm.wire_peer import HungUp, Question, WirePeer, bdecode, bencode, parse_question  # noqa: E402
+from swarm.wire_peer import Question, WirePeer, bdecode, bencode, parse_question  # noqa: E402
 from zest_hf._native.session import (  # noqa: E402
     HaveAnswer,
     Kind,

@@ -458,7 +458,9 @@ class Simulation:
         get = node.gets.get(action.assignment)
         if get is None or node.transfer is None:
             return
-        chunks = max(action.chunks, math.ceil(get.sent / CHUNK_BYTES))
+        # True chunks are small: what of a virtual one has come is thrown away.
+        come = int(get.sent // CHUNK_BYTES) if self._scale > 1 else math.ceil(get.sent / CHUNK_BYTES)
+        chunks = max(action.chunks, come)
         get.size = min(get.size, chunks * CHUNK_BYTES)
         node.transfer.cdn_stops(action.assignment, chunks)
         if get.sent >= get.size:

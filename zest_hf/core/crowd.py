@@ -48,6 +48,13 @@ WHOLE_XORB_BYTES = 60 * 1024 * 1024
 Told = tuple[int, int, int, int]
 """A claim as it is told: first chunk of the file, end, state, progress."""
 
+MAX_FAULTS = 2
+"""Who has done so often what is of no use to anybody is not counted on any more."""
+MAX_GIVEN_WAY = 2
+"""A unit's GET is stopped for others so often at most."""
+MAX_RECORDS = 4096
+ENDING_S = 0.2
+"""A GET that is about to end makes room for the next one, so that the line is never idle."""
 LONGEST_WINDOW_S = 60.0
 LOOSE = b"loose"
 
@@ -61,7 +68,9 @@ class CrowdSettings:
     answer_s: float = 0.5
     """An owner claims what is due within this time, or the next one does."""
     stall_s: float = 3.0
-    """A claim without progress for so long is void; so is the claim to hold what nobody can get."""
+    """A claim without progress for so long is void,"""
+    held_s: float = 6.0
+    """... and one to hold what is not to be had for so long."""
     unproved_s: float = 1.0
     """How long what has come completely may remain without proof."""
     distrust_s: float = 30.0
@@ -142,9 +151,20 @@ class Member:
     """Another node that downloads the file."""
 
     joined_s: float
+    record: Record
     claims: dict[int, Claim] = field(default_factory=dict)
-    found_out: int = 0
-    distrusted_until_s: float = _NEVER
+
+
+@dataclass(slots=True)
+class Record:
+    """What is remembered of a member, also when it has left."""
+
+    faults: int = 0
+    """Claims that were void, turns that it let pass."""
+    distrusted: int = 0
+    """How often."""
+    until_s: float = _NEVER
+    """... and until when it is."""
 
 
 @dataclass(slots=True)
@@ -189,6 +209,8 @@ class Crowd:
         self._size_bytes = sum(unit.size_bytes for unit in units)
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
         self._members: dict[bytes, Member] = {}
+        self._records: dict[bytes, Record] = {}
+        """Of those who have left."""
         self._claimed: dict[int, dict[bytes, Claim]] = {}
         """Unit -> who claims it."""
         self._passed_on: dict[int, float] = {}
@@ -196,6 +218,8 @@ class Crowd:
         self._better: dict[int, set[bytes]] = {}
         """Units of which it was asked -> who has a higher score than we."""
         self._due_s: dict[int, float] = {}
+        self._gave_way: dict[int, int] = {}
+        """Units whose GETs were stopped for others, and how often."""
         self._own: dict[int, _Own] = {}
         self._fetched: deque[int] = deque(maxlen=64)
         """What we have fetched and proved, the last of it."""
@@ -227,7 +251,7 @@ class Crowd:
             return []
         known = self._members.get(member)
         if known is None:
-            known = self._members[member] = Member(now_s)
+            known = self._members[member] = Member(now_s, self._record_of(member))
             if self._met_s is None:
                 self._met_s = now_s
             for unit, better in self._better.items():
@@ -245,7 +269,7 @@ class Crowd:
                 if before is not None:
                     # To begin again is not to have progressed.
                     claim.voided = True
-                    self._found_out(known, now_s)
+                    self._blame(known, 1, now_s)
                 if state == HELD:
                     held.append(number)
             elif state > claim.state or progress > claim.progress:
@@ -267,7 +291,9 @@ class Crowd:
             return []
         # Most who leave have all of it, and give it.
         units = [number for number, claim in known.claims.items() if self._is_valid(member, claim, now_s)]
-        self._passed_on.update(dict.fromkeys(units, now_s))
+        for number in units:
+            # Once: who comes and goes does not keep others waiting.
+            self._passed_on.setdefault(number, now_s)
         self.left(member)
         return units
 
@@ -281,10 +307,16 @@ class Crowd:
         self.news += 1
         known = self._members.pop(member, None)
         if known is not None:
+            self._records[member] = known.record
             for number in known.claims:
                 self._drop(number, member)
             for better in self._better.values():
                 better.discard(member)
+
+    def _record_of(self, member: bytes) -> Record:
+        if len(self._records) > MAX_RECORDS:
+            self._records.clear()
+        return self._records.pop(member, None) or Record()
 
     def _drop(self, number: int, member: bytes) -> None:
         of_unit = self._claimed[number]
@@ -379,7 +411,7 @@ class Crowd:
         """
         self._judge(now_s)
         running = [own for own in self._own.values() if not own.ended]
-        others, ahead_bytes = self._active(now_s)
+        others, ending, ahead_bytes = self._active(now_s)
         active = len(running) + others
         limit = self.pace.limit(now_s, active, ahead_bytes)
         free = limit - active
@@ -400,12 +432,16 @@ class Crowd:
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
-            due_s = self._due_s[number] = before.get(number, now_s)
             rank = self._rank(number, now_s)
+            # Which GETs are about to end not everybody sees at the same time.
+            due_s = before.get(number, now_s) if free > ending or not rank else now_s
+            self._due_s[number] = due_s
             if now_s - due_s < self.settings.answer_s:
                 free -= 1
             if now_s >= due_s + rank * self.settings.answer_s:
                 out.append(Decision(number, Reason.OVERDUE if rank else Reason.OWNED))
+                for member in self._ahead(number) if rank else ():
+                    self._blame(self._members[member], 1, now_s)
         out += self._unproved_ones(now_s, unproved, more)
         if not out:
             out += self._out_of_turn(now_s, missing, wanted, claimed, len(running))
@@ -419,12 +455,16 @@ class Crowd:
         for number, own in self._own.items():
             if own.ended or own.stopped:
                 continue
+            gave_way = self._gave_way.get(number, 0)
+            if gave_way >= MAX_GIVEN_WAY:
+                continue
             if not self._goes_on(number, own, now_s):
                 out.append(Decision(number, Reason.COLLISION))
             elif own.alone and own.told < KEPT and self._place(number, now_s) >= self.pace.allowed:
                 out.append(Decision(number, Reason.CROWDED))
         for decision in out:
             self._own[decision.fetch].stopped = True
+            self._gave_way[decision.fetch] = self._gave_way.get(decision.fetch, 0) + 1
             self.generation += 1
         return out
 
@@ -448,14 +488,15 @@ class Crowd:
         return sum(self._is_trusted(member, now_s) for member in self._ahead(number))
 
     def _is_trusted(self, member: bytes, now_s: float) -> bool:
-        return self._members[member].distrusted_until_s <= now_s
+        return self._members[member].record.until_s <= now_s
 
     def _is_valid(self, member: bytes, claim: Claim, now_s: float) -> bool:
         if claim.voided or not self._is_trusted(member, now_s):
             return False
         if claim.state == FETCHING and claim.progress == FULL:
             return True
-        return now_s - claim.moved_s < self.settings.stall_s
+        limit_s = self.settings.held_s if claim.state == HELD else self.settings.stall_s
+        return now_s - claim.moved_s < limit_s
 
     def _is_claimed(self, number: int, now_s: float) -> bool:
         if now_s - self._passed_on.get(number, _NEVER) < self.settings.stall_s:
@@ -481,52 +522,59 @@ class Crowd:
                 return claim.moved_s
         return None
 
-    def _active(self, now_s: float) -> tuple[int, float]:
-        """GETs of others that run, and will not end at once, and what they will have brought since they told.
+    def _active(self, now_s: float) -> tuple[int, int, float]:
+        """GETs of others that run, those that are about to end, and what both will have brought since they told.
 
         Of one that shows no progress one counts.
         """
-        out = 0
+        out = ending = 0
         ahead_bytes = 0.0
         for name, member in self._members.items():
-            if not member.claims or member.distrusted_until_s > now_s:
+            if not member.claims or member.record.until_s > now_s:
                 continue
             moving = idle = 0
             for number, claim in member.claims.items():
                 if claim.state != FETCHING or claim.progress == FULL or not self._is_valid(name, claim, now_s):
                     continue
                 if claim.progress > claim.began_at:
-                    moving += claim.rest_s(now_s) > 0.2
+                    is_ending = claim.rest_s(now_s) <= ENDING_S
+                    ending += is_ending
+                    moving += not is_ending
                     ahead = claim.expected(now_s) - claim.progress
                     ahead_bytes += ahead / FULL * self.units[number].size_bytes
                 else:
                     idle = 1
             out += moving + idle
-        return out, ahead_bytes
+        return out, ending, ahead_bytes
 
     def _judge(self, now_s: float) -> None:
         """Finds out who claims what it does not do, or much later than we would."""
         alone = self._cdn.bytes_s(now_s)
         for member in self._members.values():
-            if member.distrusted_until_s > now_s:
+            if member.record.until_s > now_s:
                 continue
-            for number, claim in member.claims.items():
-                if claim.state != FETCHING or claim.progress == FULL or claim.voided:
-                    continue
-                stall_s = self.settings.stall_s
-                is_late = False
-                if alone > 0 and now_s - claim.began_s >= stall_s:
-                    needs_s = self.units[number].size_bytes / alone
-                    is_late = claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
-                if is_late or now_s - claim.moved_s >= stall_s:
-                    claim.voided = True
-                    self._found_out(member, now_s)
+            void = [number for number, claim in member.claims.items() if self._is_void(number, claim, alone, now_s)]
+            for number in void:
+                member.claims[number].voided = True
+            self._blame(member, len(void), now_s)
 
-    def _found_out(self, member: Member, now_s: float) -> None:
-        member.found_out += 1
-        if member.found_out >= 2:
-            times = min(member.found_out - 2, 10)
-            member.distrusted_until_s = now_s + self.settings.distrust_s * 2.0**times
+    def _is_void(self, number: int, claim: Claim, alone_bytes_s: float, now_s: float) -> bool:
+        if claim.state != FETCHING or claim.progress == FULL or claim.voided:
+            return False
+        stall_s = self.settings.stall_s
+        if now_s - claim.moved_s >= stall_s:
+            return True
+        if alone_bytes_s <= 0 or now_s - claim.began_s < stall_s:
+            return False
+        needs_s = self.units[number].size_bytes / alone_bytes_s
+        return claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
+
+    def _blame(self, member: Member, faults: int, now_s: float) -> None:
+        record = member.record
+        record.faults += faults
+        if faults and record.faults >= MAX_FAULTS:
+            record.until_s = now_s + self.settings.distrust_s * 2.0 ** min(record.distrusted, 10)
+            record.distrusted += 1
 
     def _goes_on(self, number: int, own: _Own, now_s: float) -> bool:
         """Whether it is we who go on with what several fetch: both sides know what they have told each other."""
@@ -599,10 +647,7 @@ class Crowd:
                 return
             reason = Reason.ALONE
         free = [number for number in missing() if not self._is_claimed(number, now_s)]
-        if not free and reason is Reason.MEASURE:
-            free = claimed
-        elif not free and not claimed:
-            free = list(wanted())
+        free = free or claimed or list(wanted())
         if free:
             self._helped_s = now_s
             # Not the same as others in our place.
