@@ -160,7 +160,7 @@ class Record:
     """What is remembered of a member, also when it has left."""
 
     faults: int = 0
-    """Claims that were void, turns that it let pass."""
+    """Claims that were void."""
     distrusted: int = 0
     """How often."""
     until_s: float = _NEVER
@@ -440,8 +440,6 @@ class Crowd:
                 free -= 1
             if now_s >= due_s + rank * self.settings.answer_s:
                 out.append(Decision(number, Reason.OVERDUE if rank else Reason.OWNED))
-                for member in self._ahead(number) if rank else ():
-                    self._blame(self._members[member], 1, now_s)
         out += self._unproved_ones(now_s, unproved, more)
         if not out:
             out += self._out_of_turn(now_s, missing, wanted, claimed, len(running))
@@ -643,7 +641,10 @@ class Crowd:
         else:
             window_s = self._window_s(alone)
             income = self._income_bytes_s(now_s, window_s)
-            if running or now_s - self._met_s < window_s or income is None or income >= settings.fair_share * alone:
+            if running or now_s - self._met_s < window_s or income is None:
+                return
+            coming = sum(self._coming_bytes(number, now_s) for number in self._claimed) / window_s
+            if income + coming >= settings.fair_share * alone:
                 return
             reason = Reason.ALONE
         free = [number for number in missing() if not self._is_claimed(number, now_s)]
@@ -652,6 +653,15 @@ class Crowd:
             self._helped_s = now_s
             # Not the same as others in our place.
             yield Decision(max(free[-16:], key=lambda number: self._score(self.me, number)), reason)
+
+    def _coming_bytes(self, number: int, now_s: float) -> float:
+        """What others say to have got of a unit, and cannot have passed on yet."""
+        told = [
+            claim.progress
+            for member, claim in self._claimed[number].items()
+            if self._is_valid(member, claim, now_s)
+        ]
+        return max(told, default=0) / FULL * self.units[number].size_bytes
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings
