@@ -34,8 +34,8 @@ CROWD_SHARE = 0.01
 JUMPS = 0.3
 """How often not to go on in order: two nodes that have come to the same place must not stay together."""
 STEAL_MARGIN_S = 0.05
-LOOK_S = 0.1
-LOOKING_PEERS = 4
+LOOK_S = 0.05
+LOOKING_PEERS = 8
 LOOKED_AT = 24
 """Whether an idle peer could take something over is looked at so often, for so many of them at a time, and among so
 many things that others were asked for: all of them, when few are left."""
