@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from zest_hf.bench.virtual import VirtualFile
+from zest_hf.bench.virtual import CHUNK_BYTES, VirtualFile
 from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
 from zest_hf.core.crowd import FETCHING, FULL, HELD, Crowd, Told, units_of
 from zest_hf.core.policy import PolicySettings
@@ -457,9 +458,9 @@ class Simulation:
         get = node.gets.get(action.assignment)
         if get is None or node.transfer is None:
             return
-        chunks = max(action.chunks, int(get.sent // (128 * 1024)))
+        chunks = max(action.chunks, math.ceil(get.sent / CHUNK_BYTES))
+        get.size = min(get.size, chunks * CHUNK_BYTES)
         node.transfer.cdn_stops(action.assignment, chunks)
-        get.size = min(get.size, max(get.sent, chunks * 128 * 1024))
         if get.sent >= get.size:
             self._get_ended(node, get)
 
@@ -469,7 +470,7 @@ class Simulation:
             return
         action = get.action
         chunks = self.scenario.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
-        chunks = chunks.slice(0, min(len(chunks), round(get.size / (128 * 1024))))
+        chunks = chunks.slice(0, min(len(chunks), round(get.size / CHUNK_BYTES)))
         node.transfer.cdn_ended(action.assignment, chunks, self.now_s)
         node.dirty = True
 

@@ -35,8 +35,10 @@ HELD = 2
 FULL = 65535
 """Progress of a claim: all of its bytes."""
 
-LEAD = FULL // 8
+LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
+STEP = FULL // 8
+"""Progress is compared in such steps by those who are to agree."""
 KEPT = FULL // 4
 """What has come so far is fetched to its end, whoever else turns up."""
 
@@ -46,6 +48,7 @@ WHOLE_XORB_BYTES = 60 * 1024 * 1024
 Told = tuple[int, int, int, int]
 """A claim as it is told: first chunk of the file, end, state, progress."""
 
+LONGEST_WINDOW_S = 60.0
 LOOSE = b"loose"
 
 _NEVER = float("-inf")
@@ -68,8 +71,8 @@ class CrowdSettings:
     longest_patience_s: float = 15.0
     """... and at most."""
     slow_factor: float = 3.0
-    """A claim that will take so many times as long as we would is not waited for, when there is nothing else to do."""
-    fair_share: float = 0.7
+    """A claim that will take so many times as long as we would is void."""
+    fair_share: float = 0.6
     """Who gets less from the crowd than this part of what the CDN alone has given it takes more."""
     help_s: float = 2.0
     """... one GET in this time."""
@@ -82,7 +85,6 @@ class Reason(enum.Enum):
     OVERDUE = "it is due, and who comes before us has not begun"
     UNPROVED = "who fetched it cannot prove it, and we are to prove the file"
     LAST = "nothing else is left, and who has it cannot prove it"
-    SLOW = "who fetches it will take much longer than we would"
     MEASURE = "nothing has come from the crowd yet"
     ALONE = "the crowd gives less than the CDN did"
     COLLISION = "another member fetches it as well, and goes on"
@@ -184,10 +186,13 @@ class Crowd:
         """Grows with everything that others might want to hear of our claims."""
         self.news = 0
         """Grows with everything that others have said."""
+        self._size_bytes = sum(unit.size_bytes for unit in units)
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
         self._members: dict[bytes, Member] = {}
         self._claimed: dict[int, dict[bytes, Claim]] = {}
         """Unit -> who claims it."""
+        self._passed_on: dict[int, float] = {}
+        """Units of those who are done, and since when."""
         self._better: dict[int, set[bytes]] = {}
         """Units of which it was asked -> who has a higher score than we."""
         self._due_s: dict[int, float] = {}
@@ -217,8 +222,7 @@ class Crowd:
         """All that a member claims now. The units that it holds and had not said so."""
         self.news += 1
         if not downloading:
-            self.left(member)
-            return []
+            return self._finished(member, now_s)
         if member == self.me:
             return []
         known = self._members.get(member)
@@ -238,8 +242,10 @@ class Crowd:
             claim = known.claims.pop(number, None)
             if claim is None or state < claim.state or progress < claim.progress:
                 before, claim = claim, Claim(state, progress, now_s, now_s, progress)
-                # To begin again is not to have progressed.
-                claim.voided = before is not None and before.voided
+                if before is not None:
+                    # To begin again is not to have progressed.
+                    claim.voided = True
+                    self._found_out(known, now_s)
                 if state == HELD:
                     held.append(number)
             elif state > claim.state or progress > claim.progress:
@@ -254,6 +260,16 @@ class Crowd:
             self._drop(number, member)
         known.claims = new
         return held
+
+    def _finished(self, member: bytes, now_s: float) -> list[int]:
+        known = self._members.get(member)
+        if known is None:
+            return []
+        # Most who leave have all of it, and give it.
+        units = [number for number, claim in known.claims.items() if self._is_valid(member, claim, now_s)]
+        self._passed_on.update(dict.fromkeys(units, now_s))
+        self.left(member)
+        return units
 
     def held_by(self, member: bytes) -> list[int]:
         """The units that a member says to hold."""
@@ -282,6 +298,8 @@ class Crowd:
         """What to tell the others."""
         out = []
         for number, own in self._own.items():
+            if own.stopped:
+                continue
             unit = self.units[number]
             done = FULL if own.ended else min(FULL - 1, own.size_bytes * FULL // max(unit.size_bytes, 1))
             own.told = done
@@ -369,6 +387,7 @@ class Crowd:
         unproved: list[int] = []
         claimed: list[int] = []
         more = False
+        before, self._due_s = self._due_s, {}
         for number in missing():
             if self._is_claimed(number, now_s):
                 if self._unproved_since(number) is not None:
@@ -376,13 +395,12 @@ class Crowd:
                 else:
                     claimed.append(number)
                     more = True
-                self._due_s.pop(number, None)
                 continue
             more = True
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
-            due_s = self._due_s.setdefault(number, now_s)
+            due_s = self._due_s[number] = before.get(number, now_s)
             rank = self._rank(number, now_s)
             if now_s - due_s < self.settings.answer_s:
                 free -= 1
@@ -407,6 +425,7 @@ class Crowd:
                 out.append(Decision(number, Reason.CROWDED))
         for decision in out:
             self._own[decision.fetch].stopped = True
+            self.generation += 1
         return out
 
     # --- judging ----------------------------------------------------------------------------------------------------
@@ -439,6 +458,8 @@ class Crowd:
         return now_s - claim.moved_s < self.settings.stall_s
 
     def _is_claimed(self, number: int, now_s: float) -> bool:
+        if now_s - self._passed_on.get(number, _NEVER) < self.settings.stall_s:
+            return True
         of_unit = self._claimed.get(number)
         if not of_unit:
             return False
@@ -484,17 +505,20 @@ class Crowd:
         return out, ahead_bytes
 
     def _judge(self, now_s: float) -> None:
-        """Finds out who claims what it does not do."""
+        """Finds out who claims what it does not do, or much later than we would."""
+        alone = self._cdn.bytes_s(now_s)
         for member in self._members.values():
             if member.distrusted_until_s > now_s:
                 continue
-            for claim in member.claims.values():
-                if (
-                    claim.state == FETCHING
-                    and claim.progress < FULL
-                    and not claim.voided
-                    and now_s - claim.moved_s >= self.settings.stall_s
-                ):
+            for number, claim in member.claims.items():
+                if claim.state != FETCHING or claim.progress == FULL or claim.voided:
+                    continue
+                stall_s = self.settings.stall_s
+                is_late = False
+                if alone > 0 and now_s - claim.began_s >= stall_s:
+                    needs_s = self.units[number].size_bytes / alone
+                    is_late = claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
+                if is_late or now_s - claim.moved_s >= stall_s:
                     claim.voided = True
                     self._found_out(member, now_s)
 
@@ -508,7 +532,10 @@ class Crowd:
         """Whether it is we who go on with what several fetch: both sides know what they have told each other."""
         ahead = self._ahead(number)
         for member, claim in self._claimed.get(number, {}).items():
-            if claim.state != FETCHING or not self._is_valid(member, claim, now_s):
+            if claim.state != FETCHING or claim.progress == FULL or not self._is_valid(member, claim, now_s):
+                continue
+            # Who has come just now may not know of us.
+            if not own.alone and now_s - claim.began_s < self.settings.answer_s:
                 continue
             lead = own.told - claim.progress
             if lead < -LEAD or (lead <= LEAD and member in ahead):
@@ -522,8 +549,8 @@ class Crowd:
             told = [c.progress for m, c in claims.items() if c.state == FETCHING and self._is_valid(m, c, now_s)]
             if told:
                 reached[one] = max([*told, reached.get(one, 0)])
-        mine = (-(reached[number] // LEAD), number)
-        return sum((-(progress // LEAD), one) < mine for one, progress in reached.items())
+        mine = (-(reached[number] // STEP), number)
+        return sum((-(progress // STEP), one) < mine for one, progress in reached.items())
 
     # --- out of turn --------------------------------------------------------------------------------------------------
 
@@ -540,7 +567,7 @@ class Crowd:
                 continue
             if not any(self._is_trusted(one, now_s) for one in self._before_in_closing()):
                 yield Decision(number, Reason.UNPROVED)
-            elif self._only_unproved_s is not None and now_s - self._only_unproved_s >= self.settings.stall_s:
+            elif self._only_unproved_s is not None and now_s - self._only_unproved_s >= 2 * self.settings.stall_s:
                 yield Decision(number, Reason.LAST)
 
     def _before_in_closing(self) -> list[bytes]:
@@ -566,25 +593,20 @@ class Crowd:
                 return
             reason = Reason.MEASURE
         else:
-            window_s = self._window_s()
+            window_s = self._window_s(alone)
             income = self._income_bytes_s(now_s, window_s)
             if running or now_s - self._met_s < window_s or income is None or income >= settings.fair_share * alone:
                 return
             reason = Reason.ALONE
         free = [number for number in missing() if not self._is_claimed(number, now_s)]
-        if not free and not claimed and reason is Reason.ALONE:
+        if not free and reason is Reason.MEASURE:
+            free = claimed
+        elif not free and not claimed:
             free = list(wanted())
         if free:
             self._helped_s = now_s
             # Not the same as others in our place.
             yield Decision(max(free[-16:], key=lambda number: self._score(self.me, number)), reason)
-            return
-        slowest = max(claimed, key=lambda number: self._rest_s(number, now_s), default=None)
-        if slowest is not None and alone > 0:
-            needs_s = self.units[slowest].size_bytes / alone
-            if self._rest_s(slowest, now_s) > settings.slow_factor * needs_s:
-                self._helped_s = now_s
-                yield Decision(slowest, Reason.SLOW)
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings
@@ -593,9 +615,12 @@ class Crowd:
         if rest_s > 0 and self._first_rest_s is None and self._met_s is not None:
             self._first_rest_s = now_s - self._met_s + rest_s
         wanted_s = 1.5 * (self._first_rest_s or 0.0) + settings.patience_s
+        # What would take that long is not worth waiting for.
+        if wanted_s > settings.longest_patience_s:
+            wanted_s = settings.patience_s
         # One after the other.
         place = sum(one > self.me for one in self._members)
-        return min(wanted_s, settings.longest_patience_s) + settings.answer_s * place
+        return wanted_s + settings.answer_s * place
 
     def _rest_s(self, number: int, now_s: float) -> float:
         rests = [
@@ -605,16 +630,16 @@ class Crowd:
         ]
         return min(rests, default=float("inf"))
 
-    def _window_s(self) -> float:
-        """Units come one after the other: over this time what comes is even."""
+    def _window_s(self, alone_bytes_s: float) -> float:
+        """Units come one after the other: over this time what comes is even. Not longer than the CDN would need."""
         largest = max((unit.size_bytes for unit in self.units), default=0)
-        rate = self.pace.bytes_s
-        return max(self.settings.patience_s, min(3 * largest / rate if rate > 0 else 0.0, 60.0))
+        even_s = 6 * largest / (self.pace.bytes_s or alone_bytes_s)
+        return max(self.settings.patience_s, min(even_s, self._size_bytes / alone_bytes_s, LONGEST_WINDOW_S))
 
     def _note_income(self, now_s: float) -> None:
         if not self._income or now_s - self._income[-1][0] >= 0.25:
             self._income.append((now_s, self._came))
-            while len(self._income) > 2 and now_s - self._income[1][0] > 60.0:
+            while len(self._income) > 2 and now_s - self._income[1][0] > LONGEST_WINDOW_S:
                 self._income.popleft()
 
     def _income_bytes_s(self, now_s: float, window_s: float) -> float | None:

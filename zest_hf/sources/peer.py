@@ -381,7 +381,17 @@ class PeerSource:
 
     def _has_more(self, more: HaveMore) -> None:
         holder = self._holders.get(more.peer)
-        if holder is None or holder.token != more.token or not holder.chunks:
+        if holder is None or holder.token != more.token:
+            return
+        if not holder.chunks and not more.gone and 0 < more.chunks <= MAX_FILE_CHUNKS:
+            # It knew nothing of the file when it was asked.
+            if not self._possible(more.chunks):
+                self._swarm.ban(more.peer, f"says that the file has {more.chunks} chunks, which it cannot have")
+                return
+            holder.chunks = more.chunks
+            if self._manifest is None and self._quest is None:
+                self._ask_manifest(more.peer, more.chunks)
+        if not holder.chunks:
             return
         if more.gone:
             # It may have moved to where it stays: it is asked again.
