@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize bench bench-xet bench-swarm oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz sanitize bench bench-xet bench-swarm bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,12 +32,13 @@ help:
 	@echo "make demo               build, then examples/two_machines.py"
 	@echo "make lint | format      ruff, mypy, clang-format: check | repair"
 	@echo "make fuzz               libFuzzer and atheris on every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
-	@echo "make sanitize           the native tests with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make sanitize           codec and swarm tests with AddressSanitizer and UndefinedBehaviorSanitizer, some minutes"
 	@echo "make oracle             compare chunks, hashes and downloads with the JavaScript clients"
 	@echo "make interop            the programs zest 0.4.2, aria2 and transmission as peers; needs root"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
+	@echo "make bench-crowd        8 cold hosts that start together, some minutes; needs root"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
 	@echo "make clean              remove everything that was built, also $(VENV)"
 
@@ -122,7 +123,8 @@ fuzz-python: build
 # The module with sanitizers is kept apart from the environment's: -S ignores the editable installation, and the
 # copy of the package in the working directory comes first.
 SANITIZED := build/sanitize/site
-sanitize: build
+SANITIZED_TESTS := $(addprefix $(CURDIR)/tests/,native swarm)
+sanitize: build .make/test
 	cmake -S native -B build/sanitize -G Ninja -DZEST_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DPython_EXECUTABLE=$(abspath $(PY))
 	cmake --build build/sanitize
@@ -134,7 +136,7 @@ sanitize: build
 	    libraries="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"; \
 	    cd $(SANITIZED); \
 	    env LD_PRELOAD="$$libraries" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH="$$site" $(abspath $(PY)) -S \
-	    -m pytest -q -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests/native $(PYTEST_ARGS)
+	    -m pytest -q -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(SANITIZED_TESTS) $(PYTEST_ARGS)
 
 # Programs of others, which share no code with this one.
 .make/oracle: tests/oracle/package.json | .make/lock
@@ -176,6 +178,10 @@ BENCH_ARGS ?=
 
 bench-swarm: build .make/bench-swarm
 	PYTHONPATH=tests:tests/bench tests/private-network $(PY) tests/bench/swarm $(BENCH_ARGS)
+
+# Cold hosts that start together, behind shaped links.
+bench-crowd: build .make/bench-swarm
+	PYTHONPATH=tests:tests/bench:tests/bench/swarm tests/private-network $(PY) tests/bench/crowd $(BENCH_ARGS)
 
 # A download with each huggingface_hub that is supported, in environments of their own.
 hub-versions: build

@@ -20,6 +20,7 @@ from machines import eventually
 
 from zest_hf.cas import CasToken
 from zest_hf.core.ids import ZERO_HASH, hash_to_text
+from zest_hf.download import RepoRef
 from zest_hf.engine import Engine
 from zest_hf.errors import (
     CasError,
@@ -281,6 +282,34 @@ with engine(Path({str(tmp_path)!r}) / "home") as one:
 def test_a_path_that_cannot_be_written(alone: Engine, stored: StoredFile, tmp_path: Path, path: str) -> None:
     with pytest.raises(OSError):
         alone.download(stored.request(tmp_path / path), Watch())
+
+
+@pytest.mark.parametrize("xorbs", [1, 3])
+def test_a_peer_that_turns_up_while_the_cdn_is_at_work(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path, xorbs: int
+) -> None:
+    """It gives the rest; each byte of the file has come once, and is counted once."""
+    file = publisher.put(*(xorb(f"late {xorbs} {number}", 24_000_000 // xorbs) for number in range(xorbs)))
+    with engine(tmp_path / "owner") as owner:
+        path = tmp_path / "held"
+        owner.record(fetch(owner, file, path), path, RepoRef(file.endpoint, "model", file.repo), True)
+        known = owner.swarm()
+        assert known is not None
+        local_hub.fault("cdn", "rate", bytes_per_second=2_000_000 / xorbs)
+        local_hub.reset_stats()
+        with engine(tmp_path / "home", [known.port]) as late:
+            late.policy = replace(late.policy, permission_patience_s=0.0)
+            watch = Watch()
+            with within(6.0):
+                result = fetch(
+                    late, file, tmp_path / "file", watch, is_public=lambda: watch.reached.wait(BOUND_S)
+                )
+            assert late.status()["bytes"]["total"] == len(file.content)
+    assert result.bytes_cdn > 0
+    assert result.bytes_peer > 0.8 * len(file.content)
+    # What is on its way when a connection is closed is lost.
+    assert result.bytes_cdn <= local_hub.stats()["cdn_bytes"] + 1_000_000
+    assert local_hub.stats()["cdn_bytes"] <= result.bytes_cdn + 3_000_000
 
 
 def test_no_descriptor_is_left_open(

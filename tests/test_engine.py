@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -27,6 +28,7 @@ from zest_hf.engine import Engine
 from zest_hf.errors import ProofError, ZestError
 from zest_hf.hub.process import HubProcess
 from zest_hf.index import Index
+from zest_hf.sources.cdn import BUFFER_BYTES
 
 BOUND_S = 10.0
 REPO = RepoRef("http://hub", "model", "org/one")
@@ -319,6 +321,7 @@ print("child", os.waitstatus_to_exitcode(status))
 """
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ZEST_"))}
     environ |= {"ZEST_HOME": str(tmp_path / "home"), "ZEST_LISTEN": "127.0.0.1:0"}
+    environ |= {"ZEST_LSD": "off", "ZEST_DHT": "off"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environ)
     assert done.stdout.splitlines() == ["parent", "child 7"] and done.returncode == 0, done.stdout + done.stderr
 
@@ -526,3 +529,51 @@ def test_verify(stored: StoredFile, publisher: Publisher, tmp_path: Path) -> Non
         path.write_bytes(file.content[:-1])
         with pytest.raises(ProofError):
             one.verify(path, file.file_hash)
+
+
+# --- caps -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["the CDN", "a peer", "both"])
+def test_one_cap_holds_for_peers_and_cdn(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path, source: str
+) -> None:
+    """Whatever the load of this machine is, it never comes sooner."""
+    parts = [tiny_chunks(f"capped {number}", 160, 6000) for number in range(8)]
+    file = publisher.put(*parts)
+    # Its second half is in another file that the peer has, so that the rest is the CDN's.
+    held = publisher.put(*parts[4:]) if source == "both" else file
+    with engine(tmp_path / "A") as a:
+        offer(a, held, tmp_path / "a")
+        peers = [] if source == "the CDN" else [port_of(a)]
+        with engine(tmp_path / "B", peers, ZEST_MAX_DOWN="4MB") as b, within(3 * BOUND_S):
+            began_s = time.monotonic()
+            result = fetch(b, file, tmp_path / "b")
+            took_s = time.monotonic() - began_s
+    size = len(file.content)
+    assert (result.bytes_peer > 0, result.bytes_cdn > 0) == (source != "the CDN", source != "a peer")
+    # A tenth of a second's worth, and a buffer for each GET, may come at once.
+    assert took_s >= (size - 0.1 * 4e6 - 8 * BUFFER_BYTES) / 4.4e6, size / took_s
+
+
+# --- who downloads gives -----------------------------------------------------------------------------------
+
+
+def test_a_leecher_serves_what_it_has_so_far(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path
+) -> None:
+    """C knows B only, and has the file sooner than B: what B lacks is the CDN's."""
+    file = publisher.put(*(tiny_chunks(f"passed on {number}", 160, 6000) for number in range(8)))
+    with engine(tmp_path / "A", ZEST_MAX_UP="4MB") as a:
+        offer(a, file, tmp_path / "a")
+        with engine(tmp_path / "B", [port_of(a)]) as b, engine(tmp_path / "C", [port_of(b)]) as c:
+            watch = Watch()
+            local_hub.reset_stats()
+            with ThreadPoolExecutor(1) as other, within(3 * BOUND_S):
+                first = other.submit(fetch, b, file, tmp_path / "b", watch)
+                assert watch.reached.wait(BOUND_S)
+                second = fetch(c, file, tmp_path / "c")
+                assert not first.done()
+                assert second.bytes_peer > 0
+                assert first.result().bytes_peer == len(file.content)
+            assert c.status()["peers_connected"] >= 1

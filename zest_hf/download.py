@@ -28,12 +28,13 @@ from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, CancelPeer, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, StopGet, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
+    CdnStops,
     ManifestProved,
     PeerEnded,
     PeerHolds,
@@ -117,13 +118,16 @@ class FileDownload:
         cap: RateCap | None = None,
         share: bool = False,
         has_given_peers: bool = True,
+        is_keyed: bool = False,
     ) -> None:
         """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
+        ``is_keyed``: only who has the key can be asked, whatever the Hub shows.
         """
         self._cap = cap
         self._share = share
+        self._is_keyed = is_keyed
         # Who gave us peers expects them to be used. For others that may turn up not much time is spent.
         self._permission_patience_s = (
             settings.permission_patience_s
@@ -202,13 +206,28 @@ class FileDownload:
         swarm = None
         try:
             assert self._swarm is not None
+            # Asking the Hub and starting the session take about as long: both at the same time.
+            visible: queue.SimpleQueue[bool] = queue.SimpleQueue()
+            if not self._is_keyed:
+                asking = threading.Thread(
+                    target=self._ask_visibility, args=(visible,), name="zest-visible", daemon=True
+                )
+                asking.start()
             swarm = self._swarm()
-            if swarm is not None and not swarm.is_keyed and not self._request.is_public():
+            if swarm is not None and not self._is_keyed and not visible.get():
                 swarm = None
         except Exception as error:
             log.warning("no peers for %s: %s", self._request.display_name, error)
             swarm = None
         self._inbox.put(_Permission(swarm))
+
+    def _ask_visibility(self, visible: queue.SimpleQueue[bool]) -> None:
+        is_public = False
+        try:
+            is_public = self._request.is_public()
+        except Exception as error:
+            log.warning("no peers for %s: %s", self._request.display_name, error)
+        visible.put(is_public)
 
     def _meet_peers(self, swarm: Swarm, fd: int) -> PeerSource:
         return PeerSource(
@@ -295,6 +314,8 @@ class FileDownload:
             transfer.peer_ended(report.assignment, report.chunks_written, report.trouble, now_s)
         elif isinstance(report, CdnEnded):
             transfer.cdn_ended(report.assignment, report.chunks, now_s)
+        elif isinstance(report, CdnStops):
+            transfer.cdn_stops(report.assignment, report.chunks)
         elif isinstance(report, CdnFailed):
             log.info("%s: %s", self._request.display_name, report.error)
             transfer.cdn_failed(report.assignment, report.error, now_s)
@@ -324,10 +345,13 @@ class FileDownload:
             waiting = self._peers.waiting(now_s)
         else:
             waiting = self._permission_until_s is not None and now_s < self._permission_until_s
+        transfer.cdn_brought(self._cdn.progress(), now_s)
         for action in transfer.actions(now_s, waiting):
             if isinstance(action, AskPeer | CancelPeer):
                 assert self._peers is not None
                 self._peers.start(action)
+            elif isinstance(action, StopGet):
+                self._cdn.stop(action)
             else:
                 if self._swarm is not None:
                     log.debug(

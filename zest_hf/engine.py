@@ -127,6 +127,7 @@ class Engine:
             cap=self._cap,
             share=self.settings.seed,
             has_given_peers=bool(self.settings.peers),
+            is_keyed=self._keyed,
         )
         with self._lock:
             if self._closed:

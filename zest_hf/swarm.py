@@ -6,6 +6,7 @@ One thread takes the session's events and hands each to the one who asked; it de
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -14,9 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from zest_hf._native.session import (
     BanInfo,
+    Claims,
     Event,
     HaveAnswer,
     HaveMore,
@@ -41,12 +44,21 @@ from zest_hf.errors import SwarmError
 from zest_hf.given import Dial, GivenPeers
 from zest_hf.index import IndexedFile
 from zest_hf.meetings import Meetings
+from zest_hf.names import Names, is_address
+from zest_hf.setting_values import HostPort
 
 log = logging.getLogger("zest_hf.swarm")
 
 PORT_RETRIES = 20
 POLL_S = 0.5
 MAX_DIAL_THREADS = 16
+
+DHT_BOOTSTRAP = (
+    HostPort("dht.libtorrent.org", 25401),
+    HostPort("router.bittorrent.com", 6881),
+    HostPort("dht.transmissionbt.com", 6881),
+)
+"""Well-known nodes of the DHT."""
 
 Listener = Callable[[Event], None]
 
@@ -78,27 +90,40 @@ class Swarm:
         self._new_token: Callable[[], int] = lambda: next(tokens)
         self._given = GivenPeers(settings.peers, self._new_token)
         self._ready: dict[int, PeerReady] = {}
+        self.unanswering: set[tuple[int, str]] = set()
+        """Peers that have let a question of this kind ("have", "manifest") pass: nobody waits for that any more."""
         self._held: dict[tuple[str, XetHash], frozenset[XetHash]] = {}
         """What is offered, and the xorbs that it is made of."""
         self._closing = threading.Event()
         # What is not for everybody is not for the DHT either.
         dht = settings.dht and settings.swarm_key is None
+        trackers = () if settings.hub_offline else settings.trackers
+        self._names = Names()
+        self._to_look_up: list[tuple[str, int, Callable[[list[str]], None]]] = []
+        for url in trackers:
+            if not is_address(_host(url)):
+                self._to_look_up.append((_host(url), 0, functools.partial(self._add_tracker, url)))
+        for host, port in (settings.dht_bootstrap or DHT_BOOTSTRAP) if dht and not settings.hub_offline else ():
+            if not is_address(host):
+                self._to_look_up.append((host, port, functools.partial(self._add_dht_nodes, port)))
         self._session = Session(
             node_id=self.node_id,
-            listen_host=settings.listen.host,
+            # Unless it was said which, every address of the machine.
+            listen_host=settings.listen.host if settings.listen.explicit else "",
             listen_port=settings.listen.port,
             port_retries=port_retries,
             connect_timeout_s=5.0,
             max_up_bytes_s=settings.max_up_bytes_s,
             max_down_bytes_s=settings.max_down_bytes_s,
             lsd=settings.lsd and not settings.hub_offline,
-            trackers=() if settings.hub_offline else settings.trackers,
+            trackers=[url for url in trackers if is_address(_host(url))],
             dht=dht and not settings.hub_offline,
-            dht_bootstrap=settings.dht_bootstrap,
+            dht_bootstrap=[node for node in settings.dht_bootstrap if is_address(node.host)],
             swarm_key=settings.swarm_key,
+            scratch_dir=settings.home,
         )
         self._meetings = Meetings(
-            lambda kind, hash_, announce: self._session.join(kind, hash_, announce=announce),
+            self._join,
             self._session.leave,
             finds_soon=(settings.lsd or bool(settings.trackers)) and not settings.hub_offline,
             finds_xorbs=dht and not settings.hub_offline,
@@ -110,12 +135,28 @@ class Swarm:
     def close(self) -> None:
         """Ends all connections and the thread."""
         self._closing.set()
+        self._names.close()
         self._session.wake()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=2 * POLL_S + 1)
         self._session.close()
 
     # --- finding peers ----------------------------------------------------------------------------------
+
+    def _join(self, kind: Kind, hash_: XetHash, announce: bool) -> None:
+        self._session.join(kind, hash_, announce=announce)
+        # No name is asked for before there is something to look for.
+        while self._to_look_up:
+            self._names.look_up(*self._to_look_up.pop())
+
+    def _add_tracker(self, url: str, addresses: list[str]) -> None:
+        with contextlib.suppress(SwarmError):  # closed meanwhile
+            self._session.add_tracker(url)
+
+    def _add_dht_nodes(self, port: int, addresses: list[str]) -> None:
+        with contextlib.suppress(SwarmError):
+            for address in addresses:
+                self._session.add_dht_node(address, port)
 
     def dial_given(self) -> None:
         """Connects to every given peer that is not connected and was not tried just now. Returns at once."""
@@ -175,7 +216,10 @@ class Swarm:
     # --- questions --------------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> list[PeerReady]:
-        """``listener`` gets PeerReady, PeerGone and PeerBanned from now on, on the swarm's thread. Who is ready now."""
+        """Who is ready now; the listener gets PeerReady, PeerGone, PeerBanned and Claims from now on.
+
+        It is called on the swarm's thread.
+        """
         with self._lock:
             self._listeners.append(listener)
             return list(self._ready.values())
@@ -260,6 +304,15 @@ class Swarm:
             self._waiting[token] = listener
             return token
 
+    def tell_claims(
+        self, file_hash: XetHash, downloading: bool, claims: Sequence[tuple[int, int, int, int]]
+    ) -> None:
+        """What this node does about a file, for the peers that know it too. As `Session.tell_claims`.
+
+        What they say comes to all who have subscribed, as Claims; once more from each peer that is asked what it has.
+        """
+        self._session.tell_claims(file_hash, downloading, claims)
+
     # --- what is offered ---------------------------------------------------------------------------------
 
     def share(self, file: IndexedFile) -> None:
@@ -313,6 +366,7 @@ class Swarm:
         """This node and its peers as the status shows them: JSON values, sizes in bytes. Raises SwarmError."""
         stats = self._session.stats()
         settings = self._settings
+        unknown = self._names.unknown
         return {
             "node_id": self.node_id.hex(),
             "listen": f"{settings.listen.host or '0.0.0.0'}:{self.port}",
@@ -323,7 +377,7 @@ class Swarm:
                     "address": peer.address,
                     "client": peer.client,
                     "node_id": peer.node_id,
-                    "found_by": peer.source,
+                    "found_by": peer.source.name.lower(),
                     "bytes_up": peer.bytes_up,
                     "bytes_down": peer.bytes_down,
                 }
@@ -338,6 +392,11 @@ class Swarm:
                 "trackers": [
                     {"url": one.url, "working": one.working, "message": one.message, "peers": one.peers}
                     for one in self._session.trackers()
+                ]
+                + [
+                    {"url": url, "working": False, "message": unknown[_host(url)], "peers": 0}
+                    for url in settings.trackers
+                    if _host(url) in unknown
                 ],
             },
             "files": stats.files_shared,
@@ -379,6 +438,12 @@ class Swarm:
             if self._share_lost is not None:
                 self._share_lost(event.path)
             return
+        if isinstance(event, Claims):
+            with self._lock:
+                listeners = list(self._listeners)
+            for listener in listeners:
+                listener(event)
+            return
         if isinstance(event, PeerBanned):
             log.warning("zest_hf: peer banned: %s", event.reason)
         self._given.note(event, time.monotonic())
@@ -387,9 +452,14 @@ class Swarm:
                 self._ready[event.peer] = event
             elif isinstance(event, PeerGone):
                 self._ready.pop(event.peer, None)
+                self.unanswering -= {(event.peer, "have"), (event.peer, "manifest")}
                 self._told = {token: told for token, told in self._told.items() if told[1] != event.peer}
             listeners = list(self._listeners)
         if isinstance(event, PeerReady) and not event.token:
             self._meetings.met_somebody()
         for listener in listeners:
             listener(event)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""

@@ -66,6 +66,16 @@ Message again(wire::Peers const &m) {
     for (auto const &peer : m.peers) require(peer.port != 0);
     return wire::peers(m.swarm, m.peers);
 }
+Message again(wire::Claims const &m) {
+    require(m.claims.size() <= wire::max_claims && (m.downloading || m.claims.empty()));
+    std::uint32_t after = 0;
+    for (auto const &claim : m.claims) {
+        require(in_object(claim.chunks) && claim.chunks.first >= after);
+        require(claim.state == wire::ClaimState::fetching || claim.state == wire::ClaimState::held);
+        after = claim.chunks.end;
+    }
+    return wire::claims(m.swarm, m.downloading, m.claims);
+}
 Message again(wire::ManifestRequest const &m) {
     require(m.count != 0 && m.count <= wire::max_manifest_entries && m.first < wire::max_object_chunks);
     return wire::manifest_request(m.id, m.kind, m.hash, m.first, m.count);

@@ -126,6 +126,10 @@ void zest_unpacker_free(zest_unpacker *unpacker); /* NULL is allowed */
  * written. After a failure the object only answers the queries below and repeats the failure. */
 zest_status zest_unpacker_feed(zest_unpacker *unpacker, const uint8_t *data, size_t size, zest_error *err);
 
+/* From now on chunks from `end` on, or from the first that is not done yet if that comes later, are not wanted: they
+ * are not decoded and may be missing. Returns where the range ends now; it never grows. */
+uint32_t zest_unpacker_limit(zest_unpacker *unpacker, uint32_t end);
+
 /* Says that the input is over: ZEST_MALFORMED when chunks are missing or bytes other than a footer follow them. */
 zest_status zest_unpacker_finish(zest_unpacker *unpacker, zest_error *err);
 

@@ -25,7 +25,8 @@ enum zest_object_kind { ZEST_OBJECT_FILE = 1, ZEST_OBJECT_XORB = 2 };
 
 enum zest_event_type {
     ZEST_EVENT_PEER_CONNECTED = 1, /* the TCP connection of a dial stands; token: the dial's */
-    ZEST_EVENT_PEER_READY = 2,     /* handshakes are done; status: ZEST_SPEAKS_* bits */
+    ZEST_EVENT_PEER_READY = 2,     /* handshakes are done; status: ZEST_SPEAKS_* bits; payload: its node id (20
+                                      bytes, zeros when it gave none), then its address */
     ZEST_EVENT_PEER_GONE = 3,      /* the connection ended or was never made; payload: why.
                                       Of those that never were ready only dials are told */
     ZEST_EVENT_PEER_BANNED = 4,    /* the peer sent bytes that are provably wrong; payload: what */
@@ -34,8 +35,11 @@ enum zest_event_type {
                                       payload: n x 32 hash bytes, then n x u32 length, host order */
     ZEST_EVENT_PIECE = 7,          /* count: chunks written from the start of the piece; bytes: their sum */
     ZEST_EVENT_SHARE_LOST = 8,     /* a shared file changed or vanished; payload: its path */
-    ZEST_EVENT_HAVE_MORE = 9       /* the peer holds more; count and payload as HAVE, what is new alone. With status
+    ZEST_EVENT_HAVE_MORE = 9,      /* the peer holds more; count and payload as HAVE, what is new alone. With status
                                       NOT_FOUND: not even what it said before; no more of this is told */
+    ZEST_EVENT_CLAIMS = 10         /* what the peer does about a file: status: whether it downloads it; count: claims;
+                                      payload: 32 hash bytes of the file, then count x zest_claim. What it said
+                                      before counts no more */
 };
 
 enum zest_outcome {
@@ -80,7 +84,9 @@ typedef struct zest_session_config {
     uint8_t lsd;                 /* find peers on the local network (BEP 14) */
     uint8_t dht;                 /* find peers in the DHT (BEP 5) */
     const char *trackers;        /* URLs (http, https, udp), a line each; NULL = none */
-    const char *dht_bootstrap;   /* host:port, a line each; NULL = libtorrent's */
+    const char *dht_bootstrap;   /* host:port, a line each; NULL = none */
+    const char *scratch_dir;     /* what is offered is described in a file without a name in there; NULL, or when
+                                    that cannot be written: in memory, 32 bytes more a chunk */
 } zest_session_config;
 
 typedef struct zest_term {
@@ -88,6 +94,16 @@ typedef struct zest_term {
     uint32_t start;
     uint32_t end;
 } zest_term;
+
+/* Chunks of a file that a downloader fetches from elsewhere, or has fetched and proved. */
+enum zest_claim_state { ZEST_CLAIM_FETCHING = 1, ZEST_CLAIM_HELD = 2 };
+
+typedef struct zest_claim {
+    uint32_t start;
+    uint32_t end;
+    uint16_t state;    /* ZEST_CLAIM_* */
+    uint16_t progress; /* in 1/65535 of its bytes */
+} zest_claim;
 
 /* How a peer was found. */
 enum zest_source {
@@ -102,8 +118,8 @@ enum zest_source {
 enum zest_tracker_state { ZEST_TRACKER_UNTRIED = 0, ZEST_TRACKER_WORKING = 1, ZEST_TRACKER_FAILING = 2 };
 
 typedef struct zest_tracker_info {
-    uint32_t state;    /* ZEST_TRACKER_*, of its last answer */
-    uint32_t peers;    /* in its last answer */
+    uint32_t state; /* ZEST_TRACKER_*, of its last answer */
+    uint32_t peers; /* in its last answer */
     char url[256];
     char message[128]; /* what failed */
 } zest_tracker_info;
@@ -144,10 +160,10 @@ typedef struct zest_session_stats {
     uint32_t files_shared;
     uint32_t xorbs_shared;
     uint32_t bans;
-    uint32_t dht_nodes;      /* in our routing tables */
+    uint32_t dht_nodes; /* in our routing tables */
     uint32_t swarms_joined;
-    uint32_t swarms_loaded;  /* torrents, also for those who came by themselves */
-    uint32_t dials_open;     /* of peers that were found, not ready yet */
+    uint32_t swarms_loaded; /* torrents, also for those who came by themselves */
+    uint32_t dials_open;    /* of peers that were found, not ready yet */
 } zest_session_stats;
 
 /* Open a session and bind its port. NULL on failure, with one line in error. */
@@ -174,8 +190,19 @@ int zest_session_dial(zest_session *session, const char *host, uint16_t port, co
  * as they are found; they come out as events without a token. Joining again changes announce. The first one starts
  * what is on; before it nothing is sent. */
 void zest_session_join(zest_session *session, int kind, const uint8_t *hash, int announce);
-/* No more of that. Connections stay. */
+/* No more of that, nor of claims. Connections stay. */
 void zest_session_leave(zest_session *session, int kind, const uint8_t *hash);
+/* One more tracker. libtorrent looks up names on a thread that the end of the session waits for, as long as that takes
+ * where nothing answers: trackers and nodes whose names are not known to resolve are better added when they did. */
+void zest_session_add_tracker(zest_session *session, const char *url);
+/* A node (a numeric address) from which the DHT may start. Nothing is sent before the first join. */
+void zest_session_add_dht_node(zest_session *session, const char *host, uint16_t port);
+/* What this node does about a file: that it downloads it, and what of it, at most 1024 claims in order and disjoint
+ * (none when it does not). Peers that have proved to know the file are told of it, in ZEST_EVENT_CLAIMS, and of each
+ * change: at most every 100 ms, of progress every 500 ms. To leave the file ends it.
+ * 0; -1: the claims are not valid. */
+int zest_session_tell_claims(zest_session *session, const uint8_t *file_hash, int downloading, uint32_t claims,
+                             const zest_claim *claim);
 /* The trackers, in order. Fill at most capacity entries; the number there are is returned. */
 size_t zest_session_trackers(zest_session *session, zest_tracker_info *out, size_t capacity);
 

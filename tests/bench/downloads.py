@@ -81,7 +81,14 @@ def measure(work: Path, runs: int, size: int, files: int) -> dict[str, list[Run]
         once(hub, base, seeder_home, HF_HUB_ENABLE_ZEST="1", ZEST_STRICT="on", ZEST_LISTEN="127.0.0.1:0")
         seeder = subprocess.Popen(
             [str(Path(sys.executable).parent / "zest-seed")],
-            env={**base, "HF_HOME": str(seeder_home), "ZEST_LISTEN": f"127.0.0.1:{port}", "ZEST_STATUS": "off"},
+            # Who looks for peers as usual is not to find this one.
+            env={
+                **base,
+                "HF_HOME": str(seeder_home),
+                "ZEST_LISTEN": f"127.0.0.1:{port}",
+                "ZEST_LSD": "off",
+                "ZEST_STATUS": "off",
+            },
             stderr=subprocess.PIPE,
             text=True,
         )

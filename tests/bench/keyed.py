@@ -55,7 +55,7 @@ def cpu_s() -> float:
 def seed(path: Path, manifest: Manifest, key: bytes | None) -> None:
     """Says its port, seeds until its standard input ends, then says what it used."""
     file = XetHash(codec.file_hash(manifest.hashes, manifest.lengths))
-    session = Session(node_id=os.urandom(20), listen_host="127.0.0.1", swarm_key=key)
+    session = Session(node_id=os.urandom(20), listen_host="127.0.0.1", swarm_key=key, scratch_dir=path.parent)
     stat = path.stat()
     session.share(str(path), stat.st_size, stat.st_mtime_ns, file, manifest, ())
     before_s = cpu_s()

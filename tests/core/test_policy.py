@@ -7,12 +7,16 @@ from hypothesis import strategies as st
 from zest_hf.core.policy import (
     CdnUse,
     PolicySettings,
+    Rates,
     View,
     ask_bytes,
     cdn_use,
     discovery_patience_s,
     has_room,
+    is_worth_stopping,
+    peers_suffice,
     rest_s,
+    share_bytes,
 )
 
 SETTINGS = PolicySettings()
@@ -62,6 +66,52 @@ def test_somebody_is_asked_or_waited_for(
         assert use is CdnUse.EVERYTHING
 
 
+def test_a_cdn_that_leads_goes_on_until_peers_suffice() -> None:
+    assert cdn_use(View(LATER, False, 5, 100.0, FAST, cdn_leads=True), SETTINGS) is CdnUse.EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("peers", "cdn", "suffice"),
+    [
+        (None, 1.0, False),
+        (FAST, None, False),
+        (FAST, FAST, True),
+        (FAST, 0.0, True),
+        (SLOW, 0.0, False),
+        (FAST, 1e9, False),
+    ],
+)
+def test_peers_suffice_when_they_are_as_fast_as_the_cdn_and_a_usual_line(
+    peers: float | None, cdn: float | None, suffice: bool
+) -> None:
+    assert peers_suffice(Rates(peers, cdn), SETTINGS) is suffice
+
+
+def test_a_get_that_is_nearly_done_is_left_alone() -> None:
+    rates = Rates(100e6, 10e6)
+    assert not is_worth_stopping(0.9e6, 10e6, rates, SETTINGS)
+    assert is_worth_stopping(2e6, 10e6, rates, SETTINGS)
+    assert is_worth_stopping(1.0, 0.0, rates, SETTINGS)
+
+
+rates_bytes_s = st.floats(1.0, 1e9)
+
+
+@given(st.floats(1e6, 1e12), st.floats(0, 1e9), rates_bytes_s, rates_bytes_s)
+def test_a_share_is_given_before_the_cdn_is_done_with_the_rest(
+    rest: float, ahead: float, peers: float, cdn: float
+) -> None:
+    share = share_bytes(rest, ahead, peers, Rates(peers, cdn), SETTINGS)
+    assert 0.0 <= share <= rest
+    assert share == 0.0 or (ahead + share) / peers <= (rest - share) / cdn * (1 + 1e-6) + 1e-6
+
+
+@given(st.floats(0, 1e12), st.floats(0, 1e9), st.floats(0, 1e9), st.none() | rates_bytes_s)
+def test_who_is_not_known_is_never_left_all(rest: float, ahead: float, peers: float, cdn: float | None) -> None:
+    assert share_bytes(rest, ahead, peers, Rates(None, cdn), SETTINGS) <= SETTINGS.unmeasured_share * rest
+    assert share_bytes(0.1 * (cdn or 0.0), ahead, 0.0, Rates(None, cdn), SETTINGS) == 0.0
+
+
 @pytest.mark.parametrize(
     ("rate", "wanted"),
     [(0.0, 1 << 20), (1.0, 256 << 10), (1e6, 256 << 10), (4e6, 1e6), (12.5e6, 12.5e6 / 4), (1e9, 4 << 20)],
@@ -84,7 +134,9 @@ def test_how_much_is_ahead_is_bounded(rate: float, ahead: int) -> None:
     assert not has_room(SETTINGS.min_depth, max(ahead, int(rate * SETTINGS.window_s) + 1), rate, SETTINGS)
 
 
-@pytest.mark.parametrize(("size", "wanted_s"), [(0, 0.0), (125_000_000, 0.02), (10**9, 0.16), (10**12, 0.3)])
+@pytest.mark.parametrize(
+    ("size", "wanted_s"), [(0, 0.0), (8 << 20, 0.05), (125_000_000, 0.05), (10**9, 0.16), (10**12, 0.3)]
+)
 def test_the_wait_for_unknown_peers_is_a_small_part_of_the_download(size: int, wanted_s: float) -> None:
     assert discovery_patience_s(size, SETTINGS) == pytest.approx(wanted_s)
 

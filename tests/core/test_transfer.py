@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 from layouts import Layout, layout, layouts, plain, xorb
 
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
 from zest_hf.core.assignments import Work
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.pieces import State
@@ -44,6 +44,10 @@ class World:
         self.now_s = 100.0
         self.running: dict[int, Work] = {}
         self.cancelled: set[int] = set()
+        self.brought: dict[int, int] = {}
+        """How many of its chunks a GET that runs has written,"""
+        self.stops: dict[int, int] = {}
+        """... and where it ends, if it was told to stop."""
         self.content: list[bytes | None] = [None] * len(file.manifest)
         """The hash of what stands at each chunk's place."""
         self.proved: set[int] = set()
@@ -60,6 +64,12 @@ class World:
                 assert action.assignment not in self.cancelled
                 self.cancelled.add(action.assignment)
                 continue
+            if isinstance(action, StopGet):
+                get = self.running[action.assignment]
+                assert not isinstance(get, AskPeer)
+                assert action.assignment not in self.stops or action.chunks < self.stops[action.assignment]
+                self.stop(get, action.chunks)
+                continue
             assert action.assignment not in self.running
             self.running[action.assignment] = action
             assert done.isdisjoint(self.chunks_of(action))
@@ -70,11 +80,38 @@ class World:
         """Which chunks of the file an action brings."""
         if isinstance(action, AskPeer):
             return list(range(action.first, action.first + action.count))
-        if isinstance(action, FetchRun):
-            return list(range(action.first, action.first + len(action.chunks)))
+        return self.first_of(action, self.stops.get(action.assignment, self.count_of(action)))
+
+    def count_of(self, get: FetchWhole | FetchRun) -> int:
+        """How many chunks a GET brings in all, in its own count."""
+        source = get.fetch.source if isinstance(get, FetchWhole) else None
+        return len(get.chunks) if isinstance(get, FetchRun) else source.end - source.start  # type: ignore[union-attr]
+
+    def first_of(self, get: FetchWhole | FetchRun, count: int) -> list[int]:
+        """The chunks of the file that the first so many of a GET are."""
+        if isinstance(get, FetchRun):
+            return list(range(get.first, get.first + count))
+        end = get.fetch.source.start + count
         return [
-            place.file_chunk + i for place in action.fetch.placements for i in range(place.end - place.start)
+            place.file_chunk + i
+            for place in get.fetch.placements
+            for i in range(max(0, min(end, place.end) - place.start))
         ]
+
+    def stop(self, get: FetchWhole | FetchRun, chunks: int) -> None:
+        """It may be further already."""
+        stops = max(chunks, self.brought.get(get.assignment, 0))
+        self.stops[get.assignment] = min(stops, self.stops.get(get.assignment, stops))
+        self.transfer.cdn_stops(get.assignment, self.stops[get.assignment])
+
+    def cdn_brings(self, get: FetchWhole | FetchRun, chunks: int) -> None:
+        """The first so many are written, and it goes on."""
+        self.brought[get.assignment] = max(chunks, self.brought.get(get.assignment, 0))
+        written = self.first_of(get, self.brought[get.assignment])
+        for chunk in written:
+            self.content[chunk] = self.file.manifest.hash(chunk)
+        size = sum(self.file.manifest.length(chunk) for chunk in written)
+        self.transfer.cdn_brought({get.assignment: size}, self.now_s)
 
     def peer_ends(self, ask: AskPeer, written: int, trouble: PeerTrouble | None) -> None:
         del self.running[ask.assignment]
@@ -84,24 +121,29 @@ class World:
     def cdn_ends(self, get: FetchWhole | FetchRun, wrong: int | None = None) -> None:
         """``wrong``: which chunk of a GET without known hashes is falsified."""
         del self.running[get.assignment]
+        count = min(self.count_of(get), self.stops.pop(get.assignment, 1 << 30))
+        self.brought.pop(get.assignment, None)
         if isinstance(get, FetchRun):
-            self._write(get.first, get.first + len(get.chunks))
-            self.transfer.cdn_ended(get.assignment, get.chunks, self.now_s)
+            self._write(get.first, get.first + count)
+            self.transfer.cdn_ended(get.assignment, get.chunks.slice(0, count), self.now_s)
             return
         truth = self.file.truth(get.fetch.source)
-        hashes = [truth.hash(i) for i in range(len(truth))]
         if get.expected is not None:
             assert get.expected == truth.hashes
-        elif wrong is not None:
+        truth = truth.slice(0, count)
+        hashes = [truth.hash(i) for i in range(count)]
+        if get.expected is None and wrong is not None and hashes:
             hashes[wrong % len(hashes)] = type(hashes[0])(b"\xee" * 32)
         for place in get.fetch.placements:
-            for i, chunk in enumerate(range(place.start, place.end)):
-                self.content[place.file_chunk + i] = hashes[chunk - get.fetch.source.start]
+            for i in range(place.start, min(place.end, get.fetch.source.start + count)):
+                self.content[place.file_chunk + i - place.start] = hashes[i - get.fetch.source.start]
         sent = Manifest(b"".join(hashes), array("I", truth.lengths))
         self.transfer.cdn_ended(get.assignment, sent, self.now_s)
 
     def cdn_fails(self, get: FetchWhole | FetchRun, error: Exception = GONE_CDN) -> None:
         del self.running[get.assignment]
+        self.stops.pop(get.assignment, None)
+        self.brought.pop(get.assignment, None)
         self.transfer.cdn_failed(get.assignment, error, self.now_s)
 
     def finished(self) -> bool:
@@ -127,17 +169,19 @@ class World:
         planned_of = {c: p for p in self.file.plan.pieces for c in range(p.first, p.first + p.count)}
         asked: dict[int, list[int]] = {}
         known = self.transfer.knowledge.known
+        begin_of = self._begin_of
         for number, action in self.running.items():
             if isinstance(action, AskPeer):
                 assert contains(known, action.first, action.first + action.count)
                 of_xorb = self.file.xorbs[action.xorb].slice(action.xorb_first, action.xorb_first + action.count)
                 assert of_xorb == self.file.manifest.slice(action.first, action.first + action.count)
-            for begin in {self._begin_of[c] for c in self.chunks_of(action)}:
+            brings = self.chunks_of(action)
+            for begin in {begin_of[c] for c in brings if c >= self._pieces()[begin_of[c]].first}:
                 asked.setdefault(begin, []).append(number)
         for piece in pieces:
             planned = planned_of[piece.begin]
             assert piece.begin in self._pieces().of_fetch(planned.fetch) and piece.fetch == planned.fetch
-            assert sorted(piece.askers) == sorted(asked.get(piece.begin, []))
+            assert piece.state is State.DONE or sorted(piece.askers) == sorted(asked.get(piece.begin, []))
             assert piece.state is State.DONE or (piece.state is State.ASKED) == bool(piece.askers)
             assert piece.end <= planned.first + planned.count
             assert piece.xorb_first - planned.xorb_first == piece.first - planned.first
@@ -259,6 +303,20 @@ class AnyOrder(RuleBasedStateMachine):
         else:
             wrong = data.draw(st.integers(0, 100)) if outcome == "wrong" else None
             self._risk(lambda: self.world.cdn_ends(get, wrong))
+
+    @precondition(lambda self: not self.over)
+    @precondition(lambda self: any(not isinstance(a, AskPeer) for a in self.world.running.values()))
+    @rule(data=st.data(), stops=st.booleans())
+    def cdn_brings_some(self, data: st.DataObject, stops: bool) -> None:
+        """A GET is somewhere, and may end there if others can bring the rest, whoever told it to."""
+        world = self.world
+        get = data.draw(st.sampled_from([a for a in world.running.values() if not isinstance(a, AskPeer)]))
+        count = data.draw(st.integers(0, min(world.count_of(get), world.stops.get(get.assignment, 1 << 30))))
+        known = world.transfer.knowledge.known
+        if stops and all(contains(known, chunk, chunk + 1) for chunk in world.chunks_of(get)):
+            world.stop(get, count)
+        else:
+            world.cdn_brings(get, count)
 
     @precondition(lambda self: not self.over)
     @rule()
@@ -594,8 +652,14 @@ def test_a_get_without_known_hashes_is_nobody_elses() -> None:
     world.transfer.peer_holds(1, [(0, 20)])
     world.now_s += 100
     assert world.act() == []
+    # What it has not come to may be taken from it, when it has said where it stops.
+    assert world.stops == {get.assignment: 16}
+    ask = only(world.act())
+    assert isinstance(ask, AskPeer) and (ask.first, ask.count) == (16, 4)
     world.cdn_ends(get)  # type: ignore[arg-type]
+    world.peer_ends(ask, 4, None)
     assert world.finished()
+    assert (world.transfer.counts.peer, world.transfer.counts.cdn) == (4 * 65536, 16 * 65536)
 
 
 @pytest.mark.parametrize("late", [True, False])

@@ -320,8 +320,10 @@ def ended_after_s(seeder: Seeder, number: signal.Signals) -> float:
 @pytest.fixture
 def keep_alive() -> str:
     """Downloads, says where it listens, and goes on with its life until its stdin ends."""
-    show = "show(listen=zest_hf.status().get('listen'))"
-    return f"{PRELUDE}REPO = 'org/model'\n{SNAPSHOT}\n{show}\nsys.stdin.read()"
+    # What it got is offered in the background, and with that it begins to listen.
+    wait = "while 'listen' not in zest_hf.status(): time.sleep(0.01)"
+    show = "show(listen=zest_hf.status()['listen'])"
+    return f"import time\n{PRELUDE}REPO = 'org/model'\n{SNAPSHOT}\n{wait}\n{show}\nsys.stdin.read()"
 
 
 def test_a_process_serves_what_it_downloaded_while_it_lives(

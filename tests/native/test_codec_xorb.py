@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lz4.frame
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vectors import inputs
 
@@ -145,6 +145,30 @@ def test_a_wrong_chunk_is_not_written(target: tuple[int, Path]) -> None:
         unpacker.finish()
     assert path.read_bytes() == b"good"
     assert unpacker.chunks() == (codec.chunk_hash(b"good"), array("I", [4]))
+
+
+@given(st.integers(0, 6), st.integers(0, 7), st.integers(1, 200))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_limit(target: tuple[int, Path], fed: int, end: int, step: int) -> None:
+    """What is behind it is never written, however the bytes are split; what came before is all there."""
+    fd, path = target
+    os.truncate(path, 0)
+    chunks = [bytes([i]) * 50 for i in range(6)]
+    packed = codec.pack_xorb(chunks)
+    begins = [len(codec.pack_xorb(chunks[:i])) for i in range(7)]
+    unpacker = codec.Unpacker(fd, 10, 16, [(10, 13, 0), (12, 16, 1000)])
+    # Half of the next chunk is on its way already.
+    half = min(len(packed), begins[fed] + 20)
+    unpacker.feed(packed[:half])
+    stops = unpacker.limit(10 + end)
+    assert stops == min(16, max(10 + end, 10 + fed)) == unpacker.limit(16)
+    for at in range(half, len(packed), step):
+        unpacker.feed(packed[at : at + step])
+    assert unpacker.finish().lengths.tolist() == [50] * (stops - 10)
+    wanted = b"".join(chunks[: min(3, stops - 10)])
+    if stops > 12:
+        wanted = wanted.ljust(1000, b"\0") + b"".join(chunks[2 : stops - 10])
+    assert path.read_bytes() == wanted
 
 
 def test_a_write_that_fails(tmp_path: Path) -> None:

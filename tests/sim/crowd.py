@@ -7,12 +7,14 @@ after a moment. Nodes that are not downloads are described by what they hold, an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from layouts import Layout
 
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
 from zest_hf.core.ids import XetHash
+from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.ranges import Ranges, contains, normalized
 from zest_hf.core.transfer import Counts, Transfer
@@ -54,6 +56,8 @@ class _Request:
 @dataclass
 class _Get:
     action: FetchWhole | FetchRun
+    chunks: Manifest
+    """What is wanted of it."""
     size: float
     sent: float = 0.0
 
@@ -138,12 +142,21 @@ class Crowd:
             for other in self.nodes:
                 other.links.pop(number, None)
             return
+        transfer.cdn_brought({n: int(get.sent) for n, get in self._gets[number].items()}, self.now_s)
         for action in transfer.actions(self.now_s, False):
             if isinstance(action, CancelPeer):
                 queue = self.nodes[action.peer].links[number]
                 (one,) = [one for one in queue if one.action.assignment == action.assignment]
                 queue.remove(one)
                 self._ended(node, one, PeerTrouble.CANCELLED)
+            elif isinstance(action, StopGet):
+                get = self._gets[number][action.assignment]
+                # What is unpacked as it comes is as far as a share of the bytes.
+                done = math.ceil(len(get.chunks) * get.sent / get.size) if get.size else 0
+                stops = min(len(get.chunks), max(done, action.chunks))
+                get.size *= stops / max(len(get.chunks), 1)
+                get.chunks = get.chunks.slice(0, stops)
+                transfer.cdn_stops(action.assignment, stops)
             elif isinstance(action, AskPeer):
                 first, end = action.first, action.first + action.count
                 size = node.file.manifest.offset(end) - node.file.manifest.offset(first)
@@ -154,7 +167,8 @@ class Crowd:
             else:
                 whole = isinstance(action, FetchWhole)
                 size = action.fetch.size_bytes if whole else action.byte_end - action.byte_start
-                self._gets[number][action.assignment] = _Get(action, size)
+                chunks = node.file.truth(action.fetch.source) if whole else action.chunks
+                self._gets[number][action.assignment] = _Get(action, chunks, size)
 
     def _ended(self, node: Node, one: _Request, trouble: PeerTrouble | None) -> None:
         assert node.transfer is not None and node.file is not None
@@ -215,9 +229,7 @@ class Crowd:
     def _get_ended(self, number: int, node: Node, get: _Get) -> None:
         assert node.transfer is not None and node.file is not None
         del self._gets[number][get.action.assignment]
-        action = get.action
-        chunks = node.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
-        node.transfer.cdn_ended(action.assignment, chunks, self.now_s)
+        node.transfer.cdn_ended(get.action.assignment, get.chunks, self.now_s)
 
 
 def seeder(file: Layout, up_bytes_s: float) -> Node:

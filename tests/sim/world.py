@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from layouts import Layout
 
-from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
+from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.transfer import Transfer
 from zest_hf.errors import CasUnavailable
@@ -23,7 +24,10 @@ TICK_S = 0.1
 
 @dataclass
 class PeerModel:
-    """A peer that was given by hand. Times are of the simulation; infinity is never."""
+    """A peer that was given by hand, or not: then nobody waits for it before it is connected.
+
+    Times are of the simulation; infinity is never.
+    """
 
     rate_bytes_s: float
     connects_s: float = 0.005
@@ -34,6 +38,7 @@ class PeerModel:
     falls_silent_s: float = math.inf
     holds: tuple[tuple[int, int], ...] | None = None
     """None: all of the file."""
+    given: bool = True
     queue: list[list[float]] = field(default_factory=list)
     """What it was asked for: assignment, bytes sent, bytes in all."""
     heard_s: float = 0.0
@@ -65,6 +70,8 @@ class Outcome:
 class _Get:
     action: FetchWhole | FetchRun
     starts_s: float
+    chunks: Manifest
+    """What is wanted of it."""
     size: float
     sent: float = 0.0
 
@@ -91,12 +98,21 @@ class Simulation:
 
     def run(self, limit_s: float = 1e6) -> Outcome:
         """To the end. Raises what the transfer raises."""
+        answers = 0
         while True:
             self._tell()
             if self.transfer.complete and self.transfer.finish() is not None:
                 break
-            for action in self.transfer.actions(self.now_s, self._waiting()):
+            self.transfer.cdn_brought({n: int(get.sent) for n, get in self._gets.items()}, self.now_s)
+            actions = self.transfer.actions(self.now_s, self._waiting())
+            for action in actions:
                 self._start(action)
+            if any(isinstance(action, StopGet) for action in actions):
+                # The answer comes at once.
+                answers += 1
+                assert answers < 1000, "GETs are stopped again and again"
+                continue
+            answers = 0
             assert self.now_s < limit_s, "the download does not end"
             until_s = min(self._next_s(), self.now_s + TICK_S)
             self._flow(until_s)
@@ -137,7 +153,7 @@ class Simulation:
             dialled_s = min(peer.connects_s, policy.dial_patience_s)
             answered_s = min(peer.answers_s, peer.connects_s + policy.answer_patience_s)
             manifest_s = min(peer.manifest_s, peer.answers_s + policy.manifest_patience_s)
-            if self.now_s < dialled_s or (
+            if (peer.given and self.now_s < dialled_s) or (
                 peer.connects_s <= self.now_s and (self.now_s < answered_s or peer.answers_s <= self.now_s < manifest_s)
             ):
                 return True
@@ -148,6 +164,18 @@ class Simulation:
     def _start(self, action: Action) -> None:
         self.log.append((self.now_s, f"{type(action).__name__} {action.assignment}"))
         manifest = self.file.manifest
+        if isinstance(action, StopGet):
+            get = self._gets[action.assignment]
+            done = 0
+            while done < len(get.chunks) and get.chunks.offset(done + 1) <= get.sent:
+                done += 1
+            stops = max(done, action.chunks)
+            self._sent += max(0.0, get.sent - get.chunks.offset(stops))
+            get.chunks = get.chunks.slice(0, stops)
+            get.size = get.chunks.size_bytes
+            get.sent = min(get.sent, get.size)
+            self.transfer.cdn_stops(action.assignment, stops)
+            return
         if isinstance(action, CancelPeer):
             queue = self.peers[action.peer].queue
             (entry,) = [entry for entry in queue if entry[0] == action.assignment]
@@ -163,10 +191,10 @@ class Simulation:
             self._asks[action.assignment] = action
             return
         whole = isinstance(action, FetchWhole)
-        size = action.fetch.source.size_bytes if isinstance(action, FetchWhole) else action.byte_end - action.byte_start
+        chunks = self.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
         # A part of a file takes one more question to the CAS.
         latency_s = self.cdn.latency_s * (1 if whole else 2)
-        self._gets[action.assignment] = _Get(action, self.now_s + latency_s, size)
+        self._gets[action.assignment] = _Get(action, self.now_s + latency_s, chunks, chunks.size_bytes)
 
     def _flowing(self) -> list[_Get]:
         return [get for get in self._gets.values() if get.starts_s <= self.now_s]
@@ -214,9 +242,7 @@ class Simulation:
                 del self._gets[number]
                 self._sent += get.size
                 self.log.append((self.now_s, f"ended {number}"))
-                action = get.action
-                chunks = self.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
-                self.transfer.cdn_ended(number, chunks, self.now_s)
+                self.transfer.cdn_ended(number, get.chunks, self.now_s)
         for peer in self.peers:
             while peer.queue and peer.queue[0][2] - peer.queue[0][1] < 1e-3:
                 assignment, _, size = peer.queue.pop(0)

@@ -18,13 +18,13 @@ from swarm.wire_peer import WirePeer, WireServer
 
 from zest_hf._native.session import Event
 from zest_hf.cas import CasClient
-from zest_hf.core.actions import AskPeer, FetchRun, FetchWhole
-from zest_hf.core.plan import plan_file
+from zest_hf.core.actions import AskPeer, FetchRun, FetchWhole, StopGet
+from zest_hf.core.plan import Fetch, Placement, plan_file
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.transfer import Transfer
 from zest_hf.download import RepoRef
 from zest_hf.hub.process import HubProcess
-from zest_hf.sources.base import CdnEnded, PeerEnded, PeerHolds, Report
+from zest_hf.sources.base import CdnEnded, CdnStops, PeerEnded, PeerHolds, Report
 from zest_hf.sources.cdn import CdnSource
 from zest_hf.sources.peer import PeerSource
 from zest_hf.workers import WorkerPool
@@ -266,6 +266,81 @@ def test_a_run_whose_url_has_expired_gets_one_for_itself(run_rig: CdnRig) -> Non
     assert isinstance(report, CdnEnded) and report.chunks == action.chunks
     written = run_rig.path.read_bytes()
     assert written[action.byte_start : action.byte_end] == run_rig.stored.content[action.byte_start : action.byte_end]
+
+
+def until_something_came(rig: CdnRig) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not rig.source.written_bytes:
+        assert time.monotonic() < deadline_s, "nothing comes"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("kind", ["checked", "blind", "run"])
+@pytest.mark.parametrize("where", ["at once", "further on", "at the end", "before it begins"])
+def test_a_get_stops_where_a_chunk_ends(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, kind: str, where: str
+) -> None:
+    with ExitStack() as stack:
+        rig = CdnRig(kind, local_hub, stored, tmp_path / "file", stack)
+        local_hub.fault("cdn", "rate", bytes_per_second=400_000)
+        if where == "before it begins":
+            for part in range(XORBS):
+                rig.source.start(rig.action(part))
+            local_hub.clear_faults()
+        number = XORBS
+        first = FetchRun(number, 100, *rig.part(1), stored.manifest.slice(100, 200)) if kind == "run" else None
+        action = first or FetchWhole(number, rig.plan.fetches[1], getattr(rig.action(1), "expected", None))
+        rig.source.start(action)
+        if where != "before it begins":
+            until_something_came(rig)
+        wanted = {"further on": 60, "at the end": CHUNKS}.get(where, 0)
+        rig.source.stop(StopGet(number, wanted))
+        stops = rig.reports.get(timeout=DEADLINE_S)
+        if where == "before it begins" and isinstance(stops, CdnEnded):
+            pytest.skip("the workers were free already")
+        assert isinstance(stops, CdnStops) and stops.assignment == number
+        if where == "at once":
+            assert 0 < stops.chunks < 60
+        else:
+            assert stops.chunks == wanted
+        ends = rig.ends(XORBS + 1 if where == "before it begins" else 1)
+        (end,) = [one for one in ends if isinstance(one, CdnEnded) and one.assignment == number]
+        assert end.chunks == stored.manifest.slice(CHUNKS, CHUNKS + stops.chunks)
+        if where != "before it begins":
+            begin = rig.part(1)[0]
+            stop = stored.manifest.offset(CHUNKS + stops.chunks)
+            written = rig.path.read_bytes()
+            assert written[begin:stop] == stored.content[begin:stop]
+            assert set(written[:begin]) | set(written[stop:]) == {UNTOUCHED}
+        # It is over: nobody answers any more.
+        rig.source.stop(StopGet(number, 0))
+        assert rig.reports.empty()
+
+
+@pytest.mark.parametrize("kind", ["checked", "blind"])
+@pytest.mark.parametrize("wanted", [0, 10, 25, 35, 60, 70])
+def test_a_get_with_several_places_stops_in_all_of_them(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, kind: str, wanted: int
+) -> None:
+    """... which overlap, and have a gap of chunks between them that nobody wants."""
+    with ExitStack() as stack:
+        rig = CdnRig(kind, local_hub, stored, tmp_path / "file", stack)
+        local_hub.fault("cdn", "latency", seconds=0.2)
+        truth = stored.manifest.slice(0, CHUNKS)
+        places = [Placement(20, 40, 0, 0, 100_000), Placement(10, 30, 500_000, 100, 100_000)]
+        places.append(Placement(60, 80, 1_000_000, 200, 100_000))
+        fetch = Fetch(rig.plan.fetches[0].source, tuple(places))
+        rig.source.start(FetchWhole(7, fetch, truth.hashes if kind == "checked" else None))
+        rig.source.stop(StopGet(7, wanted))
+        assert rig.reports.get(timeout=DEADLINE_S) == CdnStops(7, wanted)
+        (end,) = rig.ends(1)
+        assert isinstance(end, CdnEnded) and end.chunks == truth.slice(0, wanted)
+        expected = bytearray([UNTOUCHED]) * len(stored.content)
+        for place in places:
+            stop = max(place.start, min(place.end, wanted))
+            some = stored.content[truth.offset(place.start) : truth.offset(stop)]
+            expected[place.file_offset : place.file_offset + len(some)] = some
+        assert rig.path.read_bytes() == expected
 
 
 def test_urls_that_expire_together_are_renewed_once(

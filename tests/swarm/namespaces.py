@@ -31,7 +31,10 @@ def why_not() -> str | None:
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
     if made.returncode != 0:
         return f"this system allows no network namespaces: {made.stderr.strip()}"
+    used = subprocess.run(["ip", "-n", probe, "link", "set", "lo", "up"], capture_output=True, text=True)
     subprocess.run(["ip", "netns", "del", probe], check=True)
+    if used.returncode != 0:
+        return f"network namespaces cannot be entered here: {used.stderr.strip()}"
     return None
 
 

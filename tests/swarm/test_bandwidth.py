@@ -1,4 +1,9 @@
-"""Bandwidth that is short: caps, fair parts, and more for who gives. In real time, so with margins."""
+"""Bandwidth that is short: caps, fair parts, and more for who gives.
+
+In real time, on machines that may have other things to do: then less goes through, and what was late comes in bursts.
+What holds whatever happens is that the sum since the beginning is never above the cap, and, where it is counted by the
+one who gives, that the parts are fair.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,10 @@ from zest_hf._native.session import Kind, Outcome
 
 CONTENT = Content.random(600, size=65536)
 CAP = 6_000_000
+BURST_S = 0.1
+CHUNK_BYTES = 65536 + 256
+"""The longest chunk, and what comes with it."""
+PATIENCE_S = 30.0
 
 
 @dataclass
@@ -61,57 +70,87 @@ def takers(port: int, hosts: list[str]) -> Iterator[list[Taker]]:
             taker.peer.close()
 
 
-def rates(takers: list[Taker], seconds: float) -> list[float]:
-    """Bytes per second of each in the time that follows."""
-    before, began_s = [taker.bytes_got for taker in takers], time.monotonic()
-    time.sleep(seconds)
-    took_s = time.monotonic() - began_s
-    return [(taker.bytes_got - start) / took_s for taker, start in zip(takers, before, strict=True)]
+class Budget:
+    """What a cap allows from now on."""
+
+    def __init__(self, bytes_s: float) -> None:
+        self._spent = BURST_S * bytes_s + 2 * CHUNK_BYTES
+        self._bytes_s, self._since_s = bytes_s, time.monotonic()
+
+    def now(self) -> float:
+        return self._spent + (time.monotonic() - self._since_s) * self._bytes_s
+
+    def change(self, bytes_s: float) -> None:
+        """After the session has taken the new cap."""
+        self._spent, self._since_s, self._bytes_s = self.now(), time.monotonic(), bytes_s
+
+
+def sent(node: Node) -> dict[str, int]:
+    """Payload bytes by the host that was given them."""
+    out: dict[str, int] = {}
+    for peer in node.session.peers():
+        host = peer.address.rpartition(":")[0]
+        out[host] = out.get(host, 0) + peer.bytes_up
+    return out
+
+
+def parts(node: Node, hosts: int) -> list[float]:
+    """Of what is sent from when all get something: the part of each host, in order."""
+    node.until(lambda: len(sent(node)) == hosts and all(sent(node).values()), PATIENCE_S)
+    before = sent(node)
+    node.until(lambda: sum(sent(node).values()) - sum(before.values()) > 2 * CAP, PATIENCE_S)
+    after = sent(node)
+    given = [after[host] - before[host] for host in sorted(before)]
+    return [one / sum(given) for one in given]
 
 
 def test_a_cap_on_uploads(tmp_path: Path) -> None:
     """All bytes count, headers too; and another cap holds from when it is set."""
     with Node(max_up_bytes_s=CAP) as node:
         node.share(CONTENT, tmp_path / "offered")
+        budget = Budget(CAP)
         with takers(node.port, ["127.0.0.1"] * 2) as two:
-            assert sum(rates(two, 2.5)) == pytest.approx(CAP, rel=0.1)
+
+            def got() -> int:
+                return sum(taker.bytes_got for taker in two)
+
+            node.until(lambda: got() > 2 * CAP, PATIENCE_S)
+            assert got() <= budget.now()
             node.session.set_caps(CAP // 3, None)
-            rates(two, 0.3)
-            assert sum(rates(two, 1.5)) == pytest.approx(CAP // 3, rel=0.1)
+            node.session.peers()  # the answer comes after that
+            budget.change(CAP // 3)
+            before = got()
+            node.until(lambda: got() - before > CAP // 2, PATIENCE_S)
+            assert got() <= budget.now()
             node.session.set_caps(None, None)
-            rates(two, 0.2)
-            assert sum(rates(two, 0.5)) > 10 * CAP
+            node.until(lambda: got() > budget.now() + 2 * CAP, PATIENCE_S)
 
 
 def test_a_cap_on_downloads(tmp_path: Path) -> None:
-    with Node() as seed, Node() as node, Target(tmp_path / "taken", CONTENT) as target:
+    with Node() as seed, Node(max_down_bytes_s=CAP) as node, Target(tmp_path / "taken", CONTENT) as target:
         seed.share(CONTENT, tmp_path / "offered")
         peer = node.meet(seed.port)
-        node.session.set_caps(None, CAP)
+        budget = Budget(CAP)
         for _ in range(3):
             node.ask(peer, target)
-        node.until(lambda: node.session.stats().bytes_down > CAP // 2)
-        before, began_s = node.session.stats().bytes_down, time.monotonic()
-        time.sleep(2)
-        rate = (node.session.stats().bytes_down - before) / (time.monotonic() - began_s)
-        assert rate == pytest.approx(CAP, rel=0.1)
+        node.until(lambda: node.session.stats().bytes_down > 2 * CAP, PATIENCE_S)
+        assert node.session.stats().bytes_down <= budget.now()
+        node.session.set_caps(None, None)
+        node.until(lambda: node.session.stats().bytes_down > budget.now() + 2 * CAP, PATIENCE_S)
 
 
 def test_three_leechers_get_equal_parts(tmp_path: Path) -> None:
     with Node(max_up_bytes_s=CAP) as node:
         node.share(CONTENT, tmp_path / "offered")
-        with takers(node.port, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]) as three:
-            for rate in rates(three, 2.5):
-                assert rate == pytest.approx(CAP / 3, rel=0.2)
+        with takers(node.port, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]):
+            assert parts(node, 3) == pytest.approx([1 / 3] * 3, rel=0.1)
 
 
 def test_many_connections_gain_nothing(tmp_path: Path) -> None:
     with Node(max_up_bytes_s=CAP) as node:
         node.share(CONTENT, tmp_path / "offered")
-        with takers(node.port, ["127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.2"]) as four:
-            modest, *greedy = rates(four, 2.5)
-            assert modest == pytest.approx(CAP / 2, rel=0.2)
-            assert sum(greedy) == pytest.approx(CAP / 2, rel=0.2)
+        with takers(node.port, ["127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.2"]):
+            assert parts(node, 2) == pytest.approx([1 / 2] * 2, rel=0.1)
 
 
 def test_who_gives_gets_more(tmp_path: Path) -> None:
@@ -129,13 +168,8 @@ def test_who_gives_gets_more(tmp_path: Path) -> None:
         (connection,) = giver.session.peers()
         for _ in range(20):
             giver.ask(connection.peer, taken, timeout_s=60)
-        giver.until(lambda: giver.session.stats().bytes_down > 0)
-        with takers(node.port, ["127.0.0.2"]) as (taker,):
-            before, began_s = giver.session.stats().bytes_down, time.monotonic()
-            (rate,) = rates([taker], 2.5)
-            given_back = (giver.session.stats().bytes_down - before) / (time.monotonic() - began_s)
-        assert rate == pytest.approx(CAP / 5, rel=0.2)
-        assert given_back == pytest.approx(CAP * 4 / 5, rel=0.2)
+        with takers(node.port, ["127.0.0.2"]):
+            assert parts(node, 2) == pytest.approx([4 / 5, 1 / 5], rel=0.15)
 
 
 def test_a_session_that_waits_for_its_cap_closes_at_once(tmp_path: Path) -> None:
@@ -203,13 +237,13 @@ def test_without_a_cap_a_piece_is_one_question(tmp_path: Path) -> None:
 
 
 def test_waiting_for_the_cap_is_not_the_peers_silence(tmp_path: Path) -> None:
-    content = Content([bytes([number]) * 60_000 for number in range(4)])
+    content = Content([bytes([number]) * 60_000 for number in range(3)])
     with (
-        Node(max_down_bytes_s=100_000) as node,
+        Node(max_down_bytes_s=40_000) as node,
         wire.WireServer(good(content)) as server,
         Target(tmp_path / "taken", content) as target,
     ):
-        assert node.piece(node.meet(server.port), target, timeout_s=0.3).outcome is Outcome.OK
+        assert node.piece(node.meet(server.port), target, timeout_s=1.0).outcome is Outcome.OK
 
 
 def test_single_chunks_under_a_cap(tmp_path: Path) -> None:

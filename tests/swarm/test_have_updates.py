@@ -56,13 +56,13 @@ def test_a_download_tells_what_has_come(node: Node, b: Node, tmp_path: Path) -> 
         b.wait(HaveAnswer, lambda event: event.token == plain)
 
         target.place(8, 12)
-        assert more(b, file) == HaveMore(peer, file, False, ((8, 12),))
+        assert more(b, file) == HaveMore(peer, file, False, ((8, 12),), 30)
         target.file.close()
-        assert more(b, file) == HaveMore(peer, file, True, ())
+        assert more(b, file) == HaveMore(peer, file, True, (), 0)
         assert not any(isinstance(event, HaveMore) and event.token == plain for event in b.events)
         # A second question of the same connection for the same object, without updates, ended nothing.
-        assert more(b, xorb) == HaveMore(peer, xorb, False, ((0, 2),))
-        assert more(b, xorb) == HaveMore(peer, xorb, True, ())
+        assert more(b, xorb) == HaveMore(peer, xorb, False, ((0, 2),), 0)
+        assert more(b, xorb) == HaveMore(peer, xorb, True, (), 0)
 
 
 def test_the_finished_file_is_no_news(node: Node, b: Node, tmp_path: Path) -> None:

@@ -260,6 +260,42 @@ def test_a_giant_manifest_is_not_asked_for_at_once(tmp_path: Path, content: Cont
         assert [question.first for question in questions] == [16384 * at for at in range(MANIFEST_WINDOW)]
 
 
+def test_a_stranger_that_never_answers_is_waited_for_once_and_not_long(tmp_path: Path, content: Content) -> None:
+    with Download(tmp_path, content) as download, WirePeer.dial(download.swarm.port):
+        download.until(lambda: bool(download.source._holders))
+        began_s = time.monotonic()
+        assert download.source.waiting(began_s)
+        download.until(lambda: not download.source.waiting(time.monotonic()))
+        assert time.monotonic() - began_s <= PolicySettings().stranger_patience_s + 0.3
+        # The next download does not wait for it at all.
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        source = PeerSource(
+            download.swarm, content.hash, download.fd, PolicySettings(), events.put, download.reports.append
+        )
+        assert not source.waiting(time.monotonic())
+        source.close()
+
+
+def test_who_is_silent_about_the_manifest_is_replaced(tmp_path: Path, content: Content) -> None:
+    asked = threading.Event()
+
+    def silent(peer: WirePeer) -> None:
+        while True:
+            question = peer.question()
+            if question.type == wire.MANIFEST_REQUEST:
+                asked.set()
+            else:
+                serve(peer, content, question)
+
+    with WireServer(silent) as server, Download(tmp_path, content, server.port) as download:
+        download.until(asked.is_set)
+        with caller(download.swarm.port, content):
+            began_s = time.monotonic()
+            assert download.wait(ManifestProved).manifest == content.manifest
+            assert time.monotonic() - began_s <= PolicySettings().stranger_patience_s + 0.5
+        assert download.swarm.bans() == []
+
+
 def test_a_given_peer_that_comes_later_is_found(tmp_path: Path, content: Content) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

@@ -30,7 +30,8 @@ OK, NOT_FOUND, BUSY = 0, 1, 2
 
 CHUNK_REQUEST, CHUNK_RESPONSE, CHUNK_NOT_FOUND, CHUNK_ERROR = 1, 2, 3, 4
 HAVE_REQUEST, HAVE, MANIFEST_REQUEST, MANIFEST, RANGE_REQUEST, RANGE_DATA, RANGE_END, CANCEL = range(1, 9)
-HAVE_UPDATE, PEERS = 9, 10
+HAVE_UPDATE, PEERS, CLAIMS = 9, 10, 11
+FETCHING, HELD = 1, 2
 
 
 class HungUp(Exception):
@@ -134,6 +135,12 @@ def peers(swarm: bytes, addresses: list[tuple[bytes, int]]) -> bytes:
     """``addresses``: 16 bytes and a port each."""
     parts = (address + struct.pack(">H", port) for address, port in addresses)
     return struct.pack(">B20sB", PEERS, swarm, len(addresses)) + b"".join(parts)
+
+
+def claims(swarm: bytes, downloading: int, what: list[tuple[int, int, int, int]]) -> bytes:
+    """``what``: first chunk, end, state, progress."""
+    parts = (struct.pack(">IIBH", *one) for one in what)
+    return struct.pack(">B20sBH", CLAIMS, swarm, downloading, len(what)) + b"".join(parts)
 
 
 def swarm_of(kind: int, object_: bytes) -> bytes:

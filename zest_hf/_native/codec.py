@@ -186,6 +186,13 @@ class Unpacker:
         with ffi.from_buffer("uint8_t[]", data) as view:
             check(lib.zest_unpacker_feed(self._unpacker, view, len(view), self._err), self._err)
 
+    def limit(self, end_chunk: int) -> int:
+        """No chunk of the xorb from ``end_chunk`` on is wanted any more, nor needed by `finish`.
+
+        Nothing behind what this returns is written from now on: the first chunk that is not done, if that is later.
+        """
+        return int(lib.zest_unpacker_limit(self._unpacker, max(0, min(end_chunk, XORB_MAX_CHUNKS))))
+
     def finish(self) -> ChunkList:
         """Ends the input: hashes and lengths of all chunks.
 

@@ -11,6 +11,7 @@ import enum
 import logging
 import os
 import select
+import struct
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,11 @@ from zest_hf.errors import StorageError, SwarmError
 GOOD_KEY_BYTES = 16
 MAX_MANIFEST_ENTRIES = 16384
 MAX_PIECE_CHUNKS = 8192
+MAX_CLAIMS = 1024
 # The largest payload of an event is a manifest part.
 _PAYLOAD_BYTES = 36 * MAX_MANIFEST_ENTRIES
+_CLAIM = struct.Struct("=IIHH")
+"""A zest_claim."""
 
 
 _logger = logging.getLogger("zest_hf.swarm")
@@ -76,12 +80,16 @@ class PeerConnected:
 
 @dataclass(frozen=True, slots=True)
 class PeerReady:
-    """A peer can be asked. ``ranges``: it speaks zest_hf1 (manifests, haves, ranges); else only BEP XET v1 chunks."""
+    """A peer can be asked. ``ranges``: it speaks zest_hf1 (manifests, haves, ranges); else only BEP XET v1 chunks.
+
+    ``node_id``: 20 bytes by which it calls itself on every connection; zeros when it has no name.
+    """
 
     peer: int
     token: int
     address: str
     ranges: bool
+    node_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +123,39 @@ class HaveAnswer:
 
 @dataclass(frozen=True, slots=True)
 class HaveMore:
-    """The peer of a HaveAnswer holds these ranges as well, or (``gone``) not even what it said: nothing more comes."""
+    """The peer of a HaveAnswer holds these ranges as well, or (``gone``) not even what it said: nothing more comes.
+
+    ``chunks``: of the object, 0 if unknown. Who answered that it holds nothing yet may know it by now.
+    """
 
     peer: int
     token: int
     gone: bool
     ranges: tuple[tuple[int, int], ...]
+    chunks: int
+
+
+class ClaimState(enum.IntEnum):
+    """What a downloader does about a part of a file."""
+
+    FETCHING = 1
+    """It fetches it from elsewhere (the CDN)."""
+    HELD = 2
+    """It has fetched and proved it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a peer does about a file that was joined. What it said before counts no more.
+
+    ``downloading``: False when it has left or finished. ``claims``: (first chunk of the file, end, ClaimState,
+    progress in 1/65535 of the bytes), in order and disjoint.
+    """
+
+    peer: int
+    file_hash: XetHash
+    downloading: bool
+    claims: tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +189,16 @@ class ShareLost:
 
 
 Event = (
-    PeerConnected | PeerReady | PeerGone | PeerBanned | HaveAnswer | HaveMore | ManifestAnswer | PieceEnd | ShareLost
+    PeerConnected
+    | PeerReady
+    | PeerGone
+    | PeerBanned
+    | HaveAnswer
+    | HaveMore
+    | ManifestAnswer
+    | PieceEnd
+    | ShareLost
+    | Claims
 )
 
 
@@ -292,15 +336,19 @@ class Session:
         dht: bool = False,
         dht_bootstrap: Sequence[tuple[str, int]] = (),
         swarm_key: bytes | None = None,
+        scratch_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         """``node_id``: 20 bytes. ``listen_host``: a numeric address; "" is every one, of IPv4 and of IPv6.
 
         ``lsd``, ``trackers`` (URLs) and ``dht`` are used from the first `join` on. ``dht_bootstrap``: where the DHT is
-        entered, instead of libtorrent's node; if all of them are numeric addresses of this machine or of private
+        entered; if all of them are numeric addresses of this machine or of private
         networks, the rules that keep such addresses out of the DHT are off.
 
         With ``swarm_key`` the session is in a swarm of its own: only peers that prove to know the key are talked to,
         everything said to them is encrypted, and its info-hashes mean nothing to others. It takes no part in the DHT.
+
+        ``scratch_dir``: a directory for a file without a name, which holds what is known of the offered files. Without
+        one (also while it is not there, or full) that is kept in memory: 32 bytes a chunk.
 
         Raises SwarmError when the port cannot be bound, or for ``dht`` and ``swarm_key`` together.
         """
@@ -335,6 +383,8 @@ class Session:
         config.trackers = urls
         nodes = ffi.new("char[]", "\n".join(f"{_bracketed(host)}:{port}" for host, port in dht_bootstrap).encode())
         config.dht_bootstrap = nodes
+        scratch = ffi.NULL if scratch_dir is None else ffi.new("char[]", os.fsencode(scratch_dir))
+        config.scratch_dir = scratch
         error = ffi.new("char[]", 256)
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -414,11 +464,17 @@ class Session:
             numbers.frombytes(payload)
             ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
             if kind == lib.ZEST_EVENT_HAVE_MORE:
-                return HaveMore(peer, token, event.status != lib.ZEST_OUTCOME_OK, ranges)
+                return HaveMore(peer, token, event.status != lib.ZEST_OUTCOME_OK, ranges, event.count)
             return HaveAnswer(peer, token, Outcome(event.status), event.count, ranges)
-        text = bytes(payload).decode("utf-8", "surrogateescape")
+        if kind == lib.ZEST_EVENT_CLAIMS:
+            claims = tuple(_CLAIM.iter_unpack(payload[32:]))
+            return Claims(peer, XetHash(bytes(payload[:32])), bool(event.status), claims)
         if kind == lib.ZEST_EVENT_PEER_READY:
-            return PeerReady(peer, token, text, bool(event.status & lib.ZEST_SPEAKS_ZEST))
+            address = bytes(payload[20:]).decode()
+            return PeerReady(
+                peer, token, address, bool(event.status & lib.ZEST_SPEAKS_ZEST), bytes(payload[:20])
+            )
+        text = bytes(payload).decode("utf-8", "surrogateescape")
         if kind == lib.ZEST_EVENT_PEER_CONNECTED:
             return PeerConnected(peer, token)
         if kind == lib.ZEST_EVENT_PEER_GONE:
@@ -452,16 +508,53 @@ class Session:
     def join(self, kind: Kind, hash_: XetHash, *, announce: bool) -> None:
         """Looks for peers that know an object, and with ``announce`` is found by others.
 
+        Who asks for a file that is joined and not held is answered that nothing of it is held yet.
+
         Files: by LSD, trackers and the DHT; xorbs: in the DHT alone. On the LAN and at trackers to look is to be seen.
         Peers are dialled as they are found: PeerReady with token 0. Joining again changes ``announce``.
         """
         with self._open() as session:
             lib.zest_session_join(session, int(kind), _hash(hash_), announce)
 
+    def add_tracker(self, url: str) -> None:
+        """One more, whose name is known to resolve: the end of the session waits for a look-up on its way."""
+        if not url or "\n" in url or "\0" in url:
+            raise SwarmError(f"not the address of a tracker: {url!r}")
+        with self._open() as session:
+            lib.zest_session_add_tracker(session, url.encode())
+
+    def add_dht_node(self, host: str, port: int) -> None:
+        """A numeric address from which the DHT may start, if it is on."""
+        with self._open() as session:
+            lib.zest_session_add_dht_node(session, host.encode(), port)
+
     def leave(self, kind: Kind, hash_: XetHash) -> None:
-        """Ends what `join` began. Connections stay."""
+        """Ends what `join` began, and the claims. Connections stay."""
         with self._open() as session:
             lib.zest_session_leave(session, int(kind), _hash(hash_))
+
+    def tell_claims(
+        self, file_hash: XetHash, downloading: bool, claims: Sequence[tuple[int, int, int, int]]
+    ) -> None:
+        """What this node does about a file, in place of what it said before: Claims for the peers that know the file.
+
+        ``claims``: (first chunk of the file, end, ClaimState, progress in 1/65535), in any order, disjoint, none unless
+        ``downloading``. Beyond MAX_CLAIMS what is fetched is told before what is held, which HaveAnswer tells as well.
+        Peers are told of changes at most every 100 ms, of mere progress every 500 ms.
+
+        Raises SwarmError for claims that overlap or are out of range.
+        """
+        if len(claims) > MAX_CLAIMS:
+            claims = sorted(claims, key=lambda claim: claim[2])[:MAX_CLAIMS]
+        native = ffi.new("zest_claim[]", max(1, len(claims)))
+        try:
+            ffi.buffer(native)[: _CLAIM.size * len(claims)] = b"".join(_CLAIM.pack(*one) for one in sorted(claims))
+        except struct.error as error:
+            raise SwarmError(f"claims that are out of range: {error}") from error
+        with self._open() as session:
+            result = lib.zest_session_tell_claims(session, _hash(file_hash), downloading, len(claims), native)
+        if result != 0:
+            raise SwarmError("claims that overlap, are out of range, or belong to no download")
 
     def ban(self, peer: int, reason: str) -> None:
         """Disconnects a peer for the rest of the session."""

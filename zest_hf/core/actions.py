@@ -54,7 +54,19 @@ class FetchRun:
     chunks: Manifest
 
 
-Action = AskPeer | CancelPeer | FetchWhole | FetchRun
+@dataclass(frozen=True, slots=True)
+class StopGet:
+    """Of what a GET is to bring, only the first `chunks` are wanted any more: what lies behind is somebody else's.
+
+    The source says where it really stops (it may have brought more), unless the GET has ended; that it ends is still
+    reported.
+    """
+
+    assignment: int
+    chunks: int
+
+
+Action = AskPeer | CancelPeer | FetchWhole | FetchRun | StopGet
 
 
 class PeerTrouble(enum.Enum):

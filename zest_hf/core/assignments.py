@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole
-from zest_hf.core.pieces import Pieces, State
+from zest_hf.core.pieces import Piece, Pieces, State
 
 Work = AskPeer | FetchRun | FetchWhole
 """Actions that bring something, and end by a report."""
@@ -20,11 +20,23 @@ class Assignment:
     pieces: list[int]
     asked_s: float
     cancelled: bool = False
+    stop_at: int | None = None
+    """Of a GET: it was told to stop there and has not said where it does, or it had come further already."""
 
     @property
     def is_blind(self) -> bool:
         """Nobody else may write where it does, as nothing of it is checked."""
         return isinstance(self.action, FetchWhole) and self.action.expected is None
+
+    def index(self, piece: Piece) -> int:
+        """Of the chunks that a GET brings, which one what is left of a piece begins with."""
+        if isinstance(self.action, FetchWhole):
+            return piece.xorb_first - self.action.fetch.source.start
+        return piece.first - self.action.first
+
+    def brings(self, piece: Piece, chunks: int) -> int:
+        """Where what a GET brings of a piece ends, in the file, when it brings its first ``chunks``."""
+        return piece.first + max(0, min(piece.count, chunks - self.index(piece)))
 
 
 class Assignments:
@@ -40,6 +52,16 @@ class Assignments:
 
     def __getitem__(self, number: int) -> Assignment:
         return self._running[number]
+
+    def get(self, number: int) -> Assignment | None:
+        """None: it has ended."""
+        return self._running.get(number)
+
+    def running_gets(self) -> list[tuple[int, Assignment]]:
+        """Those of the CDN."""
+        if not self.gets:
+            return []
+        return [one for one in self._running.items() if not isinstance(one[1].action, AskPeer)]
 
     def latest_first(self) -> Iterator[tuple[int, Assignment]]:
         return reversed(self._running.items())
@@ -69,8 +91,26 @@ class Assignments:
                 for other in piece.askers:
                     self.cancel(other)
 
+    def stopped(self, number: int, chunks: int) -> None:
+        """A GET brings no more than its first ``chunks``: what lies behind is wanted again."""
+        assignment = self._running[number]
+        if assignment.stop_at is None or chunks <= assignment.stop_at:
+            assignment.stop_at = None
+        kept = []
+        for begin in assignment.pieces:
+            piece = self._pieces[begin]
+            end = assignment.brings(piece, chunks)
+            if piece.state is not State.DONE and piece.first < end < piece.end and piece.askers == [number]:
+                self._pieces.split(begin, end)
+                self._pieces.answered(end, number)
+            elif piece.state is not State.DONE and end == piece.first:
+                self._pieces.answered(begin, number)
+                continue
+            kept.append(begin)
+        assignment.pieces = kept
+
     def cancel(self, number: int) -> None:
-        """A peer need not go on with it; a GET cannot be called off."""
+        """A peer need not go on with it; a GET may be doing others as well."""
         assignment = self._running[number]
         if isinstance(assignment.action, AskPeer) and not assignment.cancelled:
             assignment.cancelled = True

@@ -34,6 +34,11 @@ CROWD_SHARE = 0.01
 JUMPS = 0.3
 """How often not to go on in order: two nodes that have come to the same place must not stay together."""
 STEAL_MARGIN_S = 0.05
+LOOK_S = 0.05
+LOOKING_PEERS = 8
+LOOKED_AT = 64
+"""Whether an idle peer could take something over is looked at so often, for so many of them at a time, and among so
+many things that others were asked for: all of them, when few are left."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,8 @@ class Peer:
     strikes: int = 0
     cursor: tuple[int, int] | None = None
     """Where the last piece ended that it was asked for, and the GET of that."""
+    looked_s: float = _NEVER
+    """When it was looked for what it could take over from others."""
     idle_generation: int = -1
     """Of the pieces, when it was found that it holds nothing that is wanted."""
 
@@ -93,6 +100,7 @@ class Peers:
         self._chunks = plan.chunk_count
         self._chunk_bytes = plan.size_bytes / max(plan.chunk_count, 1)
         """Of a mean chunk."""
+        self._all: Ranges = normalized([(0, plan.chunk_count)], plan.chunk_count)
         self._random = None if seed is None else random.Random(seed)
         self._peers: dict[int, Peer] = {}
         self.since_s: float | None = None
@@ -138,6 +146,37 @@ class Peers:
     def useful(self, now_s: float) -> list[Peer]:
         """Those that were asked for something and may be asked for more."""
         return [peer for peer in self._peers.values() if peer.assignments and peer.is_able(now_s)]
+
+    def rate_bytes_s(self, now_s: float) -> float:
+        """What those give together that may be asked, also those that have nothing to do."""
+        return sum(peer.meter.bytes_s(now_s) for peer in self._peers.values() if peer.is_able(now_s))
+
+    def ahead_bytes(self, now_s: float) -> int:
+        """What they still have to do."""
+        return sum(peer.ahead_bytes for peer in self._peers.values() if peer.is_able(now_s))
+
+    def held(self, now_s: float) -> Ranges:
+        """The chunks that could be asked for now."""
+        able = [one for peer in self._peers.values() if peer.is_able(now_s) for one in peer.askable]
+        return normalized(able, self._chunks)
+
+    def room(self, now_s: float) -> tuple[Ranges, float]:
+        """With `ask` just done: what those hold that found too little, and how many bytes they would take."""
+        held: list[tuple[int, int]] = []
+        room = 0.0
+        for peer in self._peers.values():
+            if not self._found_too_little(peer, now_s):
+                continue
+            rate = peer.meter.bytes_s(now_s)
+            held += peer.askable
+            if rate > 0:
+                size, requests = self._size(rate, 1.0), len(peer.assignments)
+                least = (self._settings.min_depth - requests) * size
+                most = (self._settings.max_depth - requests) * size
+                room += max(least, min(most, rate * self._settings.window_s - peer.ahead_bytes))
+            elif not peer.assignments:
+                room += self._settings.least_ask_bytes
+        return normalized(held, self._chunks), room
 
     def any_may_give(self) -> bool:
         """Whether one of them, perhaps suspended, holds something that is wanted."""
@@ -217,12 +256,11 @@ class Peers:
     # --- what they are asked for ---------------------------------------------------------------------------
 
     def ask(self, now_s: float) -> Iterator[Work]:
-        """What to ask for now."""
+        """What to ask for now of what is wanted."""
         able = {number: peer for number, peer in self._peers.items() if peer.is_able(now_s)}
         rates = {number: peer.meter.bytes_s(now_s) for number, peer in able.items()}
         total_rate = sum(rates.values())
         generation = self._pieces.generation
-        idle = []
         waiting = [number for number in able if self._has_room(able[number], rates[number])]
         # One thing for each in turn, those first that will be done first.
         waiting.sort(key=lambda number: able[number].ahead_bytes / max(rates[number], 1.0))
@@ -233,15 +271,31 @@ class Peers:
                 found = None if peer.idle_generation == generation else self._pick(peer, list(able.values()))
                 if found is None:
                     peer.idle_generation = generation
-                    idle.append(number)
                     continue
                 share = rate / total_rate if len(able) > 1 and total_rate > 0 else 1.0
                 yield self._ask(number, self._cut(*found, self._size(rate, share)), now_s)
                 if self._has_room(peer, rate):
                     again.append(number)
             waiting = again
-        for number in idle:
-            yield from self._take_over(number, rates[number], now_s)
+
+    def take_over(self, now_s: float) -> Iterator[Work]:
+        """With `ask` just done, and nothing more to come: what those may bring that found too little."""
+        idle = [
+            (peer.looked_s, number)
+            for number, peer in self._peers.items()
+            if now_s - peer.looked_s >= LOOK_S and self._found_too_little(peer, now_s)
+        ]
+        for _, number in sorted(idle)[:LOOKING_PEERS]:
+            peer = self._peers[number]
+            peer.looked_s = now_s
+            yield from self._take_over(number, peer.meter.bytes_s(now_s), now_s)
+
+    def _found_too_little(self, peer: Peer, now_s: float) -> bool:
+        return (
+            peer.idle_generation == self._pieces.generation
+            and peer.is_able(now_s)
+            and self._has_room(peer, peer.meter.bytes_s(now_s))
+        )
 
     def _has_room(self, peer: Peer, rate: float) -> bool:
         return has_room(len(peer.assignments), peer.ahead_bytes, rate, self._settings)
@@ -259,7 +313,8 @@ class Peers:
 
     def _pick(self, me: Peer, able: list[Peer]) -> tuple[Piece, int, int] | None:
         """A wanted piece, and the part of it that this peer has."""
-        others = [peer for peer in able if peer is not me]
+        # Who holds all of it makes no piece less rare than another.
+        others = [peer for peer in able if peer is not me and peer.askable != self._all]
         if self._random is not None and len(others) > COUNTED_PEERS:
             others = self._random.sample(others, COUNTED_PEERS)
         best: tuple[Piece, int, int] | None = None
@@ -351,7 +406,7 @@ class Peers:
         after_s = 0.0 if rate > 0 else self._settings.overdue_s
         rate = rate or max(self._settings.fair_rate_bytes_s, 1.0)
         out = []
-        for number, begin in self.late(now_s, after_s):
+        for number, begin in islice(self.late(now_s, after_s), LOOKED_AT):
             piece = self._pieces[begin]
             here_s = (me.ahead_bytes + piece.count * self._chunk_bytes) / rate
             if (
@@ -363,13 +418,14 @@ class Peers:
                 out.append((number, begin))
         return out
 
-    def _is_later_than(self, number: int, after_s: float, now_s: float) -> bool:
+    def _is_later_than(self, number: int, after_s: float, now_s: float, judged_s: float | None = None) -> bool:
         assignment = self._assignments[number]
+        judged_s = self._settings.overdue_s if judged_s is None else judged_s
         if not isinstance(assignment.action, AskPeer):
-            return now_s - assignment.asked_s >= self._settings.overdue_s
+            return now_s - assignment.asked_s >= judged_s
         owner = self._peers[assignment.action.peer]
         # Who was asked just now for the first time may be fast.
-        is_judged = owner.meter.bytes_s(now_s) > 0 or now_s - assignment.asked_s >= self._settings.overdue_s
+        is_judged = owner.meter.bytes_s(now_s) > 0 or now_s - assignment.asked_s >= judged_s
         return is_judged and owner.expected_end_s(number, now_s) > after_s
 
     def late(self, now_s: float, after_s: float) -> Iterator[tuple[int, int]]:
@@ -385,13 +441,12 @@ class Peers:
                 if piece.state is State.ASKED and piece.askers[0] == number:
                     yield number, begin
 
-    def overdue(self, now_s: float) -> list[int]:
+    def overdue(self, now_s: float, longest_s: float) -> list[int]:
         """Pieces whose first source has had them for too long, and is expected to need as long again."""
-        longest_s = self._settings.overdue_s
         return [
             begin
             for number, begin in self.late(now_s, longest_s)
-            if self._is_later_than(number, longest_s, now_s)
+            if self._is_later_than(number, longest_s, now_s, longest_s)
         ]
 
 

@@ -5,8 +5,9 @@ Pure bookkeeping; it decides nothing. A piece is in exactly one state:
     WANTED --ask--> ASKED --all chunks written--> DONE
        ^--------------'  (the rest, when nobody who was asked for it is left)
 
-A piece may be asked of several sources at once; whoever is first makes it done. A wanted piece can be split, for who
-gives only a part of it, or not so much at a time. Pieces are named by the file chunk that they begin with.
+A piece may be asked of several sources at once; whoever is first makes it done. One can be split, for who gives only a
+part of it, or not so much at a time; who was asked for the whole then is for both. Pieces are named by the file chunk
+that they begin with.
 Cost of each step: logarithmic, but for keeping sorted lists of names, which is one memmove.
 """
 
@@ -106,15 +107,17 @@ class Pieces:
                 at += 1
 
     def split(self, begin: int, chunk: int) -> None:
-        """Makes two of a wanted piece; the second one begins with `chunk`, which is inside of what is left of it."""
+        """Makes two of a piece; the second one begins with `chunk`, which is inside of what is left of it."""
         piece = self._pieces[begin]
-        assert piece.state is State.WANTED and piece.first < chunk < piece.end
-        rest = Piece(chunk, chunk, piece.end, piece.xorb, piece.xorb_first + chunk - piece.first, piece.fetch)
+        assert piece.state is not State.DONE and piece.first < chunk < piece.end
+        xorb_first = piece.xorb_first + chunk - piece.first
+        rest = Piece(chunk, chunk, piece.end, piece.xorb, xorb_first, piece.fetch, piece.state, list(piece.askers))
         piece.end = chunk
         self._pieces[chunk] = rest
         insort(self._begins, chunk)
         insort(self._of_fetch[piece.fetch], chunk)
-        insort(self.wanted, chunk)
+        if piece.state is State.WANTED:
+            insort(self.wanted, chunk)
         self.open += 1
 
     def ask(self, begin: int, assignment: int) -> None:
@@ -153,10 +156,18 @@ class Pieces:
         self.open -= 1
 
     def undo(self, first: int, end: int) -> None:
-        """Whole terms, chunks first..end of the file, turned out wrong: they are wanted again."""
+        """Chunks first..end of the file, with which a term begins, turned out wrong: they are wanted again.
+
+        Nobody was asked for the rest of a piece that has a part of them.
+        """
         for begin in self._begins[bisect_left(self._begins, first) : bisect_left(self._begins, end)]:
             piece = self._pieces[begin]
-            if piece.state is State.DONE:
+            if piece.state is State.WANTED and piece.first > begin:
+                self._want_no_more(piece)
+                piece.xorb_first -= piece.first - begin
+                piece.first = begin
+                self._want(piece)
+            elif piece.state is State.DONE:
                 piece.xorb_first -= piece.first - begin
                 piece.first = begin
                 self.open += 1

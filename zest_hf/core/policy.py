@@ -5,6 +5,10 @@ the rest as well when the peers together are slower than a usual Internet line. 
 as long as a peer given by hand is still being reached, and never longer than that would take a healthy one;
 for peers that may yet be discovered, a small part of what the CDN would need.
 
+A CDN that was asked for everything since nobody was there gives way to peers that turn up: it leaves them the ends of
+its GETs, so much that they are done when it is, and all of it as soon as they have shown that they give as much as it
+does and enough by themselves. Before, it goes on as if nobody had come.
+
 A peer that is of no use is replaced in a stated time. One that sends nothing loses what it was asked for after
 `piece_silence_s`, when it is the last that is needed after `overdue_s` already, and is left alone for
 `suspension_s`, twice as long each time. One that answers, but never with what it claims to hold, is left alone
@@ -30,12 +34,19 @@ class PolicySettings:
     """How long it waits for a connected peer's handshake, and for its answer to what it holds."""
     manifest_patience_s: float = 4.0
     """How long it waits, in all, for manifests on their way."""
+    stranger_patience_s: float = 0.5
+    """The same two for a peer that was not given: how long it may say nothing. One that has let a question pass
+    is not waited for again, by no download of the process, before it has answered one."""
     xorb_patience_s: float = 0.5
     """How long it waits, in all, for what peers without the file say of its xorbs."""
     discovery_share: float = 0.02
     """The part of the time that a fast CDN would need which is waited for peers that may be discovered yet."""
     discovery_patience_s: float = 0.3
-    """... and no longer than this."""
+    """... and no longer than this,"""
+    least_discovery_patience_s: float = 0.05
+    """... but as long as it takes on a local network,"""
+    worth_discovery_bytes: int = 8 * 1024 * 1024
+    """... for a file of this size or more."""
     usual_cdn_bytes_s: float = 125e6
     """What a fast CDN is taken to give: a 1 Gbit/s line."""
     piece_silence_s: float = 4.0
@@ -57,6 +68,19 @@ class PolicySettings:
     """Peers that together give less are helped by the CDN: a 100 Mbit/s line."""
     max_cdn_fetches: int = 8
     """GETs at the same time for one file."""
+    measured_s: float = 0.2
+    measured_bytes: int = 4 * 1024 * 1024
+    """A rate can be told after so long, or so much: before, CDN and peers are not compared."""
+    cdn_latency_s: float = 0.5
+    """... nor is a GET's silence held against the CDN."""
+    unmeasured_share: float = 0.25
+    """What peers are left of the rest until then, at most,"""
+    worth_a_try_s: float = 0.5
+    """... if the CDN needs this long for it: who has given nothing yet gets `least_ask_bytes` to try."""
+    kept_get_s: float = 0.1
+    """A GET that needs this much longer for its rest than peers would is not stopped for them."""
+    left_alone_s: float = 0.25
+    """What a GET has left to peers is not asked of the CDN again for this long, while other GETs run."""
     ask_s: float = 0.25
     """A peer is asked for as much at once as it sends in this time,"""
     least_ask_bytes: int = 256 * 1024
@@ -102,21 +126,67 @@ class View:
     peers_since_s: float | None
     """When the first piece was asked of a peer."""
     peer_rate_bytes_s: float
+    cdn_leads: bool = False
+    """The CDN was asked for everything when no peer was useful, and peers have not sufficed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What peers and the CDN give; None: not measured yet."""
+
+    peers_bytes_s: float | None
+    cdn_bytes_s: float | None
 
 
 def cdn_use(view: View, settings: PolicySettings) -> CdnUse:
     """What to ask the CDN for."""
     if view.useful_peers == 0:
         return CdnUse.NOTHING if view.waiting_for_peers else CdnUse.EVERYTHING
+    if view.cdn_leads:
+        return CdnUse.EVERYTHING
     asked_for_s = 0.0 if view.peers_since_s is None else view.now_s - view.peers_since_s
     if asked_for_s >= settings.slow_after_s and view.peer_rate_bytes_s < settings.fair_rate_bytes_s:
         return CdnUse.EVERYTHING
     return CdnUse.NOTHING if view.waiting_for_peers else CdnUse.ORPHANS
 
 
+def peers_suffice(rates: Rates, settings: PolicySettings) -> bool:
+    """Whether GETs that run are stopped for peers."""
+    if rates.peers_bytes_s is None or rates.cdn_bytes_s is None:
+        return False
+    return rates.peers_bytes_s >= max(rates.cdn_bytes_s, settings.fair_rate_bytes_s)
+
+
+def is_worth_stopping(rest_bytes: float, get_bytes_s: float, rates: Rates, settings: PolicySettings) -> bool:
+    """With peers that suffice: whether a GET with so much left at this rate ends later than they would bring it."""
+    if get_bytes_s <= 0 or not rates.peers_bytes_s:
+        return True
+    return rest_bytes / get_bytes_s > rest_bytes / rates.peers_bytes_s + settings.kept_get_s
+
+
+def share_bytes(
+    rest_bytes: float, ahead_bytes: float, peers_bytes_s: float, rates: Rates, settings: PolicySettings
+) -> float:
+    """How much of what GETs still have to bring to leave to peers, so that nobody waits for the other in the end.
+
+    The peers have `ahead_bytes` to do and give `peers_bytes_s` as it seems, 0 if they have given nothing.
+    """
+    cdn = rates.cdn_bytes_s
+    if cdn is not None and peers_bytes_s <= 0 and rest_bytes < cdn * settings.worth_a_try_s:
+        return 0.0
+    share = settings.unmeasured_share * rest_bytes
+    if cdn is None or peers_bytes_s <= 0:
+        return share
+    even = (rest_bytes * peers_bytes_s - ahead_bytes * cdn) / (peers_bytes_s + cdn)
+    return max(0.0, even if rates.peers_bytes_s is not None else min(share, even))
+
+
 def discovery_patience_s(size_bytes: int, settings: PolicySettings) -> float:
     """How long a file of this size may wait for peers that nobody knows of yet."""
-    return min(settings.discovery_share * size_bytes / settings.usual_cdn_bytes_s, settings.discovery_patience_s)
+    if size_bytes < settings.worth_discovery_bytes:
+        return 0.0
+    wanted_s = settings.discovery_share * size_bytes / settings.usual_cdn_bytes_s
+    return max(settings.least_discovery_patience_s, min(wanted_s, settings.discovery_patience_s))
 
 
 def ask_bytes(rate_bytes_s: float, settings: PolicySettings) -> float:

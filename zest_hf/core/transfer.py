@@ -7,15 +7,16 @@ Sources report each assignment's end exactly once. Peers are asked only for chun
 what they send is checked chunk by chunk; the CDN is asked for others as well, and then a xorb that is whole
 proves itself, and `finish` proves the file as a whole.
 
-Pieces of a GET without known hashes are never given to a second source, as nothing that it writes is checked.
+Pieces of a GET without known hashes are never given to a second source, as nothing that it writes is checked. But what
+it has not come to can be taken from any GET, as soon as it is known: it then stops there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble
+from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
 from zest_hf.core.assignments import Assignments
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
@@ -23,12 +24,23 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.core.peers import Peer, Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import Fetch, FilePlan, Placement
-from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use
+from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use, peers_suffice
 from zest_hf.core.ranges import Ranges, contains, normalized
 from zest_hf.core.unproved import Unproved
+from zest_hf.core.yielding import Yielding
 from zest_hf.errors import ProofError
 
-__all__ = ["Action", "AskPeer", "CancelPeer", "Counts", "FetchRun", "FetchWhole", "PeerTrouble", "Transfer"]
+__all__ = [
+    "Action",
+    "AskPeer",
+    "CancelPeer",
+    "Counts",
+    "FetchRun",
+    "FetchWhole",
+    "PeerTrouble",
+    "StopGet",
+    "Transfer",
+]
 
 CDN_REST_S = 30.0
 """How long the CDN is left alone after a failure, as long as peers can give what is wanted."""
@@ -73,12 +85,22 @@ class Transfer:
         self._assignments = Assignments(self._pieces)
         self._peers = Peers(self._pieces, self._knowledge, self._assignments, settings, plan, seed)
         self._unproved = Unproved()
+        self._yielding = Yielding(
+            self._pieces,
+            self._knowledge,
+            self._assignments,
+            self._peers,
+            settings,
+            plan.size_bytes / max(plan.chunk_count, 1),
+        )
         self._proved: list[tuple[int, int]] = []
         """Chunks that were proved and nobody was told of yet."""
         self._began_s: float | None = None
         self._moved_s = 0.0
         """When something was last written, or found out."""
         self._cdn_began = False
+        self._cdn_leads = False
+        """It was asked for everything when no peer was useful, and they have not sufficed since."""
         self._cdn_rest_until_s = _NEVER
         self._cdn_error: Exception | None = None
         self._wrong_fetches = 0
@@ -165,37 +187,57 @@ class Transfer:
         if chunks_written:
             assert isinstance(ended.action, AskPeer)
             self._moved_s = now_s
-            self._proved.append((ended.action.first, ended.action.first + chunks_written))
+            first, end = ended.action.first, ended.action.first + chunks_written
+            self._proved.append((first, end))
+            self._yielding.peers_gave(self._knowledge.offset(end) - self._knowledge.offset(first))
+
+    def cdn_brought(self, brought: Mapping[int, int], now_s: float) -> None:
+        """So many bytes of the file has each GET that runs brought so far, by assignment."""
+        self._yielding.flow.note(brought, now_s)
+
+    def cdn_stops(self, assignment: int, chunks: int) -> None:
+        """A GET that was to stop will end with its first ``chunks``, and writes nothing behind them."""
+        if self._assignments.get(assignment) is not None:
+            self._assignments.stopped(assignment, chunks)
 
     def cdn_ended(self, assignment: int, chunks: Manifest, now_s: float) -> None:
         """A GET is done: ``chunks`` are those of its source (FetchWhole) or of the run (FetchRun), as written.
 
-        Raises ReconstructionError when a term turns out to have another size than the plan says, ProofError
-        when the CDN has sent too much that is wrong.
+        Of one that was stopped they are the first ones, perhaps none. Raises ReconstructionError when a term turns
+        out to have another size than the plan says, ProofError when the CDN has sent too much that is wrong.
         """
         ended = self._assignments.end(assignment)
         self._moved_s = now_s
+        action = ended.action
+        size = 0
         if ended.is_blind:
-            assert isinstance(ended.action, FetchWhole)
-            self._unproved.add(ended.action.fetch, chunks)
-            self.counts.cdn += ended.action.fetch.size_bytes
-        else:
-            offset = self._knowledge.offset
-            for piece in map(self._pieces.__getitem__, ended.pieces):
-                if piece.state is not State.DONE:
-                    self.counts.cdn += offset(piece.end) - offset(piece.first)
-                self._proved.append((piece.first, piece.end))
+            assert isinstance(action, FetchWhole)
+            size = self._unproved.add(action.fetch, chunks)
+            self.counts.cdn += size
         for begin in ended.pieces:
-            self._pieces.done(begin)
+            piece = self._pieces[begin]
+            end = ended.brings(piece, len(chunks))
+            if not ended.is_blind:
+                if piece.state is not State.DONE:
+                    gained = self._knowledge.offset(end) - self._knowledge.offset(piece.first)
+                    self.counts.cdn += gained
+                    size += gained
+                self._proved.append((piece.first, end))
+            if end == piece.end:
+                self._pieces.done(begin)
+            else:
+                self._pieces.advance(begin, end)
+        self._yielding.flow.ended(assignment, size, now_s)
         self._assignments.answered(assignment, ended)
         if ended.is_blind:
-            assert isinstance(ended.action, FetchWhole)
-            self._settle([place.file_chunk for place in ended.action.fetch.placements])
-            self._prove_by_itself(ended.action.fetch, chunks)
+            assert isinstance(action, FetchWhole)
+            self._settle([place.file_chunk for place in action.fetch.placements])
+            self._prove_by_itself(action.fetch, chunks)
 
     def cdn_failed(self, assignment: int, error: Exception, now_s: float) -> None:
         """A GET failed for good, after the retries of its source."""
         ended = self._assignments.end(assignment)
+        self._yielding.flow.ended(assignment, 0, now_s)
         self._assignments.answered(assignment, ended)
         self._moved_s = now_s
         self._cdn_error = error
@@ -213,7 +255,11 @@ class Transfer:
         useful: list[Peer] = []
         if self._knowledge.known:
             out.extend(self._peers.ask(now_s))
+            stops = list(self._yielding.stops(now_s))
+            out.extend(stops or self._peers.take_over(now_s))
             useful = self._peers.useful(now_s)
+            if self._cdn_leads and useful and peers_suffice(self._yielding.rates(now_s), self._settings):
+                self._cdn_leads = False
         view = View(
             now_s=now_s,
             # Once the CDN is at work it does not stop for somebody who may turn up.
@@ -223,6 +269,7 @@ class Transfer:
             useful_peers=len(useful),
             peers_since_s=self._peers.since_s,
             peer_rate_bytes_s=sum(peer.meter.bytes_s(now_s) for peer in useful),
+            cdn_leads=self._cdn_leads,
         )
         use = cdn_use(view, self._settings)
         if use is not CdnUse.NOTHING:
@@ -294,9 +341,15 @@ class Transfer:
         if use is CdnUse.ORPHANS:
             runs = self._in_gets(self._orphans.find(self._pieces, useful, self._plan.chunk_count, now_s))
         elif self._pieces.wanted:
+            if useful and self._cdn_leads and self._yielding.stopped_just_now(now_s):
+                return
             runs = self._everything(from_the_back=bool(useful))
+            self._cdn_leads |= not useful
         else:
-            late = self._peers.overdue(now_s)
+            # A CDN that leads is not kept idle for long by who may give nothing.
+            is_idle = self._cdn_leads and not self._assignments.gets
+            overdue_s = self._settings.left_alone_s if is_idle else self._settings.overdue_s
+            late = self._peers.overdue(now_s, overdue_s)
             runs = self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
         for run in runs:
             yield self._get(run, now_s)
@@ -335,6 +388,7 @@ class Transfer:
         """A GET for pieces that are the whole of one of the plan's, or lie together in the file."""
         self._cdn_began = True
         number = self._assignments.next_number
+        self._yielding.flow.began(number, now_s)
         fetch = self._pieces[run[0]].fetch
         if self._is_whole(fetch, run):
             planned = self._plan.fetches[fetch]
@@ -360,6 +414,8 @@ class _Orphans:
 
     def find(self, pieces: Pieces, useful: list[Peer], chunks: int, now_s: float) -> list[int]:
         ranges = [peer.askable for peer in useful]
+        if not pieces.wanted:
+            return []
         is_old = ranges != self._ranges and (
             len(ranges) != len(self._ranges) or now_s - self._found_s >= ORPHANS_AGE_S
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
@@ -12,25 +13,36 @@ from zest_hf.errors import ReconstructionError
 
 
 class Unproved:
-    """The chunks that were written for each placement of each GET."""
+    """The chunks that were written for each placement of each GET.
+
+    Of a GET that was stopped that is a part: only who knows better lets one stop, so that it is settled at once.
+    """
 
     def __init__(self) -> None:
         self._parts: dict[int, tuple[Fetch, Placement, Manifest]] = {}
         """By the first file chunk."""
 
-    def add(self, fetch: Fetch, chunks: Manifest) -> None:
-        """A GET of the plan brought ``chunks`` of its source.
+    def add(self, fetch: Fetch, chunks: Manifest) -> int:
+        """A GET of the plan brought ``chunks``, all of its source or the first of it: so many bytes of the file.
 
         Raises ReconstructionError when a term has another size than the plan says.
         """
         source = fetch.source
+        size = 0
         for place in fetch.placements:
-            part = chunks.slice(place.start - source.start, place.end - source.start)
-            if part.size_bytes != place.size_bytes:
+            start, end = place.start - source.start, min(place.end - source.start, len(chunks))
+            if start >= end:
+                continue
+            part = chunks.slice(start, end)
+            is_whole = place.end - source.start == end
+            if part.size_bytes > place.size_bytes or (is_whole and part.size_bytes < place.size_bytes):
                 raise ReconstructionError(
                     f"reconstruction: a term of {place.size_bytes} bytes has {part.size_bytes} in the xorb"
                 )
-            self._parts[place.file_chunk] = fetch, place, part
+            brought = replace(place, end=source.start + end, size_bytes=part.size_bytes)
+            self._parts[place.file_chunk] = fetch, brought, part
+            size += part.size_bytes
+        return size
 
     def settle(
         self, knowledge: Knowledge, terms: Iterable[int] | None = None

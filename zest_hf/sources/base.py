@@ -79,8 +79,16 @@ class PeerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class CdnStops:
+    """A GET that was to stop brings no more than its first ``chunks``: nothing behind them is written by it."""
+
+    assignment: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
 class CdnEnded:
-    """A GET is decoded and written; ``chunks``: what it brought."""
+    """A GET is decoded and written; ``chunks``: what it brought, of one that was stopped the first of them."""
 
     assignment: int
     chunks: Manifest
@@ -109,6 +117,7 @@ Report = (
     | PeerLacks
     | PeerLeft
     | PeerEnded
+    | CdnStops
     | CdnEnded
     | CdnFailed
     | WriteFailed

@@ -1,7 +1,8 @@
 """The CDN as a source: ranged GETs, decoded, hashed and written by native code as they come.
 
 Each GET runs on a worker thread. A body that breaks is asked for again from where it broke, an expired url is replaced,
-bytes that turn out wrong are asked for once more from the start.
+bytes that turn out wrong are asked for once more from the start. One that was stopped closes its connection as soon as
+it has brought what is still needed of it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from zest_hf._native.codec import Unpacker
 from zest_hf.cas import CasClient
-from zest_hf.core.actions import FetchRun, FetchWhole
-from zest_hf.core.ids import XetHash
+from zest_hf.core.actions import FetchRun, FetchWhole, StopGet
+from zest_hf.core.ids import ZERO_HASH, XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch, fetches_of
 from zest_hf.core.reconstruction import FetchRange, Reconstruction, Term
@@ -25,7 +26,7 @@ from zest_hf.core.retry import RetryPolicy
 from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError, UrlExpired, XorbError
 from zest_hf.http_body import RangeBody
 from zest_hf.rate_cap import RateCap
-from zest_hf.sources.base import CdnEnded, CdnFailed, Reporter, WriteFailed
+from zest_hf.sources.base import CdnEnded, CdnFailed, CdnStops, Reporter, WriteFailed
 
 log = logging.getLogger("zest_hf.sources.cdn")
 
@@ -81,7 +82,22 @@ class CdnSource:
 
     def start(self, action: FetchWhole | FetchRun) -> None:
         """Begins a GET as soon as a worker is free. Raises ZestError when there are none any more."""
-        self._workers.submit(lambda: self._run(action))
+        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry, self._cap)
+        with self._lock:
+            self._jobs[action.assignment] = job
+        try:
+            self._workers.submit(lambda: self._run(action, job))
+        except BaseException:
+            with self._lock:
+                del self._jobs[action.assignment]
+            raise
+
+    def stop(self, action: StopGet) -> None:
+        """Lets a GET end where a chunk does; `CdnStops` says where, unless its end is reported already."""
+        with self._lock:
+            job = self._jobs.get(action.assignment)
+        if job is not None:
+            self._report(CdnStops(action.assignment, job.limit(action.chunks)))
 
     def close(self) -> None:
         """Stops all GETs; nothing is written afterwards."""
@@ -97,16 +113,18 @@ class CdnSource:
         with self._lock:
             return sum(job.written_bytes for job in self._jobs.values())
 
+    def progress(self) -> dict[int, int]:
+        """File bytes that each GET which still runs has brought, by assignment."""
+        with self._lock:
+            return {number: job.written_bytes for number, job in self._jobs.items()}
+
     @property
     def network_bytes(self) -> int:
         """Bytes that came from the CDN, also those that were of no use."""
         with self._lock:
             return self._finished_network_bytes + sum(job.network_bytes for job in self._jobs.values())
 
-    def _run(self, action: FetchWhole | FetchRun) -> None:
-        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry, self._cap)
-        with self._lock:
-            self._jobs[action.assignment] = job
+    def _run(self, action: FetchWhole | FetchRun, job: _Job) -> None:
         report: CdnEnded | CdnFailed | WriteFailed
         try:
             chunks = job.whole(action) if isinstance(action, FetchWhole) else job.run(action)
@@ -165,6 +183,58 @@ def _same_chunks(plan: Reconstruction, source: FetchRange) -> FetchRange:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Chunks of a GET's source from `start` on are those of the action from `first` on."""
+
+    start: int
+    first: int
+    count: int
+
+
+class _Part:
+    """One GET of an action, and where it ends now: at the end of its source, until less of it is wanted."""
+
+    def __init__(self, fetch: Fetch, runs: tuple[_Run, ...]) -> None:
+        self.fetch = fetch
+        self.runs = runs
+        self.end = fetch.source.end
+        self._unpacker: Unpacker | None = None
+
+    def begin(self, unpacker: Unpacker) -> None:
+        """It begins, perhaps once more."""
+        self._unpacker = unpacker
+        unpacker.limit(self.end)
+
+    def limit(self, chunks: int) -> None:
+        """No more is wanted than the first ``chunks`` of the action."""
+        ends = (run.start + min(run.count, chunks - run.first) for run in self.runs if run.first < chunks)
+        end = min(self.end, max(ends, default=self.fetch.source.start))
+        self.end = end if self._unpacker is None else self._unpacker.limit(end)
+
+    @property
+    def is_over(self) -> bool:
+        """It was stopped, and has brought what is still wanted."""
+        source = self.fetch.source
+        if self.end >= source.end:
+            return False
+        done = 0 if self._unpacker is None else self._unpacker.chunks_done
+        return source.start + done >= self.end
+
+
+def _brought(parts: list[_Part]) -> int:
+    """How many of the first chunks of the action the GETs bring, if each ends where it does now."""
+    most = 0
+    missing = []
+    for part in parts:
+        for run in part.runs:
+            most = max(most, run.first + run.count)
+            count = max(0, part.end - run.start)
+            if count < run.count:
+                missing.append(run.first + count)
+    return min(missing, default=most)
+
+
 class _Job:
     """One action on its worker."""
 
@@ -186,6 +256,11 @@ class _Job:
         self._gate = threading.Lock()
         """Held while bytes are decoded and written: who closes the source takes it once, and then no one writes."""
         self._body: RangeBody | None = None
+        # What follows is changed with the gate in hand.
+        self._wanted: int | None = None
+        """How many of the action's chunks are wanted; None: all."""
+        self._parts: list[_Part] = []
+        """The GETs that the action takes, once that is known."""
         self.network_bytes = 0
         self.written_bytes = 0
 
@@ -196,6 +271,20 @@ class _Job:
         if body is not None:
             body.abort()
 
+    def limit(self, chunks: int) -> int:
+        """Makes it end after so many chunks, or at the next end of one; after how many that is. From any thread."""
+        with self._gate:
+            self._wanted = chunks if self._wanted is None else min(self._wanted, chunks)
+            for part in self._parts:
+                part.limit(self._wanted)
+            self._wanted = max(self._wanted, _brought(self._parts))
+            # One that waits for bytes which nobody needs would wait for long on a slow line.
+            body = self._body if all(part.is_over for part in self._parts) else None
+            stops = self._wanted
+        if body is not None:
+            body.abort()
+        return stops
+
     def whole(self, action: FetchWhole) -> Manifest:
         self._check_running()
         source, renewals = self._urls.latest(action.fetch.source)
@@ -205,11 +294,15 @@ class _Job:
             source, renewals = self._urls.renewed(source, renewals)
             return source
 
-        return self._fetch(replace(action.fetch, source=source), action.expected, renewed)
+        part = _Part(replace(action.fetch, source=source), (_Run(source.start, 0, source.end - source.start),))
+        self._plan([part])
+        return self._fetch(part, action.expected, renewed)
 
     def run(self, action: FetchRun) -> Manifest:
         """A part of the file: the CAS gives urls for just its bytes."""
         self._check_running()
+        if self._wanted == 0:
+            return action.chunks.slice(0, 0)
         byte_range = (action.byte_start, action.byte_end)
         plan = self._urls.part(byte_range)
         fetches = fetches_of(plan, action.byte_start, 0)
@@ -231,38 +324,56 @@ class _Job:
         def renewed(source: FetchRange) -> FetchRange:
             return _same_chunks(self._urls.part(byte_range), source)
 
-        for fetch in fetches:
-            self._fetch(fetch, self._expected(fetch, wanted, renewed), renewed)
-        return wanted
+        parts = [
+            _Part(fetch, tuple(_Run(at.start, at.file_chunk, at.end - at.start) for at in fetch.placements))
+            for fetch in fetches
+        ]
+        self._plan(parts)
+        for part in parts:
+            self._fetch(part, self._expected(part, wanted, renewed), renewed)
+        return wanted.slice(0, len(wanted) if self._wanted is None else min(self._wanted, len(wanted)))
 
-    def _expected(self, fetch: Fetch, wanted: Manifest, renewed: _Renew) -> bytes:
+    def _plan(self, parts: list[_Part]) -> None:
+        with self._gate:
+            self._parts = parts
+            if self._wanted is not None:
+                for part in parts:
+                    part.limit(self._wanted)
+
+    def _expected(self, part: _Part, wanted: Manifest, renewed: _Renew) -> bytes:
         """The hashes of all chunks that a GET brings, also of those that lie between the wanted ones."""
-        source = fetch.source
+        source = part.fetch.source
         known = {
             place.start + i: wanted.hash(place.file_chunk + i)
-            for place in fetch.placements
+            for place in part.fetch.placements
             for i in range(place.end - place.start)
         }
         if len(known) < source.end - source.start:
             # Nothing may be written that was not checked before: a first look, at the hashes alone.
-            found = self._fetch(Fetch(source, ()), None, renewed)
-            for chunk in range(source.start, source.end):
-                known.setdefault(chunk, found.hash(chunk - source.start))
-        return b"".join(known[chunk] for chunk in range(source.start, source.end))
+            look = _Part(Fetch(source, ()), part.runs)
+            self._plan([*self._parts, look])
+            found = self._fetch(look, None, renewed)
+            self._plan([one for one in self._parts if one is not look])
+            for i in range(len(found)):
+                known.setdefault(source.start + i, found.hash(i))
+        # What the look has not seen as it was stopped is not brought either.
+        return b"".join(known.get(chunk, ZERO_HASH) for chunk in range(source.start, source.end))
 
-    def _fetch(self, fetch: Fetch, expected: bytes | None, renew: _Renew) -> Manifest:
+    def _fetch(self, part: _Part, expected: bytes | None, renew: _Renew) -> Manifest:
         began_s = time.monotonic()
         written_before = self.written_bytes
-        source = fetch.source
+        source = part.fetch.source
         fed = 0
         attempt = wrong = expired = 0
-        unpacker = self._unpacker(fetch, expected)
-        while True:
+        unpacker = self._unpacker(part, expected)
+        while not part.is_over:
             before = fed
             try:
-                for count in self._bytes_of(replace(source, byte_start=source.byte_start + fed), unpacker):
+                for count in self._bytes_of(replace(source, byte_start=source.byte_start + fed), part, unpacker):
                     fed += count
                     self.written_bytes = written_before + unpacker.bytes_written
+                if part.is_over:
+                    break
                 chunks = unpacker.finish()
                 return Manifest(chunks.hashes, chunks.lengths)
             except UrlExpired:
@@ -295,19 +406,24 @@ class _Job:
                 log.info("wrong bytes from the CDN, asking again: %s", error)
             finally:
                 if expected is None:
-                    _check_in_place(fetch, unpacker)
+                    _check_in_place(part.fetch, unpacker)
             fed = 0
             self.written_bytes = written_before
-            unpacker = self._unpacker(fetch, expected)
+            unpacker = self._unpacker(part, expected)
+        chunks = unpacker.chunks()
+        return Manifest(chunks.hashes, chunks.lengths)
 
-    def _unpacker(self, fetch: Fetch, expected: bytes | None) -> Unpacker:
-        source = fetch.source
-        places = [(place.start, place.end, place.file_offset) for place in fetch.placements]
+    def _unpacker(self, part: _Part, expected: bytes | None) -> Unpacker:
+        source, placements = part.fetch.source, part.fetch.placements
+        places = [(place.start, place.end, place.file_offset) for place in placements]
         fd = self._fd if places else -1
-        return Unpacker(fd, source.start, source.end, places, expected)
+        unpacker = Unpacker(fd, source.start, source.end, places, expected)
+        with self._gate:
+            part.begin(unpacker)
+        return unpacker
 
-    def _bytes_of(self, source: FetchRange, unpacker: Unpacker) -> Iterator[int]:
-        """Receive, decode and write; yields how many bytes each step took."""
+    def _bytes_of(self, source: FetchRange, part: _Part, unpacker: Unpacker) -> Iterator[int]:
+        """Receive, decode and write; yields how many bytes each step took. Ends early when the rest is not wanted."""
         if source.size_bytes == 0:
             return
         self._check_running()
@@ -317,7 +433,7 @@ class _Job:
             # Who set it before the line above did not see the body.
             self._check_running()
             try:
-                while count := body.readinto(buffer):
+                while not part.is_over and (count := body.readinto(buffer)):
                     self.network_bytes += count
                     with self._gate:
                         self._check_running()
@@ -326,11 +442,12 @@ class _Job:
                         except OSError as error:
                             raise _NotWritten from error
                     if self._cap is not None:
-                        self._cap.take(count, self._stop.is_set)
+                        self._cap.take(count, lambda: self._stop.is_set() or part.is_over)
                     yield count
             except CasUnavailable:
                 self._check_running()
-                raise
+                if not part.is_over:
+                    raise
             finally:
                 self._body = None
 

@@ -36,6 +36,8 @@ class ManifestQuest:
     ) -> None:
         self.peer = peer
         self.until_s = until_s
+        self.heard_s = now_s
+        """When the peer sent something of use, or was asked first."""
         self._swarm = swarm
         self._listener = listener
         self._kind = kind
@@ -58,6 +60,7 @@ class ManifestQuest:
         if answer.outcome is not Outcome.OK or answer.chunks != self._chunks or len(answer.part) != wanted:
             raise NoManifest
         self._parts[first] = answer.part
+        self.heard_s = now_s
         self._ask(now_s)
         if self._waiting:
             return None

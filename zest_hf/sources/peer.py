@@ -65,12 +65,16 @@ _TROUBLE = {
 class _Holder:
     """A peer that can be asked for pieces."""
 
+    given: bool
+    """It was given by hand."""
     chunks: int = 0
     """Of the file, as it says; 0 until it has said so."""
     token: int = 0
     """Of the question what it holds."""
     until_s: float = 0.0
     """... when its answer is waited for no longer."""
+    late_s: float = 0.0
+    """... and when it has let it pass."""
     answered: bool = False
     times: int = 0
     again_s: float = 0.0
@@ -147,7 +151,7 @@ class PeerSource:
         # A peer is ready in the swarm a moment before its event has come through our inbox.
         if not self._swarm.ready_peers() <= self._met:
             return True
-        if self._quest is not None and now_s < self._quest.until_s:
+        if self._quest is not None and now_s < self._quest_until_s(self._quest):
             return True
         return self._search.waiting(now_s) or self._may_discover(now_s)
 
@@ -165,7 +169,11 @@ class PeerSource:
         if self._manifest is None and self._transfer.manifest is not None:
             self._know(self._transfer.manifest)
         self._target.proved(self._transfer.take_proved())
+        if self._quest is not None and now_s >= self._quest.heard_s + self._settings.stranger_patience_s:
+            self._replace_quest(self._quest)
         for peer, holder in self._holders.items():
+            if not holder.answered and now_s >= holder.late_s:
+                self._swarm.unanswering.add((peer, "have"))
             if holder.answered and not holder.chunks and not holder.by_chunk and now_s >= holder.again_s:
                 self._ask_have(peer, holder, now_s)
         self._search.step(self._transfer, now_s)
@@ -241,6 +249,18 @@ class PeerSource:
 
     # --- who holds it ----------------------------------------------------------------------------------
 
+    def _patience_s(self, holder: _Holder | None) -> float:
+        given = holder is not None and holder.given
+        return self._settings.answer_patience_s if given else self._settings.stranger_patience_s
+
+    def _quest_until_s(self, quest: ManifestQuest) -> float:
+        if (quest.peer, "manifest") in self._swarm.unanswering:
+            return 0.0
+        holder = self._holders.get(quest.peer)
+        if holder is not None and holder.given:
+            return quest.until_s
+        return min(quest.until_s, quest.heard_s + self._settings.stranger_patience_s)
+
     def _may_discover(self, now_s: float) -> bool:
         size_bytes = self._size_bytes or 0
         patience_s = discovery_patience_s(size_bytes, self._settings)
@@ -249,10 +269,10 @@ class PeerSource:
     def _meet(self, ready: PeerReady) -> None:
         self._met.add(ready.peer)
         if ready.ranges:
-            holder = self._holders[ready.peer] = _Holder()
+            holder = self._holders[ready.peer] = _Holder(given=bool(ready.token))
             self._ask_have(ready.peer, holder, time.monotonic())
         elif ready.token:
-            self._holders[ready.peer] = _Holder(by_chunk=True, answered=True)
+            self._holders[ready.peer] = _Holder(given=True, by_chunk=True, answered=True)
             if self._manifest is not None:
                 self._offer_by_chunk(ready.peer)
         # Another can only be asked by saying what is wanted: not a stranger, who may know no more than a swarm's name.
@@ -276,8 +296,10 @@ class PeerSource:
             self._listener, peer, Kind.FILE, self._file_hash, patience_s, updates=True
         )
         holder.answered = False
-        # Nobody waits for the answer to a second question.
-        holder.until_s = now_s + patience_s if holder.times == 0 else 0.0
+        # Nobody waits for the answer to a second question, nor for who has not answered before.
+        holder.late_s = now_s + self._patience_s(holder)
+        is_waited_for = holder.times == 0 and (peer, "have") not in self._swarm.unanswering
+        holder.until_s = holder.late_s if is_waited_for else 0.0
         holder.again_s = now_s + min(LONGEST_AGAIN_S, AGAIN_S * 2.0 ** min(holder.times, 10))
         holder.times += 1
 
@@ -286,6 +308,8 @@ class PeerSource:
         if holder is None or holder.token != answer.token:
             return
         holder.answered = True
+        if answer.outcome is not Outcome.TIMEOUT:
+            self._swarm.unanswering.discard((answer.peer, "have"))
         if answer.outcome is not Outcome.OK or not 0 < answer.chunks <= MAX_FILE_CHUNKS:
             self._search.add(answer.peer)
             return
@@ -334,12 +358,26 @@ class PeerSource:
         return size is None or size / MAX_CHUNK_BYTES <= chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
 
     def _next_quest(self) -> None:
-        failed = self._quest.peer if self._quest is not None else None
         self._quest = None
-        for peer, holder in self._holders.items():
-            if peer != failed and holder.chunks:
-                self._ask_manifest(peer, holder.chunks)
-                return
+        late = self._swarm.unanswering
+        holders = [(peer, holder.chunks) for peer, holder in self._holders.items() if holder.chunks]
+        # Who has let such a question pass is the last to be asked again.
+        holders.sort(key=lambda holder: (holder[0], "manifest") in late)
+        if holders:
+            self._ask_manifest(*holders[0])
+
+    def _replace_quest(self, slow: ManifestQuest) -> None:
+        """It sends nothing: somebody else is asked, if there is anybody who has not been silent as well."""
+        late = self._swarm.unanswering
+        others = any(
+            holder.chunks and peer != slow.peer and (peer, "manifest") not in late
+            for peer, holder in self._holders.items()
+        )
+        holder = self._holders.get(slow.peer)
+        if others or holder is None or not holder.given:
+            late.add((slow.peer, "manifest"))
+        if others:
+            self._next_quest()
 
     def _manifest_part(self, answer: ManifestAnswer) -> None:
         quest = self._quest
@@ -350,9 +388,12 @@ class PeerSource:
         except NoManifest as error:
             if error.lie is not None:
                 self._swarm.ban(quest.peer, error.lie)
+            else:
+                self._swarm.unanswering.add((quest.peer, "manifest"))
             self._lost(quest.peer)
             return
         if manifest is not None:
+            self._swarm.unanswering.discard((quest.peer, "manifest"))
             self._report(ManifestProved(manifest))
             self._know(manifest)
 

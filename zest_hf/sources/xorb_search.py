@@ -93,10 +93,11 @@ class XorbSearch:
 
     def waiting(self, now_s: float) -> bool:
         """Whether an answer may soon make a peer useful."""
-        return (
-            self._wait_until_s is not None
-            and now_s < self._wait_until_s
-            and (bool(self._quests) or any(peer.open for peer in self._peers.values()))
+        if self._wait_until_s is None or now_s >= self._wait_until_s:
+            return False
+        late = self._swarm.unanswering
+        return any((quest.peer, "manifest") not in late for quest in self._quests.values()) or any(
+            peer.open and (number, "have") not in late for number, peer in self._peers.items()
         )
 
     def step(self, transfer: Transfer, now_s: float) -> None:
@@ -235,4 +236,5 @@ class XorbSearch:
         self._sources.get(xorb, {}).pop(number, None)
         peer = self._peers.get(number)
         if peer is not None:
+            self._swarm.unanswering.add((number, "manifest"))
             peer.failed_quests += 1

@@ -71,6 +71,15 @@ public:
         return status;
     }
 
+    uint32_t limit(uint32_t end) {
+        const uint32_t allowed = std::max(index(), end);
+        if (allowed < end_) {
+            end_ = allowed;
+            limited_ = true;
+        }
+        return end_;
+    }
+
     uint32_t chunks_done() const { return static_cast<uint32_t>(lengths_.size()); }
     uint64_t bytes_written() const { return bytes_written_; }
     const uint8_t *hashes() const { return hashes_.data(); }
@@ -178,7 +187,8 @@ private:
             throw zest::Failure(
                 zest::make_error(ZEST_MALFORMED, "the bytes end after %u of %u chunks", chunks_done(), end_ - first_));
         }
-        if (trailer_size_ != 0 && !zest::begins_footer(trailer_, trailer_size_)) {
+        // What follows a limit are the chunks that are not wanted any more.
+        if (!limited_ && trailer_size_ != 0 && !zest::begins_footer(trailer_, trailer_size_)) {
             throw zest::Failure(zest::make_error(
                 ZEST_MALFORMED, "bytes that are no footer follow the last of %u chunks", end_ - first_));
         }
@@ -186,7 +196,8 @@ private:
 
     const int fd_;
     const uint32_t first_;
-    const uint32_t end_;
+    uint32_t end_;
+    bool limited_ = false;
     std::vector<zest_placement> waiting_;
     std::vector<zest_placement> active_;  // file_offset: where the next chunk goes
     std::vector<uint8_t> expected_;
@@ -220,6 +231,8 @@ zest_status zest_unpacker_feed(zest_unpacker *unpacker, const uint8_t *data, siz
 zest_status zest_unpacker_finish(zest_unpacker *unpacker, zest_error *err) {
     return unpacker->run(err, nullptr, 0, true);
 }
+
+uint32_t zest_unpacker_limit(zest_unpacker *unpacker, uint32_t end) { return unpacker->limit(end); }
 
 uint32_t zest_unpacker_chunks_done(const zest_unpacker *unpacker) { return unpacker->chunks_done(); }
 uint64_t zest_unpacker_bytes_written(const zest_unpacker *unpacker) { return unpacker->bytes_written(); }

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -29,18 +30,10 @@ Hash hash_at(std::uint8_t const *raw) {
     return out;
 }
 
-// Chunk lists as callers give them. Null: a length is out of range.
-ChunkListPtr take_chunks(std::uint32_t chunks, std::uint8_t const *hashes, std::uint32_t const *lengths) {
-    if (chunks > wire::max_object_chunks) return nullptr;
-    auto out = std::make_shared<ChunkList>();
-    out->hashes.resize(chunks);
-    if (chunks) std::memcpy(out->hashes.data(), hashes, std::size_t{32} * chunks);
-    out->offsets.resize(std::size_t{chunks} + 1);
-    for (std::uint32_t i = 0; i < chunks; ++i) {
-        if (lengths[i] == 0 || lengths[i] > wire::max_chunk_bytes) return nullptr;
-        out->offsets[i + 1] = out->offsets[i] + lengths[i];
-    }
-    return out;
+bool good_lengths(std::uint32_t chunks, std::uint32_t const *lengths) {
+    return chunks <= wire::max_object_chunks && std::all_of(lengths, lengths + chunks, [](std::uint32_t length) {
+               return length != 0 && length <= wire::max_chunk_bytes;
+           });
 }
 
 bool take_terms(std::uint32_t terms, zest_term const *term, std::vector<XorbTerm> &out) {
@@ -49,6 +42,22 @@ bool take_terms(std::uint32_t terms, zest_term const *term, std::vector<XorbTerm
         out.push_back({hash_at(term[i].xorb), {term[i].start, term[i].end}});
     }
     return true;
+}
+
+// Nothing: they are not valid.
+std::optional<std::vector<wire::Claim>> take_claims(std::uint32_t claims, zest_claim const *claim) {
+    if (claims > wire::max_claims) return std::nullopt;
+    std::vector<wire::Claim> out;
+    out.reserve(claims);
+    std::uint32_t after = 0;
+    for (std::uint32_t i = 0; i < claims; ++i) {
+        auto const &[start, end, state, progress] = claim[i];
+        if (start < after || start >= end || end > wire::max_object_chunks || state < 1 || state > 2)
+            return std::nullopt;
+        after = end;
+        out.push_back({{start, end}, static_cast<wire::ClaimState>(state), progress});
+    }
+    return out;
 }
 
 void push_outcome(Session &session, std::uint32_t type, std::uint32_t peer, std::uint64_t token,
@@ -133,6 +142,26 @@ void zest_session_leave(zest_session *session, int kind, const uint8_t *hash) {
     guarded([&] { session->session.leave(static_cast<Kind>(kind), hash_at(hash)); });
 }
 
+void zest_session_add_tracker(zest_session *session, const char *url) {
+    guarded([&] { session->session.add_tracker(url); });
+}
+
+void zest_session_add_dht_node(zest_session *session, const char *host, uint16_t port) {
+    guarded([&] { session->session.add_dht_node(host, port); });
+}
+
+int zest_session_tell_claims(zest_session *session, const uint8_t *file_hash, int downloading, uint32_t claims,
+                             const zest_claim *claim) {
+    try {
+        auto list = take_claims(claims, claim);
+        if (!list || (!downloading && claims != 0)) return -1;
+        session->session.tell_claims(hash_at(file_hash), downloading != 0, std::move(*list));
+        return 0;
+    } catch (...) {
+        return -1;
+    }
+}
+
 size_t zest_session_trackers(zest_session *session, zest_tracker_info *out, size_t capacity) {
     try {
         return copy_out(session->session.trackers(), out, capacity);
@@ -181,14 +210,15 @@ void zest_session_ask_manifest(zest_session *session, uint64_t token, uint32_t p
 zest_transfer *zest_transfer_open(int fd, uint64_t offset_bytes, uint32_t chunks, const uint8_t *hashes,
                                   const uint32_t *lengths) {
     try {
-        auto list = take_chunks(chunks, hashes, lengths);
-        if (!list || offset_bytes > INT64_MAX - list->offsets.back()) {
+        auto const list =
+            good_lengths(chunks, lengths) ? std::make_shared<ChunkList>(hashes, lengths, chunks) : nullptr;
+        if (!list || offset_bytes > INT64_MAX - list->offset(chunks)) {
             errno = EINVAL;
             return nullptr;
         }
         int const own = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
         if (own < 0) return nullptr;
-        return new zest_transfer{std::make_shared<Transfer>(own, offset_bytes, std::move(list))};
+        return new zest_transfer{std::make_shared<Transfer>(own, offset_bytes, list)};
     } catch (...) {
         errno = ENOMEM;
         return nullptr;
@@ -244,8 +274,9 @@ int zest_session_share(zest_session *session, const char *path, uint64_t size, i
         file->size = size;
         file->mtime_ns = mtime_ns;
         file->hash = hash_at(file_hash);
-        file->list = take_chunks(chunks, hashes, lengths);
-        if (!file->list || file->list->offsets.back() != size || !take_terms(terms, term, file->terms)) return -1;
+        if (!good_lengths(chunks, lengths)) return -1;
+        file->list = std::make_shared<ChunkList>(hashes, lengths, chunks, session->session.hash_file());
+        if (file->list->offset(chunks) != size || !take_terms(terms, term, file->terms)) return -1;
         return session->session.store().add(std::move(file)) ? 0 : -1;
     } catch (...) {
         return -1;

@@ -37,12 +37,14 @@ DiscoverySettings::DiscoverySettings(zest_session_config const &config)
       dht_on_site(config.dht != 0 && dht_is_on_site(config)),
       tracker_on_machine(false),
       trackers(lines_of(config.trackers)) {
-    for (auto const &url : trackers) {
-        auto const host = host_of(url);
-        lt::error_code error;
-        auto const address = lt::make_address(host, error);
-        tracker_on_machine |= host == "localhost" || (!error && scope_of(address) == Scope::machine);
-    }
+    for (auto const &url : trackers) note(url);
+}
+
+void DiscoverySettings::note(std::string const &tracker) {
+    auto const host = host_of(tracker);
+    lt::error_code error;
+    auto const address = lt::make_address(host, error);
+    tracker_on_machine |= host == "localhost" || (!error && scope_of(address) == Scope::machine);
 }
 
 void Discovery::start(std::uint16_t port) {
@@ -83,6 +85,18 @@ void Discovery::leave(InfoHash const &swarm, bool in_use) {
     joined_.erase(at);
     dialer.forget(swarm);
     swarms_.silence(swarm, in_use);
+}
+
+void Discovery::add_tracker(std::string const &url) {
+    if (!trackers_.try_emplace(url).second) return;
+    settings_.trackers.push_back(url);
+    settings_.note(url);
+    for (auto const &[swarm, joined] : joined_) {
+        if (joined.kind != Kind::file || swarms_.add_tracker(swarm, url)) continue;
+        if (std::find(to_announce_.begin(), to_announce_.end(), swarm) == to_announce_.end())
+            to_announce_.push_back(swarm);
+    }
+    due_ms_ = 0;
 }
 
 void Discovery::heard(InfoHash const &swarm, Endpoint const &told, Source source, Scope teller, std::int64_t now_ms) {

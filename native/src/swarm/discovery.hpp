@@ -24,7 +24,8 @@ struct DiscoverySettings {
     explicit DiscoverySettings(zest_session_config const &config);
     bool lsd;
     bool dht;
-    bool dht_on_site;         // every node that it starts from is in a private network, or there is none
+    bool dht_on_site;  // every node that it starts from is in a private network, or there is none
+    void note(std::string const &tracker);
     bool tracker_on_machine;  // a tracker runs on this machine: it may see peers by their loopback addresses
     std::vector<std::string> trackers;
 };
@@ -49,6 +50,7 @@ public:
 
     std::uint32_t swarms() const { return static_cast<std::uint32_t>(joined_.size()); }
     std::uint32_t dht_nodes() const;
+    void add_tracker(std::string const &url);
     std::vector<zest_tracker_info> trackers() const;
 
     Dialer dialer;
@@ -70,7 +72,7 @@ private:
     bool look_up(std::set<std::pair<std::int64_t, InfoHash>> &queue, std::int64_t now_ms);
     std::set<std::pair<std::int64_t, InfoHash>> &queue_of(Kind kind) { return kind == Kind::file ? files_ : xorbs_; }
 
-    DiscoverySettings const settings_;
+    DiscoverySettings settings_;
     Swarms &swarms_;
     std::uint16_t port_ = 0;
     bool awake_ = false;

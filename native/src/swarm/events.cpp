@@ -18,7 +18,7 @@ Events::~Events() { ::close(fd_); }
 
 void Events::push(zest_event event, std::vector<std::uint8_t> payload) {
     std::lock_guard lock(mutex_);
-    push_entry({event, std::move(payload), nullptr});
+    push_entry({event, std::move(payload), nullptr, nullptr});
 }
 
 void Events::push_entry(Entry entry) {
@@ -42,7 +42,20 @@ void Events::add_ranges(std::shared_ptr<PendingRanges> const &pending, std::uint
 
 void Events::push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending) {
     std::lock_guard lock(mutex_);
-    if (!std::exchange(pending->waits, true)) push_entry({event, {}, pending});
+    if (!std::exchange(pending->waits, true)) push_entry({event, {}, pending, nullptr});
+}
+
+void Events::push_latest(zest_event event, std::shared_ptr<PendingLatest> const &pending,
+                         std::vector<std::uint8_t> payload) {
+    std::lock_guard lock(mutex_);
+    pending->event = event;
+    pending->payload = std::move(payload);
+    if (!std::exchange(pending->waits, true)) push_entry({event, {}, nullptr, pending});
+}
+
+bool Events::waits(PendingLatest const &pending) {
+    std::lock_guard lock(mutex_);
+    return pending.waits;
 }
 
 void Events::push(zest_event event, std::string_view payload) {
@@ -64,6 +77,12 @@ int Events::next(zest_event *event, std::uint8_t *payload, std::size_t capacity)
         entry.event.payload_size = static_cast<std::uint32_t>(entry.payload.size());
         entry.event.count = pending->chunks;
         *pending = {};
+    }
+    if (auto const latest = std::exchange(entry.latest, nullptr)) {
+        entry.event = latest->event;
+        entry.payload = std::move(latest->payload);
+        entry.event.payload_size = static_cast<std::uint32_t>(entry.payload.size());
+        *latest = {};
     }
     *event = entry.event;
     if (entry.payload.size() > capacity) return -1;

@@ -21,6 +21,13 @@ struct PendingRanges {
     bool waits = false;        // an event is in the queue
 };
 
+// The latest of something that somebody says again and again: one event waits, with what was said last.
+struct PendingLatest {
+    zest_event event{};
+    std::vector<std::uint8_t> payload;
+    bool waits = false;
+};
+
 class Events {
 public:
     Events();
@@ -37,6 +44,11 @@ public:
                     std::vector<ChunkSpan> const &ranges);
     // That event; nothing if it waits already.
     void push_ranges(zest_event event, std::shared_ptr<PendingRanges> const &pending);
+    // In place of what waits already.
+    void push_latest(zest_event event, std::shared_ptr<PendingLatest> const &pending,
+                     std::vector<std::uint8_t> payload);
+    // Whether such an event waits.
+    bool waits(PendingLatest const &pending);
     // As zest_session_next.
     int next(zest_event *event, std::uint8_t *payload, std::size_t capacity);
 
@@ -45,6 +57,7 @@ private:
         zest_event event;
         std::vector<std::uint8_t> payload;
         std::shared_ptr<PendingRanges> pending;
+        std::shared_ptr<PendingLatest> latest;
     };
     void push_entry(Entry entry);
     std::mutex mutex_;

@@ -78,6 +78,7 @@ void HaveUpdates::look(Object const &object) {
     if (found == objects_.end()) return;
     auto &watched = found->second;
     auto holding = store_.holding(object.kind, object.hash);
+    if (holding && holding->unproved) prove_(object.hash);  // its end is a change
     if (!holding)
         set_now(watched, nullptr);
     else if (!watched.now || !equal(*watched.now, *holding))

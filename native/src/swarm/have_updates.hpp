@@ -19,8 +19,9 @@ namespace zest {
 
 class HaveUpdates {
 public:
-    // `wake`: there is something to look after from now on.
-    HaveUpdates(Store &store, std::function<void()> wake) : store_(store), wake_(std::move(wake)) {}
+    // `wake`: there is something to look after from now on. `prove`: have Store::prove run on another thread.
+    HaveUpdates(Store &store, std::function<void()> wake, std::function<void(Hash const &)> prove)
+        : store_(store), wake_(std::move(wake)), prove_(std::move(prove)) {}
 
     class Listener {
     public:
@@ -72,6 +73,7 @@ private:
 
     Store &store_;
     std::function<void()> wake_;
+    std::function<void(Hash const &)> prove_;
     Watches watches_;
     std::unordered_map<Object, Watched, ObjectHash> objects_;
     std::map<std::uint32_t, Use> use_;

@@ -61,7 +61,10 @@ public:
     std::set<InfoHash> const &common() const noexcept { return common_; }
     void add_common(InfoHash const &swarm) {
         if (common_.size() < max_common) common_.insert(swarm);
+        if (on_common) on_common(swarm);
     }
+    // Called with a swarm each time that one of these proofs was given: something may be said of it now.
+    std::function<void(InfoHash const &)> on_common;
 
     void send_xet(std::vector<std::uint8_t> const &message) { send(xet_id, message); }
     void send_zest(std::vector<std::uint8_t> const &message) { send(zest_id, message); }

@@ -58,6 +58,7 @@ Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoH
       responder(std::make_shared<Responder>(link, session.responder_host())),
       session_(session) {
     link.since_ms = session.now_ms();
+    link.on_common = [this](InfoHash const &common) { session_.proved(*this, common); };
     link.here.node_id = session.node_id();
     if (session.secret())
         link.here.nonce = keyed_.emplace().public_key();
@@ -157,7 +158,11 @@ void Peer::be_ready() {
     event.peer = link.number();
     event.token = link.token();
     event.status = link.speaks();
-    session_.events().push(event, link.address());
+    // Who it is and where, in one.
+    std::vector<std::uint8_t> payload(link.node_id.begin(), link.node_id.end());
+    auto const address = link.address();
+    payload.insert(payload.end(), address.begin(), address.end());
+    session_.events().push(event, std::move(payload));
 }
 
 bool Peer::on_extended(int length, int message, lt::span<char const> body) {
@@ -225,6 +230,10 @@ Verdict Peer::handle_zest(Bytes bytes) {
                           [&](wire::RangeEnd const &m) { return requester.on(m); },
                           [&](wire::HaveUpdate const &m) { return requester.on(m, session_.now_ms()); },
                           [&](wire::Peers const &m) {
+                              session_.told(*this, m);
+                              return Verdict::fine;
+                          },
+                          [&](wire::Claims const &m) {
                               session_.told(*this, m);
                               return Verdict::fine;
                           },

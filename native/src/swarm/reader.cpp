@@ -30,7 +30,7 @@ bool read_apart(int fd, std::uint64_t offset_bytes, ChunkList const &list, Chunk
         parts[i] = {out, list.length(chunks.first + i)};
         out += parts[i].iov_len + spacing.tail;
     }
-    auto offset = static_cast<off_t>(offset_bytes + list.offsets[chunks.first]);
+    auto offset = static_cast<off_t>(offset_bytes + list.offset(chunks.first));
     std::uint32_t part = 0;
     while (part < count) {
         auto n = ::preadv(fd, parts.data() + part, static_cast<int>(count - part), offset);

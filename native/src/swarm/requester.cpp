@@ -118,7 +118,7 @@ std::size_t Requester::ask_part(std::uint32_t id, Running &running, std::size_t 
         if (bytes != 0 && bytes + size > most_bytes) break;
         if (!running.came.empty()) {
             if (running.outstanding == chunk_window) break;
-            link_.send_xet(wire::chunk_request(id + running.asked, list.hashes[piece.file_first + running.asked]));
+            link_.send_xet(wire::chunk_request(id + running.asked, list.hash(piece.file_first + running.asked)));
             ++running.outstanding;
         }
         bytes += size;

@@ -117,7 +117,8 @@ std::size_t Responder::advance(bool has_turn) {
             queue_.pop_front();
             continue;
         }
-        if (reply.what == What::chunk && !reply.located_once) {
+        if (reading_) break;
+        if (reply.what == What::chunk && !reply.looked) {
             find_chunk(reply.hash);
         } else if (!find_rest(reply)) {
             queue_.pop_front();
@@ -142,54 +143,103 @@ void Responder::ask_for_turn() {
     });
 }
 
-// Answer what needs no reading. False: the reply's chunks are to be read.
+template <typename Job, typename Then>
+void Responder::aside(Job job, Then then) {
+    reading_ = true;
+    host_.readers.submit([weak = weak_from_this(), job = std::move(job), then = std::move(then), &host = host_] {
+        // std::function wants something that can be copied.
+        auto const result = std::make_shared<decltype(job())>();
+        try {
+            *result = job();
+        } catch (std::bad_alloc const &) {
+        }
+        host.post([weak, then, result] {
+            auto const self = weak.lock();
+            if (!self) return;
+            self->reading_ = false;
+            if (self->closed_ || self->queue_.empty()) return;
+            then(*self, self->queue_.front(), std::move(*result));
+            self->pump();
+        });
+    });
+}
+
+// False: something is being read, or is to be.
 bool Responder::answer_now(Reply &reply) {
     switch (reply.what) {
         case What::have:
-            answer_have(reply);
-            return true;
+            return answer_have(reply);
         case What::manifest:
-            answer_manifest(reply);
-            return true;
+            return answer_manifest(reply);
         default:
             return reply.next == reply.chunks.end;
     }
 }
 
 // To somebody who knows the object's hash, and not only its swarm's name, which trackers and the DHT tell everybody.
-void Responder::answer_have(Reply const &reply) {
+bool Responder::answer_have(Reply &reply) {
     auto const object = host_.store.find_swarm(reply.swarm);
     if (!object || object->kind != reply.kind ||
         !same(reply.proof, asking_proof(object->hash, object->kind, link_.there(), link_.here)))
-        return refuse(reply, Answer::not_found);
+        return refuse(reply, Answer::not_found), true;
     auto holding = host_.store.holding(object->kind, object->hash);
-    if (!holding) return refuse(reply, Answer::not_found);
-    link_.add_common(reply.swarm);
+    if (!holding) return refuse(reply, Answer::not_found), true;
+    if (holding->unproved && !reply.looked) return prove(object->hash), false;
     say(wire::have(reply.id, Answer::ok, holding_proof(object->hash, object->kind, link_.there(), link_.here),
                    holding->chunks, holding->ranges));
+    // What follows from that comes behind the proof.
+    link_.add_common(reply.swarm);
     if (reply.updates) host_.updates.watch(link_.number(), reply.id, *object, std::move(*holding), weak_from_this());
+    return true;
 }
 
-void Responder::answer_manifest(Reply const &reply) {
+void Responder::prove(Hash const &xorb) {
+    aside([xorb, &store = host_.store] { return store.prove(xorb), true; },
+          [](Responder &, Reply &reply, bool) { reply.looked = true; });
+}
+
+bool Responder::answer_manifest(Reply const &reply) {
     auto const holding = host_.store.holding(reply.kind, reply.hash);
-    if (!holding || reply.chunks.first >= holding->chunks) return refuse(reply, Answer::not_found);
+    if (holding && holding->unproved && !reply.looked) return prove(reply.hash), false;
+    if (!holding || reply.chunks.first >= holding->chunks) return refuse(reply, Answer::not_found), true;
     ChunkSpan const span{reply.chunks.first, std::min(reply.chunks.end, holding->chunks)};
-    auto const located = host_.store.locate_entries(reply.kind, reply.hash, span);
-    if (!located) return refuse(reply, Answer::not_found);
+    auto located = host_.store.locate_entries(reply.kind, reply.hash, span);
+    if (!located) return refuse(reply, Answer::not_found), true;
+    read_manifest(std::move(*located), holding->chunks, span);
+    return false;
+}
+
+void Responder::read_manifest(Located located, std::uint32_t chunks, ChunkSpan span) {
+    constexpr auto header = Link::frame_bytes + wire::manifest_header_bytes;
     auto const payload = wire::manifest_header_bytes + wire::manifest_entry_bytes * span.count();
-    auto block = std::make_unique<SendBlock>(Link::frame_bytes + payload + link_.tail_bytes());
-    link_.put_frame(block->at(0), link_.zest_id, payload);
-    auto *out = block->at(Link::frame_bytes);
-    wire::put_manifest_header(out, reply.id, Answer::ok, holding->chunks, span.first, span.count());
-    out += wire::manifest_header_bytes;
-    for (auto const &extent : located->extents)
-        for (std::uint32_t i = 0; i < extent.object.count(); ++i) {
-            auto const chunk = extent.file_first + i;
-            out = std::copy_n(extent.file->list->hashes[chunk].begin(), 32, out);
-            out = wire::put_u32(out, extent.file->list->length(chunk));
+    auto fill = [located = std::move(located), span,
+                 size = Link::frame_bytes + payload + link_.tail_bytes()]() -> std::unique_ptr<SendBlock> {
+        auto block = std::make_unique<SendBlock>(size);
+        auto *out = block->at(header);
+        std::vector<Hash> hashes(span.count());
+        for (auto const &[file, object, file_first] : located.extents) {
+            auto const count = object.count();
+            if (!file->list->read_hashes({file_first, file_first + count}, hashes.front().data())) return nullptr;
+            for (std::uint32_t i = 0; i < count; ++i) {
+                out = std::copy(hashes[i].begin(), hashes[i].end(), out);
+                out = wire::put_u32(out, file->list->length(file_first + i));
+            }
         }
-    host_.turns.charge(link_.number(), block->size);
-    send(std::move(block));
+        return block;
+    };
+    aside(std::move(fill),
+          [chunks, span, payload](Responder &self, Reply const &reply, std::unique_ptr<SendBlock> block) {
+              if (block) {
+                  self.link_.put_frame(block->at(0), self.link_.zest_id, payload);
+                  wire::put_manifest_header(block->at(Link::frame_bytes), reply.id, Answer::ok, chunks, span.first,
+                                            span.count());
+                  self.host_.turns.charge(self.link_.number(), block->size);
+                  self.send(std::move(block));
+              } else {
+                  self.refuse(reply, Answer::not_found);
+              }
+              self.queue_.pop_front();
+          });
 }
 
 bool Responder::find_rest(Reply &reply) {
@@ -212,25 +262,14 @@ bool Responder::find_rest(Reply &reply) {
     return true;
 }
 
-// The only search that may take long.
 void Responder::find_chunk(Hash const &chunk) {
-    reading_ = true;
-    host_.readers.submit([weak = weak_from_this(), chunk, likely = last_chunk_of_, &host = host_] {
-        auto located = host.store.locate_chunk(chunk, likely);
-        host.post([weak, located = std::move(located)] {
-            auto const self = weak.lock();
-            if (!self) return;
-            self->reading_ = false;
-            if (self->closed_ || self->queue_.empty()) return;
-            auto &reply = self->queue_.front();
-            reply.located_once = true;
-            if (located) {
-                reply.located = *located;
-                self->last_chunk_of_ = located->extents.front().file;
-            }
-            self->pump();
-        });
-    });
+    aside([chunk, likely = last_chunk_of_, &store = host_.store] { return store.locate_chunk(chunk, likely); },
+          [](Responder &self, Reply &reply, std::optional<Located> located) {
+              reply.looked = true;
+              if (!located) return;
+              self.last_chunk_of_ = located->extents.front().file;
+              reply.located = std::move(*located);
+          });
 }
 
 Responder::Batch Responder::next_batch(Reply const &reply) const {
@@ -292,7 +331,7 @@ void Responder::has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock>
         send(std::move(block));
         if (reply.what == What::xorb && reply.next == reply.chunks.end) link_.end_message();
     } else if (reply.what == What::chunk) {
-        reply.located_once = false;
+        reply.looked = false;
         reply.located = {};
     }
     // If not sent, the same bytes may lie in another file.

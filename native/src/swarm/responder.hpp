@@ -40,6 +40,10 @@ public:
     void on(wire::ChunkRequest const &message);
     void on(wire::XorbRequest const &message);
 
+    // What is said without having been asked: not while other messages wait to be read.
+    bool takes_updates() const override;
+    void send_update(std::vector<std::uint8_t> const &message) override { say(message); }
+
     // The connection is gone: nothing may be sent any more.
     void close();
 
@@ -58,7 +62,7 @@ private:
         ChunkSpan chunks{};  // of the object; what is left to send begins at `next`
         std::uint32_t next = 0;
         Located located{};
-        bool located_once = false;
+        bool looked = false;  // what had to be read to answer was read
         bool cancelled = false;
         bool updates = false;  // of a have: wants to be told more
         InfoHash swarm{};      // of a have: how the peer named the object, and
@@ -80,9 +84,15 @@ private:
     // Goes on until something has to be read, and then with a turn does so: how many bytes.
     std::size_t advance(bool has_turn);
     void ask_for_turn();
+    // Run `job` where disks may be waited for, and then `then` with the reply that is in front and what `job` gave (or
+    // nothing); until then nothing is answered.
+    template <typename Job, typename Then>
+    void aside(Job job, Then then);
     bool answer_now(Reply &reply);
-    void answer_have(Reply const &reply);
-    void answer_manifest(Reply const &reply);
+    bool answer_have(Reply &reply);
+    bool answer_manifest(Reply const &reply);
+    void read_manifest(Located located, std::uint32_t chunks, ChunkSpan span);
+    void prove(Hash const &xorb);
     // Where what is left of the reply lies, also when a file is not offered any more. False: nowhere; that was said.
     bool find_rest(Reply &reply);
     void find_chunk(Hash const &chunk);
@@ -94,8 +104,6 @@ private:
     void put_headers(Reply const &reply, Batch const &batch, SendBlock &block) const;
     void send(std::unique_ptr<SendBlock> block);
     bool inside_xorb() const;
-    bool takes_updates() const override;
-    void send_update(std::vector<std::uint8_t> const &message) override { say(message); }
 
     Link &link_;
     ResponderHost const &host_;

@@ -67,6 +67,7 @@ std::optional<SwarmSecret> secret_of(zest_session_config const &config) {
 Session::Session(zest_session_config const &config)
     : secret_(secret_of(config)),
       names_(secret_ ? SwarmNames(secret_->names) : SwarmNames()),
+      hash_file_(std::make_shared<HashFile>(config.scratch_dir ? config.scratch_dir : "")),
       opened_(secret_ ? wire::max_message_bytes : 0),
       work_(boost::asio::make_work_guard(network_)),
       timer_(network_),
@@ -215,6 +216,7 @@ void Session::tick() {
     discovery_.tick(now);
     dial_found(now);
     exchange_.tick(peers_, now);
+    claims_told_.tick(peers_, now);
     if (now - swept_ms_ >= sweep_ms) sweep(now);
     if (now - updated_ms_ >= update_ms) {
         updated_ms_ = now;
@@ -222,6 +224,7 @@ void Session::tick() {
     }
     if (!updates_.idle()) next = std::min(next, updated_ms_ + update_ms);
     if (!dials_.empty() || discovery_.dialer.flying()) next = now + busy_tick_ms;
+    next = std::min(next, claims_told_.due_ms());
     next_tick_ms_ = std::max(now + 1, std::min(next, discovery_.due_ms()));
     timer_.expires_after(milliseconds(next_tick_ms_ - now));
     timer_.async_wait([this](boost::system::error_code const &error) {
@@ -294,20 +297,58 @@ bool Session::dial(std::string const &host, std::uint16_t port, std::optional<In
 }
 
 void Session::join(Kind kind, Hash const &hash, bool announce) {
-    post([this, kind, swarm = names_.of(kind, hash), announce] {
+    post([this, kind, hash, swarm = names_.of(kind, hash), announce] {
+        if (kind == Kind::file) store_.seek(hash);
         discovery_.join(swarm, kind, announce, now_ms());
         tick_soon();
     });
 }
 
 void Session::leave(Kind kind, Hash const &hash) {
-    post([this, swarm = names_.of(kind, hash)] {
+    post([this, kind, hash, swarm = names_.of(kind, hash)] {
+        if (kind == Kind::file) store_.seek_no_more(hash);
+        say_claims(swarm, false, {});
         bool const in_use = std::any_of(peers_.begin(), peers_.end(), [&](auto const &entry) {
             auto const peer = entry.second.lock();
             return peer && peer->swarm == swarm && !peer->link.gone();
         });
         discovery_.leave(swarm, in_use);
     });
+}
+
+void Session::add_tracker(std::string url) {
+    post([this, url = std::move(url)] {
+        discovery_.add_tracker(url);
+        tick_soon();
+    });
+}
+
+void Session::add_dht_node(std::string host, std::uint16_t port) {
+    post([this, node = std::make_pair(std::move(host), int{port})] { swarms_->session().add_dht_node(node); });
+}
+
+void Session::tell_claims(Hash const &file, bool downloading, std::vector<wire::Claim> claims) {
+    post([this, swarm = names_.of(Kind::file, file), downloading, claims = std::move(claims)]() mutable {
+        say_claims(swarm, downloading, std::move(claims));
+    });
+}
+
+void Session::say_claims(InfoHash const &swarm, bool downloading, std::vector<wire::Claim> claims) {
+    claims_told_.say(swarm, downloading, std::move(claims), peers_);
+    claims_told_.tick(peers_, now_ms());
+    if (claims_told_.due_ms() < next_tick_ms_) tick_soon();
+}
+
+void Session::proved(Peer &peer, InfoHash const &swarm) {
+    claims_told_.proved(peer, swarm);
+    claims_told_.tick(peers_, now_ms());
+    if (claims_told_.due_ms() < next_tick_ms_) tick_soon();
+}
+
+void Session::told(Peer &peer, wire::Claims const &message) {
+    if (!peer.link.common().count(message.swarm) || !discovery_.joined(message.swarm)) return;
+    auto const object = store_.find_swarm(message.swarm);
+    if (object && object->kind == Kind::file) claims_heard_.heard(peer.link.number(), object->hash, message);
 }
 
 void Session::heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller) {
@@ -455,6 +496,8 @@ void Session::gone(Peer &peer, std::string const &why) {
     }
     peers_.erase(peer.link.number());
     exchange_.gone(peer.link.number());
+    claims_heard_.gone(peer.link.number());
+    claims_told_.gone(peer.link.number());
     leave_place(peer);
     // Who comes and goes without a word is nobody's business, however often.
     if (!peer.link.ready && peer.link.token() == 0) return;

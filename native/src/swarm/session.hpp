@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "bans.hpp"
+#include "claims.hpp"
 #include "discovery.hpp"
 #include "events.hpp"
 #include "exchange.hpp"
@@ -42,11 +43,16 @@ public:
     Events &events() noexcept { return events_; }
     Store &store() noexcept { return store_; }
     SwarmNames const &names() const noexcept { return names_; }
+    HashFile &hash_file() noexcept { return *hash_file_; }
 
     // From any thread.
     bool dial(std::string const &host, std::uint16_t port, std::optional<InfoHash> swarm, std::uint64_t token);
     void join(Kind kind, Hash const &hash, bool announce);
     void leave(Kind kind, Hash const &hash);
+    void add_tracker(std::string url);
+    void add_dht_node(std::string host, std::uint16_t port);
+    // What this node does about a file: all who have it in common with us are told.
+    void tell_claims(Hash const &file, bool downloading, std::vector<wire::Claim> claims);
     void ban(std::uint32_t peer, std::string reason);
     // Bytes per second; 0: no cap.
     void set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s);
@@ -72,6 +78,9 @@ public:
     // A peer of the swarm is said to be there.
     void heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller = Scope::world);
     void told(Peer &peer, wire::Peers const &message);
+    void told(Peer &peer, wire::Claims const &message);
+    // The peer and we have proved to know the swarm's object, perhaps once more.
+    void proved(Peer &peer, InfoHash const &swarm);
     // A peer said who it is: why this connection is not to be kept (ourselves, banned, a second one), or nullptr.
     char const *refusal(Peer &peer);
     void ready(Peer &peer);
@@ -87,6 +96,7 @@ private:
     void post(std::function<void()> f);
     void tick();
     void tick_soon();
+    void say_claims(InfoHash const &swarm, bool downloading, std::vector<wire::Claim> claims);
     std::int64_t look_after_peers(std::int64_t now_ms);
     void dial_found(std::int64_t now_ms);
     void sweep(std::int64_t now_ms);
@@ -104,10 +114,12 @@ private:
     Events events_;
     std::optional<SwarmSecret> const secret_;
     SwarmNames const names_;
+    std::shared_ptr<HashFile> const hash_file_;
     Store store_{names_};
     std::vector<std::uint8_t> opened_;
     ReaderPool readers_;
-    HaveUpdates updates_{store_, [this] { tick_soon(); }};
+    HaveUpdates updates_{store_, [this] { tick_soon(); },
+                         [this](Hash const &xorb) { readers_.submit([this, xorb] { store_.prove(xorb); }); }};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;
     std::map<std::pair<InfoHash, Endpoint>, Dial> dials_;  // that libtorrent has not begun
     std::map<Endpoint, std::uint32_t> taken_;       // where peers listen that are connected or being connected to
@@ -135,6 +147,8 @@ private:
     std::shared_ptr<Swarms> swarms_;
     Discovery discovery_;
     Exchange exchange_;
+    ClaimsHeard claims_heard_{events_};
+    ClaimsTold claims_told_;
     std::unique_ptr<lt::session> session_;
     std::thread thread_;
     std::atomic<bool> closing_{false};

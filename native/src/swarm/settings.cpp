@@ -118,10 +118,9 @@ void set_discovery(lt::settings_pack &pack, zest_session_config const &config) {
     // A tracker that is gone does not hold up the end of the program.
     pack.set_int(sp::stop_tracker_timeout, 1);
 
-    if (!config.dht) {
-        pack.set_str(sp::dht_bootstrap_nodes, "");
-        return;
-    }
+    // Not libtorrent's own: see zest_session_add_dht_node.
+    pack.set_str(sp::dht_bootstrap_nodes, "");
+    if (!config.dht) return;
     auto const nodes = lines_of(config.dht_bootstrap);
     std::string list;
     for (auto const &node : nodes) list += (list.empty() ? "" : ",") + node;

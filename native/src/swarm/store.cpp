@@ -1,26 +1,44 @@
 #include "store.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <mutex>
-#include <numeric>
 #include <utility>
 
 #include "zest_codec.h"
 
 namespace zest {
 
+std::uint32_t SharedFile::prefix_of(Hash const &hash) noexcept {
+    std::uint32_t out;
+    std::memcpy(&out, hash.data(), sizeof out);
+    return out;
+}
+
+void SharedFile::sort() const {
+    std::vector<Named> named(chunks());
+    std::array<Hash, 1024> some;
+    for (std::uint32_t at = 0; at < chunks();) {
+        auto const end = std::min(chunks(), at + static_cast<std::uint32_t>(some.size()));
+        // An error of the disk: those chunks are not found.
+        bool const read = list->read_hashes({at, end}, some.front().data());
+        for (auto const first = at; at < end; ++at) named[at] = {read ? prefix_of(some[at - first]) : 0, at};
+    }
+    std::sort(named.begin(), named.end(), [](Named const &a, Named const &b) { return a.prefix < b.prefix; });
+    by_hash_ = std::move(named);
+}
+
 std::optional<std::uint32_t> SharedFile::find(Hash const &chunk) const {
-    std::call_once(sorted_, [this] {
-        std::vector<std::uint32_t> order(chunks());
-        std::iota(order.begin(), order.end(), 0u);
-        std::sort(order.begin(), order.end(),
-                  [&](std::uint32_t a, std::uint32_t b) { return list->hashes[a] < list->hashes[b]; });
-        by_hash_ = std::move(order);
-    });
-    auto at = std::lower_bound(by_hash_.begin(), by_hash_.end(), chunk,
-                               [this](std::uint32_t number, Hash const &h) { return list->hashes[number] < h; });
-    for (; at != by_hash_.end() && list->hashes[*at] == chunk; ++at)
-        if (first_held({*at, *at + 1}).first == *at) return *at;
+    std::call_once(sorted_, [this] { sort(); });
+    auto const prefix = prefix_of(chunk);
+    auto at = std::lower_bound(by_hash_.begin(), by_hash_.end(), prefix,
+                               [](Named const &one, std::uint32_t wanted) { return one.prefix < wanted; });
+    for (; at != by_hash_.end() && at->prefix == prefix; ++at) {
+        ChunkSpan const one{at->chunk, at->chunk + 1};
+        Hash hash;
+        if (first_held(one).count() && list->read_hashes(one, hash.data()) && hash == chunk) return at->chunk;
+    }
     return std::nullopt;
 }
 
@@ -50,7 +68,7 @@ bool Store::add(SharedFilePtr file) {
     std::uint32_t at = 0;
     for (auto const &term : file->terms) {
         auto &xorb = xorbs_[term.xorb];
-        xorb.whole = unknown;
+        xorb.parts_changed();
         auto &parts = xorb.parts;
         auto const place = std::upper_bound(parts.begin(), parts.end(), term.chunks.first,
                                             [](std::uint32_t first, Part const &p) { return first < p.chunks.first; });
@@ -100,7 +118,7 @@ void Store::remove_locked(SharedFile const &file) {
     for (auto const &term : file.terms) {
         auto const found = xorbs_.find(term.xorb);
         if (found == xorbs_.end()) continue;
-        found->second.whole = unknown;
+        found->second.parts_changed();
         auto &parts = found->second.parts;
         auto const one = std::find_if(parts.begin(), parts.end(), [&](Part const &p) { return p.file.get() == &file; });
         if (one != parts.end()) {
@@ -152,6 +170,20 @@ void Store::add_swarm(Kind kind, Hash const &hash) {
 void Store::remove_swarm(Kind kind, Hash const &hash) {
     auto const swarm = swarms_.find(names_.of(kind, hash));
     if (swarm != swarms_.end() && --swarm->second.users == 0) swarms_.erase(swarm);
+}
+
+void Store::seek(Hash const &file) {
+    std::unique_lock lock(mutex_);
+    if (!sought_.insert(file).second) return;
+    add_swarm(Kind::file, file);
+    changed_.push_back({Kind::file, file});
+}
+
+void Store::seek_no_more(Hash const &file) {
+    std::unique_lock lock(mutex_);
+    if (sought_.erase(file) == 0) return;
+    remove_swarm(Kind::file, file);
+    changed_.push_back({Kind::file, file});
 }
 
 std::optional<Object> Store::find_swarm(InfoHash const &info_hash) const {
@@ -248,18 +280,40 @@ std::optional<Store::Holding> Store::holding_locked(Kind kind, Hash const &hash)
     };
     if (kind == Kind::file) {
         auto const found = files_.find(hash);
-        if (found == files_.end()) return std::nullopt;
+        if (found == files_.end()) return sought_.count(hash) ? std::optional<Holding>(Holding{}) : std::nullopt;
         return Holding{found->second.front()->chunks(), runs_of(parts_of_file(hash))};
     }
     auto const found = xorbs_.find(hash);
     if (found == xorbs_.end()) return std::nullopt;
     auto const &xorb = found->second;
     Holding out{0, runs_of(xorb.parts)};
-    auto whole = xorb.whole.load();
-    if (whole == unknown) xorb.whole = whole = proved_whole(hash, xorb.parts);
+    out.unproved = xorb.whole == unknown;
+    auto const whole = out.unproved ? 0 : xorb.whole;
     if (whole != 0 && out.ranges.size() == 1 && out.ranges.front().first == 0 && out.ranges.front().end == whole)
         out.chunks = whole;
     return out;
+}
+
+void Store::prove(Hash const &xorb) {
+    Parts parts;
+    {
+        std::shared_lock lock(mutex_);
+        auto const found = xorbs_.find(xorb);
+        if (found == xorbs_.end() || found->second.whole != unknown) return;
+        parts = found->second.parts;
+    }
+    auto const whole = proved_whole(xorb, parts);
+    std::unique_lock lock(mutex_);
+    auto const found = xorbs_.find(xorb);
+    if (found == xorbs_.end() || found->second.whole != unknown) return;
+    auto const same = [](Part const &a, Part const &b) {
+        return a.file == b.file && a.chunks.first == b.chunks.first && a.chunks.end == b.chunks.end;
+    };
+    auto const &now = found->second.parts;
+    // There may be more parts by now, which tell.
+    if (whole == 0 && !std::equal(now.begin(), now.end(), parts.begin(), parts.end(), same)) return;
+    found->second.whole = whole;
+    if (whole != 0) changed_.push_back({Kind::xorb, xorb});
 }
 
 // Only the xorb's hash tells whether the run that is known is all of it.
@@ -270,16 +324,14 @@ std::uint32_t Store::proved_whole(Hash const &xorb, Parts const &parts) {
     if (chunks == 0 || chunks > wire::max_xorb_chunks) return 0;
     auto const located = cover(parts, {0, chunks}, false);
     if (!located) return 0;
-    std::vector<std::uint8_t> hashes;
+    std::vector<std::uint8_t> hashes(sizeof(Hash) * chunks);
     std::vector<std::uint32_t> lengths;
-    hashes.reserve(std::size_t{32} * chunks);
     lengths.reserve(chunks);
-    for (auto const &extent : located->extents)
-        for (std::uint32_t i = 0; i < extent.object.count(); ++i) {
-            auto const &hash = extent.file->list->hashes[extent.file_first + i];
-            hashes.insert(hashes.end(), hash.begin(), hash.end());
-            lengths.push_back(extent.file->list->length(extent.file_first + i));
-        }
+    for (auto const &[file, object, file_first] : located->extents) {
+        ChunkSpan const span{file_first, file_first + object.count()};
+        if (!file->list->read_hashes(span, hashes.data() + sizeof(Hash) * object.first)) return 0;
+        for (auto i = span.first; i != span.end; ++i) lengths.push_back(file->list->length(i));
+    }
     Hash root;
     zest_error error;
     bool const proved = zest_merkle_root(hashes.data(), lengths.data(), lengths.size(), root.data(), &error) == ZEST_OK;

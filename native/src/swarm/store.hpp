@@ -59,12 +59,20 @@ struct SharedFile {
     std::uint32_t chunks() const noexcept { return list->count(); }
     // The first run inside `within` that can be read now; an empty one when there is none.
     ChunkSpan first_held(ChunkSpan within) const { return transfer ? transfer->first_held(within) : within; }
-    // A chunk that has this hash and can be read. Only BEP XET v1 peers ask so: sorted on the first question.
+    // A chunk that has this hash and can be read. Only BEP XET v1 peers ask so: sorted on the first question. Reads
+    // hashes: not for the network thread.
     std::optional<std::uint32_t> find(Hash const &chunk) const;
 
 private:
+    struct Named {
+        std::uint32_t prefix;  // of the hash: what else has it is rare
+        std::uint32_t chunk;
+    };
+    static std::uint32_t prefix_of(Hash const &hash) noexcept;
+    void sort() const;
+
     mutable std::once_flag sorted_;
-    mutable std::vector<std::uint32_t> by_hash_;  // chunk numbers in the order of their hashes
+    mutable std::vector<Named> by_hash_;  // in the order of prefixes
 };
 using SharedFilePtr = std::shared_ptr<SharedFile const>;
 
@@ -90,8 +98,12 @@ public:
     // This very record, not one that has taken its place. False when it was not offered any more.
     bool remove(SharedFilePtr const &file);
 
+    // This node looks for the file: until it is held, that nothing of it is held is an answer.
+    void seek(Hash const &file);
+    void seek_no_more(Hash const &file);
+
     bool knows_swarm(InfoHash const &info_hash) const { return find_swarm(info_hash).has_value(); }
-    // The object of whose swarm this is the name, if it is offered.
+    // The object of whose swarm this is the name, if it is offered or sought.
     std::optional<Object> find_swarm(InfoHash const &info_hash) const;
 
     // Where all chunks of the span lie; nothing when one of them is not held. Parts may lie in different files.
@@ -99,14 +111,18 @@ public:
     // Where the manifest's entries of the span are found, whether or not their chunks are held; of a xorb nothing
     // unless all of it is held.
     std::optional<Located> locate_entries(Kind kind, Hash const &hash, ChunkSpan chunks) const;
-    // `likely`: look there first, or nothing. Slow on the first question about a file: not for the network thread.
+    // `likely`: look there first, or nothing. Reads hashes: not for the network thread.
     std::optional<Located> locate_chunk(Hash const &chunk, SharedFilePtr const &likely) const;
-    // Which chunks of the object are held, and how many it has (0: not known, as for a xorb that is held in part).
+    // Which chunks of the object are held, and how many it has (0: not known, as for a xorb that is held in part, and
+    // for a file that is only sought).
     struct Holding {
         std::uint32_t chunks = 0;
         std::vector<ChunkSpan> ranges;
+        bool unproved = false;  // whether all of a xorb is here will be known when it was tried to prove that
     };
     std::optional<Holding> holding(Kind kind, Hash const &hash) const;
+    // Find out how many chunks a xorb has. Reads hashes: not for the network thread.
+    void prove(Hash const &xorb);
     // What may be held otherwise since the last call; each at least once. Transfers that were closed are dropped.
     std::vector<Object> take_changes();
 
@@ -123,8 +139,12 @@ private:
     using Parts = std::vector<Part>;
     struct Xorb {
         Parts parts;  // sorted by their first chunk; they may overlap
-        // How many chunks it has if the parts name all, found out on the first question; 0: they do not.
-        mutable std::atomic<std::uint32_t> whole{unknown};
+        // How many chunks it has, found out on the first question; 0: the parts do not tell. Once proved it is true
+        // whatever becomes of the parts.
+        std::uint32_t whole = unknown;
+        void parts_changed() noexcept {
+            if (whole == 0) whole = unknown;
+        }
     };
     struct Growing {
         SharedFilePtr file;
@@ -145,11 +165,12 @@ private:
     std::unordered_map<Hash, Xorb, HashOf> xorbs_;
     struct Swarm {
         Object object;
-        std::uint32_t users = 0;  // files and terms of files
+        std::uint32_t users = 0;  // files and terms of files, and who seeks it
     };
     void add_swarm(Kind kind, Hash const &hash);
     void remove_swarm(Kind kind, Hash const &hash);
     std::map<InfoHash, Swarm> swarms_;
+    std::unordered_set<Hash, HashOf> sought_;  // files
     std::vector<Growing> growing_;
     std::vector<Object> changed_;
 };

@@ -95,6 +95,13 @@ void Swarms::announce(InfoHash const &swarm, std::vector<std::string> const &tra
     }
 }
 
+bool Swarms::add_tracker(InfoHash const &swarm, std::string const &url) {
+    auto const found = loaded_.find(swarm);
+    if (found == loaded_.end() || !found->second.announced) return false;
+    found->second.handle.add_tracker(lt::announce_entry(url));
+    return true;
+}
+
 void Swarms::silence(InfoHash const &swarm, bool in_use) {
     auto const found = loaded_.find(swarm);
     if (found == loaded_.end() || !found->second.announced) return;

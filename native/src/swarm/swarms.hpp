@@ -38,6 +38,8 @@ public:
 
     // Have its peers looked for, and ourselves be found, at the trackers and, if `lsd`, on the LAN.
     void announce(InfoHash const &swarm, std::vector<std::string> const &trackers, bool lsd, std::int64_t now_ms);
+    // One more tracker for a swarm that is announced already; false if it is not.
+    bool add_tracker(InfoHash const &swarm, std::string const &url);
     // No more of that. The torrent goes, and the trackers are told so; or with the last connection of those that it
     // has.
     void silence(InfoHash const &swarm, bool in_use);

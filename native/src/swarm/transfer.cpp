@@ -26,7 +26,7 @@ Transfer::Written Transfer::write(std::uint32_t chunk, Bytes data, int &error_nu
     {
         std::shared_lock lock(descriptor_);
         if (closing_ || sealed_) return Written::closed;
-        auto at = static_cast<off_t>(offset_bytes_ + list_->offsets[chunk]);
+        auto at = static_cast<off_t>(offset_bytes_ + list_->offset(chunk));
         while (data.size > 0) {
             auto const n = ::pwrite(fd_, data.data, data.size, at);
             if (n < 0 && errno == EINTR) continue;

@@ -15,7 +15,7 @@ namespace zest {
 
 class Transfer {
 public:
-    // Takes the descriptor over. The first chunk lies at offset_bytes of the file.
+    // Takes the descriptor over. The list has its hashes in memory. The first chunk lies at offset_bytes of the file.
     Transfer(int fd, std::uint64_t offset_bytes, ChunkListPtr chunks);
     ~Transfer();
     Transfer(Transfer const &) = delete;
@@ -23,7 +23,7 @@ public:
 
     ChunkListPtr const &list() const noexcept { return list_; }
     std::uint32_t chunks() const noexcept { return list_->count(); }
-    Hash const &hash(std::uint32_t chunk) const noexcept { return list_->hashes[chunk]; }
+    Hash const &hash(std::uint32_t chunk) const noexcept { return list_->hash(chunk); }
     std::uint32_t length(std::uint32_t chunk) const noexcept { return list_->length(chunk); }
 
     // Whether these bytes are that chunk: length and BLAKE3.

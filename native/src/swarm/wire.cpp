@@ -17,6 +17,7 @@ enum class Zest : std::uint8_t {
     cancel = 8,
     have_update = 9,
     peers = 10,
+    claims = 11,
 };
 
 // Reads forward through a message whose length was checked by the caller.
@@ -104,6 +105,8 @@ constexpr std::size_t have_header_bytes = 46;
 constexpr std::size_t have_update_header_bytes = 14;
 constexpr std::size_t peers_header_bytes = 22;
 constexpr std::size_t peer_address_bytes = 18;
+constexpr std::size_t claims_header_bytes = 24;
+constexpr std::size_t claim_bytes = 11;
 
 // What HAVE and HAVE_UPDATE end with: the size of the object and ranges of it, as many as there is room for.
 bool read_ranges(Reader &in, std::size_t room, std::uint32_t &chunks, std::vector<ChunkSpan> &ranges) {
@@ -180,6 +183,31 @@ std::optional<ZestMessage> parse_peers(Bytes message) {
         peer.port = in.u16();
         if (peer.port == 0) return std::nullopt;
         out.peers.push_back(peer);
+    }
+    return out;
+}
+
+std::optional<ZestMessage> parse_claims(Bytes message) {
+    if (message.size < claims_header_bytes) return std::nullopt;
+    Reader in({message.data + 1, message.size - 1});
+    Claims out{in.raw<InfoHash>(), false, {}};
+    auto const flags = in.u8();
+    auto const count = in.u16();
+    if (flags > 1 || count > max_claims || (count != 0 && flags == 0) ||
+        message.size != claims_header_bytes + claim_bytes * count)
+        return std::nullopt;
+    out.downloading = flags == 1;
+    out.claims.reserve(count);
+    std::uint32_t after = 0;
+    for (unsigned i = 0; i < count; ++i) {
+        Claim claim{{in.u32(), 0}, {}, 0};
+        claim.chunks.end = in.u32();
+        auto const state = in.u8();
+        claim.progress = in.u16();
+        if (!in_object(claim.chunks) || claim.chunks.first < after || state < 1 || state > 2) return std::nullopt;
+        claim.state = static_cast<ClaimState>(state);
+        after = claim.chunks.end;
+        out.claims.push_back(claim);
     }
     return out;
 }
@@ -344,6 +372,8 @@ std::optional<ZestMessage> parse_zest(Bytes message) {
             return parse_have_update(message);
         case Zest::peers:
             return parse_peers(message);
+        case Zest::claims:
+            return parse_claims(message);
     }
     return std::nullopt;
 }
@@ -379,6 +409,17 @@ std::vector<std::uint8_t> peers(InfoHash const &swarm, std::vector<PeerAddress> 
     Writer out(peers_header_bytes + peer_address_bytes * known.size(), static_cast<std::uint8_t>(Zest::peers));
     out.raw(swarm).u8(static_cast<std::uint8_t>(known.size()));
     for (auto const &peer : known) out.raw(peer.address).u16(peer.port);
+    return out.take();
+}
+
+std::vector<std::uint8_t> claims(InfoHash const &swarm, bool downloading, std::vector<Claim> const &claims) {
+    Writer out(claims_header_bytes + claim_bytes * claims.size(), static_cast<std::uint8_t>(Zest::claims));
+    out.raw(swarm).u8(downloading ? 1 : 0).u16(static_cast<std::uint16_t>(claims.size()));
+    for (auto const &claim : claims)
+        out.u32(claim.chunks.first)
+            .u32(claim.chunks.end)
+            .u8(static_cast<std::uint8_t>(claim.state))
+            .u16(claim.progress);
     return out.take();
 }
 

@@ -52,6 +52,7 @@ constexpr std::uint32_t max_manifest_entries = 16384;
 constexpr std::uint32_t max_have_ranges = 16384;
 constexpr std::uint32_t max_range_chunks = 8192;
 constexpr std::uint32_t max_peers = 50;
+constexpr std::uint32_t max_claims = 1024;
 // A file of 16 TiB in chunks of the usual size; keeps every sum of chunk numbers inside 32 bits.
 constexpr std::uint32_t max_object_chunks = 1u << 28;
 // What zest 0.4 asks for at most: one xorb.
@@ -170,8 +171,25 @@ struct Peers {
     InfoHash swarm;
     std::vector<PeerAddress> peers;
 };
+// A part of a file that its downloader fetches from elsewhere, or has fetched and proved.
+enum class ClaimState : std::uint8_t { fetching = 1, held = 2 };
+struct Claim {
+    ChunkSpan chunks;  // of the file
+    ClaimState state;
+    std::uint16_t progress;  // in 1/65535 of its bytes
+    friend bool operator==(Claim const &a, Claim const &b) noexcept {
+        return a.chunks.first == b.chunks.first && a.chunks.end == b.chunks.end && a.state == b.state &&
+               a.progress == b.progress;
+    }
+};
+// What the sender does about a file: all of it each time.
+struct Claims {
+    InfoHash swarm;
+    bool downloading;           // no: it has left or finished, and claims nothing
+    std::vector<Claim> claims;  // in order, disjoint
+};
 using ZestMessage = std::variant<HaveRequest, Have, ManifestRequest, ManifestPart, RangeRequest, RangeData, RangeEnd,
-                                 Cancel, HaveUpdate, Peers>;
+                                 Cancel, HaveUpdate, Peers, Claims>;
 
 std::optional<ZestMessage> parse_zest(Bytes message);
 
@@ -182,6 +200,7 @@ std::vector<std::uint8_t> have(std::uint32_t id, Answer answer, Hash const &proo
 std::vector<std::uint8_t> have_update(std::uint32_t id, Answer answer, std::uint32_t chunks,
                                       std::vector<ChunkSpan> const &ranges);
 std::vector<std::uint8_t> peers(InfoHash const &swarm, std::vector<PeerAddress> const &known);
+std::vector<std::uint8_t> claims(InfoHash const &swarm, bool downloading, std::vector<Claim> const &claims);
 std::vector<std::uint8_t> manifest_request(std::uint32_t id, Kind kind, Hash const &hash, std::uint32_t first,
                                            std::uint32_t count);
 constexpr std::size_t manifest_header_bytes = 18;

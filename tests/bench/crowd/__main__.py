@@ -1,0 +1,250 @@
+"""N cold hosts download one model at once: what the origin sends, and when the last is done. Needs root.
+
+PYTHONPATH=tests:tests/bench:tests/bench/swarm tests/private-network python tests/bench/crowd
+
+Each host is a network namespace with a shaped link; the Hub stands behind a shaped link of its own. Nothing else is
+shared but this machine's processors: with two of them, hosts with fast links measure the processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hosts import SWITCH, Network, run
+from machines import Console
+from table import Figure, show
+from weights import write_weights
+from world import FILE, REPO, UPLOAD, HostMachine, good
+
+from zest_hf.hub.process import HubProcess
+
+BRIDGE = "switch"
+COPIES = 1.05
+SLOWER = 1.25
+DOWNLOAD = f"""
+called = time.monotonic()
+path = huggingface_hub.hf_hub_download({REPO!r}, {FILE!r})
+show(seconds=time.monotonic() - called, path=path, **(zest_hf.status()["bytes"] if ZEST else {{}}))
+"""
+LIAR = """
+import os, zest_hf.engine as engines
+from zest_hf._native.session import Kind, Session
+from zest_hf.core.ids import hash_from_text
+session = Session(node_id=os.urandom(20), lsd=True)
+file_hash = hash_from_text(HASH)
+session.join(Kind.FILE, file_hash, announce=False)
+session.tell_claims(file_hash, True, [(first, end, 1, 0) for first, end in UNITS])
+show(port=session.port)
+"""
+
+
+@dataclass
+class Case:
+    """``delay_s``: how long after each other the hosts start."""
+
+    name: str
+    zest: bool = True
+    delay_s: float = 0.0
+    killed: int = 0
+    liars: int = 0
+
+
+@dataclass
+class Outcome:
+    wall_s: float
+    """From the first start to the last end, less the time in which hosts had not started."""
+    origin_bytes: int
+    cpu_s: float
+    done: int
+    wrong: int
+    peers: list[int] = field(default_factory=list)
+
+
+CASES = (
+    Case("hf_xet", zest=False),
+    Case("together"),
+    Case("over 10 s", delay_s=10.0),
+    Case("2 killed half-way", killed=2),
+    Case("1 liar", liars=1),
+)
+
+
+class Crowd:
+    """``hosts`` behind links of ``host_mbit``, the Hub behind one of ``origin_mbit``; the model is in the Hub."""
+
+    def __init__(self, root: Path, hosts: int, megabytes: int, host_mbit: float, origin_mbit: float) -> None:
+        self._root, self._hosts, self._megabytes = root, hosts, megabytes
+        self._host_mbit, self._origin_mbit = host_mbit, origin_mbit
+        self.copy_bytes = 0
+        self.bound_s = 0.0
+
+    @contextmanager
+    def opened(self) -> Iterator[Crowd]:
+        source = self._root / FILE
+        write_weights(source, self._megabytes << 20, 0)
+        self._sha256 = hashlib.sha256(source.read_bytes()).digest()
+        listen = f"{SWITCH}:0"
+        options = {"listen": listen, "cdn_listen": listen, "remote_control": True}
+        with Network() as self._network, HubProcess(self._root / "hub", **options) as self._hub:
+            given = f"REPO, FILE, SOURCE = {(REPO, FILE, str(source))!r}\n"
+            uploader = HostMachine(self._hub, self._root / "uploader", self._network.host())
+            good(uploader.python(given + UPLOAD, HF_TOKEN="hf_any", HF_HUB_ENABLE_ZEST=None))
+            source.unlink()
+            self._machines = []
+            for number in range(self._hosts):
+                machine = HostMachine(self._hub, self._root / f"host{number}", self._network.host())
+                machine.host.limit(self._host_mbit)
+                self._machines.append(machine)
+            # What the switch itself sends is the Hub's; what hosts send each other does not pass here.
+            rate = ("tbf", "rate", f"{self._origin_mbit}mbit", "burst", "256kb", "latency", "50ms")
+            run("tc", "qdisc", "replace", "dev", BRIDGE, "root", *rate)
+            yield self
+
+    def alone(self) -> Outcome:
+        """One host: what a copy is, and how long it takes."""
+        outcome = self.measure(Case("alone"), hosts=1)
+        self.copy_bytes = outcome.origin_bytes
+        # Ethernet, IP and TCP take 5 % of a link.
+        slowest = min(self._host_mbit, self._origin_mbit) * 1e6 / 8 * 0.95
+        self.bound_s = self.copy_bytes / slowest
+        return outcome
+
+    def measure(self, case: Case, hosts: int | None = None) -> Outcome:
+        machines = self._machines[: hosts or self._hosts]
+        for machine in machines:
+            shutil.rmtree(machine.home, ignore_errors=True)
+        self._hub.reset_stats()
+        environ = {
+            "HF_HUB_ENABLE_ZEST": "1" if case.zest else None,
+            "ZEST_LSD": "on",
+            "ZEST_LISTEN": "0.0.0.0:0",
+            "ZEST_STRICT": "on",
+        }
+        with ExitStack() as stack:
+            if case.liars:
+                self._lie(stack)
+            consoles = [stack.enter_context(machine.console(**environ)) for machine in machines]
+            for console in consoles:
+                assert good(console.run(f"import time, huggingface_hub, zest_hf\nZEST = {case.zest}")).code == 0
+            return self._race(case, consoles, machines)
+
+    def _race(self, case: Case, consoles: list[Console], machines: list[HostMachine]) -> Outcome:
+        ends: dict[int, float] = {}
+        wrong = 0
+        peers: list[int] = []
+        began_s = time.monotonic()
+        killed = set(range(len(consoles) - case.killed, len(consoles)))
+
+        def one(number: int) -> None:
+            nonlocal wrong
+            time.sleep(case.delay_s * number / max(1, len(consoles) - 1))
+            try:
+                outcome = consoles[number].run(DOWNLOAD)
+            except (AssertionError, OSError):
+                if number not in killed:
+                    wrong += 1
+                return
+            if number in killed:
+                return
+            ends[number] = time.monotonic()
+            if outcome.code != 0:
+                print(outcome.stderr[-2000:], file=sys.stderr)
+                wrong += 1
+                return
+            peers.append(int(outcome.shown.get("peer", 0)))
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(len(consoles))]
+        for thread in threads:
+            thread.start()
+        if killed:
+            while self._hub.stats()["cdn_bytes"] < self.copy_bytes / 2:
+                time.sleep(0.1)
+            for number in killed:
+                consoles[number].process.kill()
+        for number, thread in enumerate(threads):
+            if number not in killed:
+                thread.join()
+        cpu_s = [_cpu_s(console.process.pid) for number, console in enumerate(consoles) if number not in killed]
+        wall_s = max(ends.values()) - began_s if ends else float("inf")
+        for number, machine in enumerate(machines):
+            if number not in killed:
+                path = next(machine.home.glob(f"hub/models--*/snapshots/*/{FILE}"), None)
+                wrong += path is None or hashlib.sha256(path.read_bytes()).digest() != self._sha256
+        origin = int(self._hub.stats()["cdn_bytes"])
+        return Outcome(wall_s, origin, statistics.mean(cpu_s), len(ends), wrong, peers)
+
+    def _lie(self, stack: ExitStack) -> None:
+        import requests
+
+        from zest_hf.core.plan import plan_file
+        from zest_hf.core.reconstruction import parse_v2
+
+        machine = HostMachine(self._hub, self._root / f"liar{time.monotonic_ns()}", self._network.host())
+        head = requests.head(f"{self._hub.endpoint}/{REPO}/resolve/main/{FILE}", timeout=10)
+        text = head.headers["X-Xet-Hash"]
+        token = requests.get(f"{self._hub.endpoint}/api/models/{REPO}/xet-read-token/main", timeout=10).json()
+        answer = requests.get(
+            f"{token['casUrl']}/v2/reconstructions/{text}",
+            headers={"Authorization": f"Bearer {token['accessToken']}"},
+            timeout=10,
+        )
+        plan = plan_file(parse_v2(answer.json()))
+        units = [
+            (place.file_chunk, place.file_chunk + place.end - place.start)
+            for place in (fetch.placements[0] for fetch in plan.fetches)
+        ]
+        console = stack.enter_context(machine.console(HF_HUB_ENABLE_ZEST=None))
+        good(console.run(f"HASH, UNITS = {(text, units)!r}\n{LIAR}"))
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", type=int, default=8)
+    parser.add_argument("--megabytes", type=int, default=300, help="size of the model (%(default)s)")
+    parser.add_argument("--host-mbit", type=float, default=1000, help="link of each host, Mbit/s (%(default)s)")
+    parser.add_argument("--origin-mbit", type=float, default=200, help="link of the Hub, Mbit/s (%(default)s)")
+    parser.add_argument("--dir", type=Path, help="work here (default: a temporary directory)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(case.name for case in CASES)} (all)")
+    args = parser.parse_args()
+    cases = [case for case in CASES if not args.cases or case.name in args.cases]
+    with tempfile.TemporaryDirectory(prefix="zest-crowd-", dir=args.dir) as folder:
+        crowd = Crowd(Path(folder), args.hosts, args.megabytes, args.host_mbit, args.origin_mbit)
+        with crowd.opened():
+            alone = crowd.alone()
+            print(
+                f"a copy is {crowd.copy_bytes / 1e6:.0f} MB of xorbs; one host alone takes {alone.wall_s:.1f} s, "
+                f"the links allow {crowd.bound_s:.1f} s"
+            )
+            for case in cases:
+                outcome = crowd.measure(case)
+                bound_s = crowd.bound_s + case.delay_s
+                note = f"{outcome.cpu_s:.1f} s of CPU a host"
+                show(
+                    f"{args.hosts} hosts, {args.megabytes} MiB, {case.name}",
+                    [
+                        Figure("copies from the origin", outcome.origin_bytes / crowd.copy_bytes, COPIES, "x"),
+                        Figure("last one done", outcome.wall_s, SLOWER * bound_s, "s", note=note),
+                        Figure("hosts without the right file", outcome.wrong, 0.5, "hosts"),
+                    ],
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
