@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  #
 from swarm import wire_peer as wire  # noqa: E402
 from swarm.keyed_peer import SEALED, KeyedPeer, secret_of  # noqa: E402
 from swarm.node import Content, Node, Target, serve  # noqa: E402
-from swarm.wire_peer import HungUp, Question, WirePeer, bdecode, bencode, parse_question  # noqa: E402
+from swarm.wire_peer import Question, WirePeer, bdecode, bencode, parse_question  # noqa: E402
 from zest_hf._native.session import (  # noqa: E402
     HaveAnswer,
     Kind,
@@ -319,13 +319,16 @@ class Stranger:
             self.send_extended_handshake()
             return b""
         if kind == wire.EXTENDED:
+            address = self.random.randbytes(6)
             body = bytes([self.random.choice([0, 2, 3, 4, 5, 7, 8, 9, 200])]) + self.random.choice(
-                [b"\1", b"\0\0" + self.random.randbytes(6), b"\1\0" + self.random.randbytes(6), bytes(6), b"d1:md1:ai1eee"]
+                [b"\1", b"\0\0" + address, b"\1\0" + address, bytes(6), b"d1:md1:ai1eee"]
             )
         else:
             words = {4: 1, 6: 3, 8: 3, 13: 1, 16: 3, 17: 1, 21: 12, 23: 12}.get(kind)
             numbers = [self.world.number() for _ in range(words or 0)]
-            body = struct.pack(f">{len(numbers)}I", *numbers) if words else self.random.randbytes(self.random.choice([0, 2]))
+            body = struct.pack(f">{len(numbers)}I", *numbers)
+            if not words:
+                body = self.random.randbytes(self.random.choice([0, 2]))
             if kind in (5, 7, 22) and self.random.random() < 0.5:
                 body = self.random.randbytes(self.random.choice([8, 100, 5000]))
         message = bytes([kind]) + body
@@ -355,6 +358,7 @@ class Stranger:
             lambda: wire.range_request(id_, kind, object_, first, end),
             lambda: wire.range_end(id_, answer),
             lambda: wire.cancel(id_),
+            lambda: wire.claims(swarm, choose([0, 1]), [(a, b, choose([0, 1, 2]), 7) for a, b in pairs]),
             lambda: wire.peers(swarm, [(bytes(10) + b"\xff\xff\x7f\0\0\1", choose([*world.ports, 9, 40000]))] * 3),
         ]
         xet: list[Callable[[], bytes]] = [
@@ -521,11 +525,13 @@ class Round:
         content = choose(world.contents)
         target = choose(self.targets)
         first = world.small()
+        wanted = world.target_content
         listener = choose(self.listeners)
 
         def ask_have() -> None:
             token = node.token()
-            session.ask_have(token, peer, Kind(kind), XetHash(hash_), choose([0.05, 1.0]), updates=choose([True, False]))
+            updates = choose([True, False])
+            session.ask_have(token, peer, Kind(kind), XetHash(hash_), choose([0.05, 1.0]), updates=updates)
             self.watched.append((token, peer))
 
         def ask_piece() -> None:
@@ -567,7 +573,7 @@ class Round:
             ask_have,
             lambda: session.forget_have(*choose([*self.watched[-20:], (1, peer)])),
             lambda: session.ask_manifest(
-                node.token(), peer, Kind(kind), XetHash(hash_), first, choose([1, 60, 16384, 20000]), choose([0.05, 1.0])
+                node.token(), peer, Kind(kind), XetHash(hash_), first, choose([1, 60, 16384, 20000]), 0.05
             ),
             ask_piece,
             ask_piece,
@@ -579,7 +585,10 @@ class Round:
             place,
             place,
             reopen,
-            lambda: session.share_transfer(target.file, choose([None, world.target_content.hash]), world.target_content.terms),
+            lambda: session.share_transfer(target.file, choose([None, wanted.hash]), wanted.terms),
+            lambda: session.tell_claims(
+                XetHash(wanted.hash), choose([True, False]), choose([[], [(first, first + 2, 1, first)]])
+            ),
             lambda: session.unshare_transfer(self.partial.file),
             lambda: session.share_transfer(self.partial.file, self.partial.content.hash, self.partial.content.terms),
             lambda: target.file.seal() if self.random.random() < 0.1 else None,
@@ -686,7 +695,8 @@ def rounds(seeds: Iterator[int], end_s: float) -> None:
         if count == WARM_UP_ROUNDS:
             baseline = resident_bytes()
         if baseline is not None:
-            assert resident_bytes() - baseline < MAX_GROWTH_BYTES, f"{resident_bytes() >> 20} MB, then {baseline >> 20} MB"
+            now = resident_bytes()
+            assert now - baseline < MAX_GROWTH_BYTES, f"{now >> 20} MB in use, {baseline >> 20} MB at first"
 
 
 def main() -> int:

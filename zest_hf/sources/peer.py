@@ -131,6 +131,7 @@ class PeerSource:
         self._search = XorbSearch(swarm, listener, report, settings, seed)
         self._began_s = time.monotonic() if began_s is None else began_s
         self._xorb_swarm_tried = False
+        self._withdrawn = False
         for ready in swarm.subscribe(listener):
             self._meet(ready)
         swarm.dial_given()
@@ -144,6 +145,8 @@ class PeerSource:
 
     def waiting(self, now_s: float) -> bool:
         """Whether a peer may soon turn out to be useful, within the policy's patience."""
+        if self._withdrawn:
+            return False
         if self._swarm.reaching(now_s):
             return True
         if any(not one.answered and now_s < one.until_s for one in self._holders.values()):
@@ -164,7 +167,7 @@ class PeerSource:
 
     def step(self, now_s: float) -> None:
         """Asks what is worth asking now, and offers what has been proved."""
-        if self._transfer is None or self._target is None:
+        if self._transfer is None or self._target is None or self._withdrawn:
             return
         if self._manifest is None and self._transfer.manifest is not None:
             self._know(self._transfer.manifest)
@@ -220,10 +223,27 @@ class PeerSource:
             target.seal()
         return target
 
+    def withdraw(self) -> None:
+        """The file is not for everybody any more: nobody is asked for it, told of it or offered it from now on."""
+        if self._withdrawn:
+            return
+        self._withdrawn, self._share = True, False
+        self._swarm.leave_file(self._file_hash)
+        if self._target is not None:
+            self._target.withdraw()
+        for token, asked in self._asked.items():
+            self._swarm.cancel_piece(asked.peer, token)
+        self._quest = None
+        for peer, holder in list(self._holders.items()):
+            if holder.token:
+                self._swarm.forget_have(holder.token, peer)
+            self._lost(peer)
+
     def close(self) -> None:
         """Stops all; nothing is written afterwards, and nothing offered but by a target that `finish` gave away."""
         self._swarm.unsubscribe(self._listener)
-        self._swarm.leave_file(self._file_hash)
+        if not self._withdrawn:
+            self._swarm.leave_file(self._file_hash)
         for token, asked in self._asked.items():
             self._swarm.cancel_piece(asked.peer, token)
         if self._target is not None:
@@ -231,6 +251,8 @@ class PeerSource:
 
     def handle(self, event: Event) -> None:
         """What an event of the swarm means here."""
+        if self._withdrawn and not isinstance(event, PieceEnd):
+            return
         if isinstance(event, PeerReady):
             self._meet(event)
         elif isinstance(event, PeerGone | PeerBanned):
