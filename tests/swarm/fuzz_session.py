@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import faulthandler
 import logging
 import os
@@ -58,6 +59,8 @@ WARM_UP_ROUNDS = 5
 KEY = b"a swarm key of the fuzzer, long enough"
 HOSTS = [f"127.0.0.{number}" for number in range(2, 12)]
 """Of strangers; one of each is banned for as long as the session lives. The good peer is at 127.0.0.1."""
+NEWS = (wire.PEERS, wire.CLAIMS)
+"""What is said without a question."""
 HONEST_HOSTS = HOSTS[:3]
 """Who talks nonsense from here sends no wrong chunk and no wrong manifest."""
 
@@ -381,12 +384,8 @@ class Stranger:
         """Frames that answer it rightly, or nearly so."""
         content = self.world.target_content
         sent: list[bytes] = []
-        question = Question(
-            **{
-                **{name: getattr(question, name) for name in Question.__dataclass_fields__},
-                "hold": lambda object_: self.peer.prove(b"hold", question.kind, object_),
-            }
-        )
+        kind = question.kind
+        question = dataclasses.replace(question, hold=lambda object_: self.peer.prove(b"hold", kind, object_))
 
         class Caught:
             swarm_of = self.peer.swarm_of
@@ -639,7 +638,7 @@ class Round:
                     request, number = struct.unpack_from(">II", body, 1)
                     assert request == 8 and number == len(got)
                     got[number] = body[9:]
-                else:
+                elif body[0] not in NEWS:
                     assert body[:6] == struct.pack(">BIB", wire.HAVE, 7, wire.OK), body[:50]
             assert b"".join(got.values()) == content.data
 
@@ -671,7 +670,12 @@ class Round:
                 assert time.monotonic() < end_s, "a good peer's bytes do not arrive"
                 if select.select([peer.socket], [], [], 0.01)[0]:
                     peer.socket.settimeout(GOOD_PEER_S)
-                    serve(peer, content, peer.question())
+                    extension, body = peer.receive()
+                    if extension == wire.ZEST_ID and body[0] in NEWS:
+                        continue
+                    question = parse_question(extension, body)
+                    proof = peer.prove(b"hold", question.kind, content.hash)
+                    serve(peer, content, dataclasses.replace(question, hold=lambda _, proof=proof: proof))
                 node.pump()
                 if any(isinstance(event, PieceEnd) and event.token == piece for event in node.events):
                     break
