@@ -146,6 +146,25 @@ def test_a_peer_that_lies_is_banned_and_the_rest_comes_from_the_cdn(
         assert fetch(b, stored, tmp_path / "again").bytes_peer == 0
 
 
+@pytest.mark.parametrize(("chunks_per_byte", "banned"), [(1 / 300, 0), (2, 1)], ids=["odd", "impossible"])
+def test_a_peer_that_says_that_chunks_are_small(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, chunks_per_byte: float, banned: int
+) -> None:
+    """Nobody asks for so long a manifest, but only what cannot be is a lie."""
+    chunks = int(len(stored.content) * chunks_per_byte)
+
+    def odd(peer: WirePeer) -> None:
+        while True:
+            question = peer.question()
+            if question.type == wire.HAVE_REQUEST:
+                proof = question.hold(stored.file_hash)
+                peer.send_zest(wire.have(question.request, wire.OK, chunks, [(0, chunks)], proof))
+
+    with WireServer(odd) as server, engine(tmp_path / "B", [server.port]) as b, within(BOUND_S):
+        assert fetch(b, stored, tmp_path / "b").bytes_cdn == len(stored.content)
+        assert len(b.status()["banned"]) == banned
+
+
 def test_an_honest_peer_beside_a_liar_gives_everything(
     local_hub: HubProcess, stored: StoredFile, tmp_path: Path
 ) -> None:

@@ -210,6 +210,10 @@ class Engine:
 
         self._records.submit(job, RECORD_PATIENCE_S)
 
+    def abandon(self, result: DownloadResult) -> None:
+        """Instead of `record`: the file does not get to its final path. Nothing of it is offered any more."""
+        self._end_offer(result)
+
     def _end_offer(self, result: DownloadResult) -> None:
         if result.offer is not None:
             result.offer.end()

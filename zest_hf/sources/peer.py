@@ -338,6 +338,9 @@ class PeerSource:
         if not self._possible(answer.chunks):
             self._swarm.ban(answer.peer, f"says that the file has {answer.chunks} chunks, which it cannot have")
             return
+        if not self._plausible(answer.chunks):
+            self._search.add(answer.peer)
+            return
         holder.chunks = answer.chunks
         self._report(PeerHolds(answer.peer, normalized(answer.ranges, answer.chunks)))
         if answer.ranges == ((0, answer.chunks),):
@@ -377,7 +380,12 @@ class PeerSource:
         if self._manifest is not None:
             return chunks == len(self._manifest)
         size = self._size_bytes
-        return size is None or size / MAX_CHUNK_BYTES <= chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
+        return size is None or size / MAX_CHUNK_BYTES <= chunks <= size
+
+    def _plausible(self, chunks: int) -> bool:
+        """Whether it is worth asking for so long a manifest. That chunks are small is not yet a lie."""
+        size = self._size_bytes
+        return size is None or self._manifest is not None or chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
 
     def _next_quest(self) -> None:
         self._quest = None
