@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz sanitize bench bench-xet bench-swarm sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-swarm sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,6 +32,7 @@ help:
 	@echo "make demo               build, then examples/two_machines.py"
 	@echo "make lint | format      ruff, mypy, clang-format: check | repair"
 	@echo "make fuzz               libFuzzer and atheris on every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
+	@echo "make fuzz-session       hostile peers against live sessions with sanitizers, FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make sanitize           codec and swarm tests with AddressSanitizer and UndefinedBehaviorSanitizer, some minutes"
 	@echo "make oracle             compare chunks, hashes and downloads with the JavaScript clients"
 	@echo "make interop            the programs zest 0.4.2, aria2 and transmission as peers; needs root"
@@ -125,7 +126,7 @@ fuzz-python: build
 # copy of the package in the working directory comes first.
 SANITIZED := build/sanitize/site
 SANITIZED_TESTS := $(addprefix $(CURDIR)/tests/,native swarm)
-sanitize: build .make/test
+sanitized: build .make/test
 	cmake -S native -B build/sanitize -G Ninja -DZEST_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DPython_EXECUTABLE=$(abspath $(PY))
 	cmake --build build/sanitize
@@ -133,11 +134,22 @@ sanitize: build .make/test
 	mkdir -p $(SANITIZED)
 	cp -r zest_hf $(SANITIZED)/
 	cp build/sanitize/_zest.abi3.so $(SANITIZED)/zest_hf/_native/
-	site=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
-	    libraries="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"; \
-	    cd $(SANITIZED); \
-	    env LD_PRELOAD="$$libraries" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH="$$site" $(abspath $(PY)) -S \
+
+# A Python that has it, to be run in $(SANITIZED).
+SANITIZED_PY = env LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+    ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
+    PYTHONPATH="$(abspath $(SANITIZED)):$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" \
+    $(abspath $(PY)) -S
+
+sanitize: sanitized
+	python=($(SANITIZED_PY)); cd $(SANITIZED); "$${python[@]}" \
 	    -m pytest -q -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(SANITIZED_TESTS) $(PYTEST_ARGS)
+
+# Strangers against live sessions. FUZZ_SEED: one round once more.
+FUZZ_SEED ?=
+fuzz-session: sanitized
+	python=($(SANITIZED_PY)); cd $(SANITIZED); "$${python[@]}" \
+	    $(CURDIR)/tests/swarm/fuzz_session.py --seconds $(FUZZ_SECONDS) $(FUZZ_SEED)
 
 # Programs of others, which share no code with this one.
 .make/oracle: tests/oracle/package.json | .make/lock

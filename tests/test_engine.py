@@ -27,7 +27,7 @@ from zest_hf.download import DownloadResult, RepoRef
 from zest_hf.engine import Engine
 from zest_hf.errors import ProofError, ZestError
 from zest_hf.hub.process import HubProcess
-from zest_hf.index import Index
+from zest_hf.index import Index, IndexedFile
 from zest_hf.sources.cdn import BUFFER_BYTES
 
 BOUND_S = 10.0
@@ -144,6 +144,25 @@ def test_a_peer_that_lies_is_banned_and_the_rest_comes_from_the_cdn(
         assert str(server.port) in ban["address"] or "127.0.0.1" in ban["address"]
         # It stays away.
         assert fetch(b, stored, tmp_path / "again").bytes_peer == 0
+
+
+@pytest.mark.parametrize(("chunks_per_byte", "banned"), [(1 / 300, 0), (2, 1)], ids=["odd", "impossible"])
+def test_a_peer_that_says_that_chunks_are_small(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, chunks_per_byte: float, banned: int
+) -> None:
+    """Nobody asks for so long a manifest, but only what cannot be is a lie."""
+    chunks = int(len(stored.content) * chunks_per_byte)
+
+    def odd(peer: WirePeer) -> None:
+        while True:
+            question = peer.question()
+            if question.type == wire.HAVE_REQUEST:
+                proof = question.hold(stored.file_hash)
+                peer.send_zest(wire.have(question.request, wire.OK, chunks, [(0, chunks)], proof))
+
+    with WireServer(odd) as server, engine(tmp_path / "B", [server.port]) as b, within(BOUND_S):
+        assert fetch(b, stored, tmp_path / "b").bytes_cdn == len(stored.content)
+        assert len(b.status()["banned"]) == banned
 
 
 def test_an_honest_peer_beside_a_liar_gives_everything(
@@ -473,6 +492,54 @@ def test_what_becomes_private_is_withdrawn(local_hub: HubProcess, stored: Stored
             assert fetch(b, stored, tmp_path / "b").bytes_peer == 0
         a.record(result, tmp_path / "a", REPO, True)
         assert a.settle(BOUND_S) and a.status()["files"] == 1
+
+
+def test_what_becomes_private_while_it_is_downloaded(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path
+) -> None:
+    """Nobody is asked for it or offered it any more, also after its end; it comes from the CDN."""
+    file = publisher.put(*(tiny_chunks(f"secret {number}", 160, 6000) for number in range(8)))
+    repo = RepoRef(file.endpoint, "model", file.repo)
+    with engine(tmp_path / "A", ZEST_MAX_UP="2MB") as a:
+        offer(a, file, tmp_path / "a")
+        with engine(tmp_path / "B", [port_of(a)]) as b, within(2 * BOUND_S):
+            swarm = b.swarm()
+            assert swarm is not None
+            assert swarm.stats().files_shared == 0
+
+            def turns_private() -> None:
+                assert swarm.stats().files_shared == swarm.stats().swarms_joined == 1
+                b.remember_visibility(repo, False)
+
+            result = fetch(b, file, tmp_path / "b", Watch(then=turns_private))
+            assert 0 < result.bytes_peer < len(file.content)
+            stats = swarm.stats()
+            assert (stats.files_shared, stats.xorbs_shared, stats.swarms_joined) == (0, 0, 0)
+            # One that is complete, and waits for its final place.
+            b.remember_visibility(repo, True)
+            fetch(b, file, tmp_path / "again")
+            assert swarm.stats().files_shared == 1
+            b.remember_visibility(repo, False)
+            eventually(lambda: swarm.stats().files_shared == 0, "it is withdrawn")
+
+
+def test_what_becomes_private_while_it_is_being_offered(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine(tmp_path / "A") as a:
+        swarm = a.swarm()
+        assert swarm is not None
+        share = swarm.share
+
+        def share_and_hear(file: IndexedFile) -> None:
+            a.remember_visibility(REPO, False)
+            share(file)
+
+        monkeypatch.setattr(swarm, "share", share_and_hear)
+        a.record(fetch(a, stored, tmp_path / "a"), tmp_path / "a", REPO, True)
+        assert a.settle(BOUND_S)
+        stats = swarm.stats()
+        assert (stats.files_shared, stats.swarms_joined) == (0, 0)
 
 
 def test_what_another_process_heard_counts_here(

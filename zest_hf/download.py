@@ -151,6 +151,11 @@ class FileDownload:
         self._permission_until_s: float | None = None
         """Until when it is waited for whether peers may be asked; None: that is settled."""
         self._cdn: CdnSource | None = None
+        self._withdrawn = False
+
+    @property
+    def repo(self) -> RepoRef:
+        return self._request.repo
 
     def run(self, progress: Progress) -> DownloadResult:
         """Raises ZestError, OSError or KeyboardInterrupt; the content of the file is then undefined."""
@@ -194,6 +199,10 @@ class FileDownload:
     def abort(self, error: Exception) -> None:
         """Makes `run` raise ``error`` soon. From any thread."""
         self._inbox.put(error)
+
+    def withdraw(self) -> None:
+        """The repository turned out not to be public: peers are left alone from now on. From any thread."""
+        self._inbox.put(_Permission(None))
 
     def _ask_plan(self) -> None:
         try:
@@ -258,7 +267,11 @@ class FileDownload:
                     self._reports.append(item)
                 elif isinstance(item, _Permission):
                     self._permission_until_s = None
-                    if item.swarm is not None:
+                    # A "no" is for good, whichever of them comes first.
+                    self._withdrawn |= item.swarm is None
+                    if self._withdrawn and self._peers is not None:
+                        self._peers.withdraw()
+                    elif item.swarm is not None and not self._withdrawn:
                         self._peers = self._meet_peers(item.swarm, fd)
                         stack.callback(self._peers.close)
                         if self._transfer is not None:

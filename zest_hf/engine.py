@@ -98,7 +98,7 @@ class Engine:
         self._closed = False
         self._running: dict[FileDownload, int] = {}
         """Downloads under way, with the thread of each."""
-        self._offered: set[Target] = set()
+        self._offered: dict[Target, RepoRef] = {}
         """Finished downloads that nobody has recorded yet: what of them is offered to others."""
         self._one_ended = threading.Condition(self._lock)
         self._interrupted = threading.Event()
@@ -141,7 +141,7 @@ class Engine:
                 self._one_ended.notify_all()
         with self._lock:
             if result.offer is not None:
-                self._offered.add(result.offer)
+                self._offered[result.offer] = request.repo
             self._counts.local += result.bytes_local
             self._counts.peer += result.bytes_peer
             self._counts.cdn += result.bytes_cdn
@@ -210,11 +210,15 @@ class Engine:
 
         self._records.submit(job, RECORD_PATIENCE_S)
 
+    def abandon(self, result: DownloadResult) -> None:
+        """Instead of `record`: the file does not get to its final path. Nothing of it is offered any more."""
+        self._end_offer(result)
+
     def _end_offer(self, result: DownloadResult) -> None:
         if result.offer is not None:
             result.offer.end()
             with self._lock:
-                self._offered.discard(result.offer)
+                self._offered.pop(result.offer, None)
 
     def settle(self, timeout_s: float) -> bool:
         """Waits until all that was recorded is noted and offered; False if that takes longer than ``timeout_s``."""
@@ -254,6 +258,10 @@ class Engine:
         swarm = self.swarm() if self.settings.seed else None
         if swarm is None:
             return
+        item = file.path, file.file_hash
+        if not self._keyed:
+            # Noted before it is offered: whoever withdraws the repository meanwhile must find it.
+            self._shared.add(repo, item, ask, self._next_question_s(repo))
         try:
             swarm.share(file)
         except SwarmError as error:
@@ -261,8 +269,9 @@ class Engine:
             return
         if self._keyed:
             return
-        self._shared.add(repo, (file.path, file.file_hash), ask, self._next_question_s(repo))
-        if ask is not None:
+        if not self._shared.holds(repo, item):
+            swarm.unshare(os.fspath(file.path), file.file_hash)
+        elif ask is not None:
             self._questions.submit(lambda: None)  # it may be sleeping for longer
 
     def _next_question_s(self, repo: RepoRef) -> float:
@@ -290,6 +299,14 @@ class Engine:
 
     def _withdraw(self, repo: RepoRef) -> None:
         swarm = self._swarm
+        if not self._keyed:
+            with self._lock:
+                running = [download for download in self._running if download.repo == repo]
+                offered = [offer for offer, its in self._offered.items() if its == repo]
+            for download in running:
+                download.withdraw()
+            for offer in offered:
+                offer.end()
         for path, file_hash in self._shared.withdraw(repo):
             if swarm is not None:
                 with contextlib.suppress(SwarmError):  # closed meanwhile
@@ -402,7 +419,7 @@ class Engine:
         self._records.close(RECORDS_END_S)
         self._questions.close(QUESTIONS_END_S)
         with self._lock:
-            offered, self._offered = self._offered, set()
+            offered, self._offered = self._offered, {}
         for offer in offered:
             offer.end()
         with self._swarm_lock:

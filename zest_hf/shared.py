@@ -38,6 +38,12 @@ class Shared(Generic[Repo]):
             # The newest question: its token is good for longest.
             offer.ask, offer.due_s = ask or offer.ask, due_s
 
+    def holds(self, repo: Repo, item: Item) -> bool:
+        """Whether it is offered for a repository, which was not withdrawn meanwhile."""
+        with self._lock:
+            offer = self._offers.get(repo)
+            return offer is not None and item in offer.items
+
     def withdraw(self, repo: Repo) -> list[Item]:
         """Forgets a repository; what is offered for no other one and has to go."""
         with self._lock:

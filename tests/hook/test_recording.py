@@ -116,3 +116,25 @@ show(files=zest_hf.status()["files"])
     with closing(sqlite3.connect(index_of(machine))) as index:
         assert index.execute("SELECT public FROM visibility").fetchall() == [(0,)]
     assert recorded(machine) == [False]
+
+
+@pytest.mark.parametrize("step", ["_chmod_and_move", "_create_symlink"])
+def test_what_does_not_get_to_its_place_is_not_offered(machine: Machine, step: str) -> None:
+    """Its content is undefined from then on, and its descriptor would keep the room on the disk."""
+    code = f"""
+import huggingface_hub as hub
+from huggingface_hub import file_download
+from zest_hf.engine import get_engine
+def no_room(*args, **kwargs):
+    global before
+    before = len(get_engine()._offered)
+    raise OSError("no room")
+file_download.{step} = no_room
+try:
+    hub.hf_hub_download('org/model', 'part0.safetensors')
+except OSError as error:
+    failed = str(error)
+show(failed=failed, before=before, after=len(get_engine()._offered), shared=get_engine().status()["files"])
+"""
+    run = machine.python(code, ZEST_PEERS="127.0.0.1:9")
+    assert run.shown == {"failed": "no room", "before": 1, "after": 0, "shared": 0}

@@ -282,7 +282,7 @@ def test_a_get_stops_where_a_chunk_ends(
 ) -> None:
     with ExitStack() as stack:
         rig = CdnRig(kind, local_hub, stored, tmp_path / "file", stack)
-        local_hub.fault("cdn", "rate", bytes_per_second=400_000 if where == "at the end" else 100_000)
+        local_hub.fault("cdn", "rate", bytes_per_second=400_000)
         if where == "before it begins":
             for part in range(XORBS):
                 rig.source.start(rig.action(part))
@@ -295,15 +295,15 @@ def test_a_get_stops_where_a_chunk_ends(
             until_something_came(rig)
         wanted = {"further on": 60, "at the end": CHUNKS}.get(where, 0)
         rig.source.stop(StopGet(number, wanted))
-        stops = rig.reports.get(timeout=DEADLINE_S)
-        if where == "before it begins" and isinstance(stops, CdnEnded):
-            pytest.skip("the workers were free already")
-        assert isinstance(stops, CdnStops) and stops.assignment == number
+        reports = [rig.reports.get(timeout=DEADLINE_S) for _ in range(XORBS + 2 if where == "before it begins" else 2)]
+        # Which of the two comes first is a matter of chance.
+        (stops,) = [one for one in reports if isinstance(one, CdnStops)]
+        ends = [one for one in reports if one is not stops]
+        assert stops.assignment == number
         if where == "at once":
             assert 0 < stops.chunks < 60
         else:
             assert stops.chunks == wanted
-        ends = rig.ends(XORBS + 1 if where == "before it begins" else 1)
         (end,) = [one for one in ends if isinstance(one, CdnEnded) and one.assignment == number]
         assert end.chunks == stored.manifest.slice(CHUNKS, CHUNKS + stops.chunks)
         if where != "before it begins":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import faulthandler
 import logging
 import os
@@ -58,6 +59,8 @@ WARM_UP_ROUNDS = 5
 KEY = b"a swarm key of the fuzzer, long enough"
 HOSTS = [f"127.0.0.{number}" for number in range(2, 12)]
 """Of strangers; one of each is banned for as long as the session lives. The good peer is at 127.0.0.1."""
+NEWS = (wire.PEERS, wire.CLAIMS)
+"""What is said without a question."""
 HONEST_HOSTS = HOSTS[:3]
 """Who talks nonsense from here sends no wrong chunk and no wrong manifest."""
 
@@ -319,13 +322,16 @@ class Stranger:
             self.send_extended_handshake()
             return b""
         if kind == wire.EXTENDED:
+            address = self.random.randbytes(6)
             body = bytes([self.random.choice([0, 2, 3, 4, 5, 7, 8, 9, 200])]) + self.random.choice(
-                [b"\1", b"\0\0" + self.random.randbytes(6), b"\1\0" + self.random.randbytes(6), bytes(6), b"d1:md1:ai1eee"]
+                [b"\1", b"\0\0" + address, b"\1\0" + address, bytes(6), b"d1:md1:ai1eee"]
             )
         else:
             words = {4: 1, 6: 3, 8: 3, 13: 1, 16: 3, 17: 1, 21: 12, 23: 12}.get(kind)
             numbers = [self.world.number() for _ in range(words or 0)]
-            body = struct.pack(f">{len(numbers)}I", *numbers) if words else self.random.randbytes(self.random.choice([0, 2]))
+            body = struct.pack(f">{len(numbers)}I", *numbers)
+            if not words:
+                body = self.random.randbytes(self.random.choice([0, 2]))
             if kind in (5, 7, 22) and self.random.random() < 0.5:
                 body = self.random.randbytes(self.random.choice([8, 100, 5000]))
         message = bytes([kind]) + body
@@ -355,6 +361,7 @@ class Stranger:
             lambda: wire.range_request(id_, kind, object_, first, end),
             lambda: wire.range_end(id_, answer),
             lambda: wire.cancel(id_),
+            lambda: wire.claims(swarm, choose([0, 1]), [(a, b, choose([0, 1, 2]), 7) for a, b in pairs]),
             lambda: wire.peers(swarm, [(bytes(10) + b"\xff\xff\x7f\0\0\1", choose([*world.ports, 9, 40000]))] * 3),
         ]
         xet: list[Callable[[], bytes]] = [
@@ -377,12 +384,8 @@ class Stranger:
         """Frames that answer it rightly, or nearly so."""
         content = self.world.target_content
         sent: list[bytes] = []
-        question = Question(
-            **{
-                **{name: getattr(question, name) for name in Question.__dataclass_fields__},
-                "hold": lambda object_: self.peer.prove(b"hold", question.kind, object_),
-            }
-        )
+        kind = question.kind
+        question = dataclasses.replace(question, hold=lambda object_: self.peer.prove(b"hold", kind, object_))
 
         class Caught:
             swarm_of = self.peer.swarm_of
@@ -521,11 +524,13 @@ class Round:
         content = choose(world.contents)
         target = choose(self.targets)
         first = world.small()
+        wanted = world.target_content
         listener = choose(self.listeners)
 
         def ask_have() -> None:
             token = node.token()
-            session.ask_have(token, peer, Kind(kind), XetHash(hash_), choose([0.05, 1.0]), updates=choose([True, False]))
+            updates = choose([True, False])
+            session.ask_have(token, peer, Kind(kind), XetHash(hash_), choose([0.05, 1.0]), updates=updates)
             self.watched.append((token, peer))
 
         def ask_piece() -> None:
@@ -567,7 +572,7 @@ class Round:
             ask_have,
             lambda: session.forget_have(*choose([*self.watched[-20:], (1, peer)])),
             lambda: session.ask_manifest(
-                node.token(), peer, Kind(kind), XetHash(hash_), first, choose([1, 60, 16384, 20000]), choose([0.05, 1.0])
+                node.token(), peer, Kind(kind), XetHash(hash_), first, choose([1, 60, 16384, 20000]), 0.05
             ),
             ask_piece,
             ask_piece,
@@ -579,7 +584,10 @@ class Round:
             place,
             place,
             reopen,
-            lambda: session.share_transfer(target.file, choose([None, world.target_content.hash]), world.target_content.terms),
+            lambda: session.share_transfer(target.file, choose([None, wanted.hash]), wanted.terms),
+            lambda: session.tell_claims(
+                XetHash(wanted.hash), choose([True, False]), choose([[], [(first, first + 2, 1, first)]])
+            ),
             lambda: session.unshare_transfer(self.partial.file),
             lambda: session.share_transfer(self.partial.file, self.partial.content.hash, self.partial.content.terms),
             lambda: target.file.seal() if self.random.random() < 0.1 else None,
@@ -630,7 +638,7 @@ class Round:
                     request, number = struct.unpack_from(">II", body, 1)
                     assert request == 8 and number == len(got)
                     got[number] = body[9:]
-                else:
+                elif body[0] not in NEWS:
                     assert body[:6] == struct.pack(">BIB", wire.HAVE, 7, wire.OK), body[:50]
             assert b"".join(got.values()) == content.data
 
@@ -662,7 +670,12 @@ class Round:
                 assert time.monotonic() < end_s, "a good peer's bytes do not arrive"
                 if select.select([peer.socket], [], [], 0.01)[0]:
                     peer.socket.settimeout(GOOD_PEER_S)
-                    serve(peer, content, peer.question())
+                    extension, body = peer.receive()
+                    if extension == wire.ZEST_ID and body[0] in NEWS:
+                        continue
+                    question = parse_question(extension, body)
+                    proof = peer.prove(b"hold", question.kind, content.hash)
+                    serve(peer, content, dataclasses.replace(question, hold=lambda _, proof=proof: proof))
                 node.pump()
                 if any(isinstance(event, PieceEnd) and event.token == piece for event in node.events):
                     break
@@ -686,7 +699,8 @@ def rounds(seeds: Iterator[int], end_s: float) -> None:
         if count == WARM_UP_ROUNDS:
             baseline = resident_bytes()
         if baseline is not None:
-            assert resident_bytes() - baseline < MAX_GROWTH_BYTES, f"{resident_bytes() >> 20} MB, then {baseline >> 20} MB"
+            now = resident_bytes()
+            assert now - baseline < MAX_GROWTH_BYTES, f"{now >> 20} MB in use, {baseline >> 20} MB at first"
 
 
 def main() -> int:

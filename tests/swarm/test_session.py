@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -593,8 +594,10 @@ def test_calls_from_many_threads(a: Node, b: Node, tmp_path: Path) -> None:
 
 
 def test_a_forked_child_leaves_the_session_alone(a: Node, b: Node) -> None:
+    a.session._lock.acquire()  # as if another thread was in the middle of a call
     child = os.fork()
     if child == 0:
+        signal.alarm(5)
         try:
             a.session.close()
             try:
@@ -603,6 +606,7 @@ def test_a_forked_child_leaves_the_session_alone(a: Node, b: Node) -> None:
                 os._exit(0)
         finally:
             os._exit(1)
+    a.session._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     b.meet(a.port)
 

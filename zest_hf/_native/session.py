@@ -420,8 +420,11 @@ class Session:
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
         # Held during each call, none of which is long: close() must not free what another thread is using.
+        # In a forked child nobody may be left who gives the lock back.
+        if os.getpid() != self._pid:
+            raise SwarmError("the swarm session is closed")
         with self._lock:
-            if self._handle is None or os.getpid() != self._pid:
+            if self._handle is None:
                 raise SwarmError("the swarm session is closed")
             yield self._handle
 

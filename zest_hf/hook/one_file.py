@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import shutil
@@ -38,6 +39,8 @@ class Move:
 
     arguments: Mapping[str, Any]
     record: Callable[[Path], None] | None = None
+    abandon: Callable[[], None] = lambda: None
+    """... or when there will be none."""
 
 
 current_move: ContextVar[Move | None] = ContextVar("zest_hf_current_move", default=None)
@@ -60,6 +63,7 @@ class OneFile:
         self._hub = sys.modules["huggingface_hub.file_download"]
         self._expected = Path(arguments["incomplete_path"])
         self._size_bytes: int | None = arguments.get("expected_size")
+        self._abandon: Callable[[], None] = lambda: None
         self._name = str(arguments.get("displayed_filename") or self._expected.name)
 
     def download(self) -> None:
@@ -88,15 +92,20 @@ class OneFile:
                 failure = error
             # Outside of `except`: what the Hub raises has nothing to do with our failure.
             if failure is not None:
+                self._abandon()
                 # Not a file under its final name: if there is one, it is the user's last version of it.
                 if self._move is not None or place.path != self._expected:
                     empty(place.path)
                 bar = bars.roll_back()
                 self._raise_or_warn(failure, place.path)
                 self._by_the_hub(place.path, bar)
-            place.commit()
+            try:
+                place.commit()
+            except BaseException:
+                self._abandon()
+                raise
         if record is not None and self._move is not None:
-            self._move.record = record
+            self._move.record, self._move.abandon = record, self._abandon
         elif record is not None:
             record(self._expected)
 
@@ -131,6 +140,8 @@ class OneFile:
             ),
             bars,
         )
+        # What it offers of the file goes on until the file is recorded: who ends up elsewhere has to end that.
+        self._abandon = functools.partial(engine.abandon, result)
         written_bytes = path.stat().st_size
         if written_bytes != result.size_bytes:
             raise ProtocolError(f"{written_bytes} bytes were written of a file of {result.size_bytes}")

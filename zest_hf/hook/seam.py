@@ -26,7 +26,9 @@ _NEEDED = {"incomplete_path", "xet_file_data", "headers"}
 _UNDERSTOOD = _NEEDED | {"expected_size", "displayed_filename", "tqdm_class", "_tqdm_bar"}
 _MOVE_NEEDED = {"incomplete_path", "destination_path", "url_to_download", "etag", "xet_file_data"}
 
-_to_be_recorded: ContextVar[list[Callable[[], None]] | None] = ContextVar("zest_hf_recorded", default=None)
+_Records = list[tuple[Callable[[], None], Callable[[], None]]]
+"""To be called when the files are where they stay, or else when they will not be."""
+_to_be_recorded: ContextVar[_Records | None] = ContextVar("zest_hf_recorded", default=None)
 
 
 def patches_for(module: ModuleType) -> list[switch.Patch]:
@@ -107,6 +109,9 @@ def _wrap_move(original: Callable[..., None]) -> Callable[..., None]:
         reset = current_move.set(move)
         try:
             original(*args, **kwargs)
+        except BaseException:
+            move.abandon()
+            raise
         finally:
             current_move.reset(reset)
         if move.record is None:
@@ -116,7 +121,7 @@ def _wrap_move(original: Callable[..., None]) -> Callable[..., None]:
         if later is None:
             record()
         else:
-            later.append(record)
+            later.append((record, move.abandon))
 
     setattr(_download_to_tmp_and_move, _MARK, original)
     return _download_to_tmp_and_move
@@ -126,13 +131,17 @@ def _wrap_move(original: Callable[..., None]) -> Callable[..., None]:
 def _wrap_whole(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def _hf_hub_download_to_cache_dir(*args: Any, **kwargs: Any) -> Any:
-        records: list[Callable[[], None]] = []
+        records: _Records = []
         reset = _to_be_recorded.set(records)
         try:
             path = original(*args, **kwargs)
+        except BaseException:
+            for _, abandon in records:
+                abandon()
+            raise
         finally:
             _to_be_recorded.reset(reset)
-        for record in records:
+        for record, _ in records:
             record()
         return path
 

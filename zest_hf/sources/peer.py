@@ -140,6 +140,7 @@ class PeerSource:
         self._claims: dict[int, Claims] = {}
         """The last of each peer."""
         self._told: list[Told] | None = None
+        self._withdrawn = False
         for ready in swarm.subscribe(listener):
             self._meet(ready)
         swarm.dial_given()
@@ -159,6 +160,8 @@ class PeerSource:
 
     def waiting(self, now_s: float) -> bool:
         """Whether a peer may soon turn out to be useful, within the policy's patience."""
+        if self._withdrawn:
+            return False
         if self._swarm.reaching(now_s):
             return True
         if any(not one.answered and now_s < one.until_s for one in self._holders.values()):
@@ -179,7 +182,7 @@ class PeerSource:
 
     def step(self, now_s: float) -> None:
         """Asks what is worth asking now, and offers what has been proved."""
-        if self._transfer is None or self._target is None:
+        if self._transfer is None or self._target is None or self._withdrawn:
             return
         if self._manifest is None and self._transfer.manifest is not None:
             self._know(self._transfer.manifest)
@@ -236,13 +239,30 @@ class PeerSource:
             target.seal()
         return target
 
+    def withdraw(self) -> None:
+        """The file is not for everybody any more: nobody is asked for it, told of it or offered it from now on."""
+        if self._withdrawn:
+            return
+        self._withdrawn, self._share = True, False
+        self._swarm.leave_file(self._file_hash)
+        if self._target is not None:
+            self._target.withdraw()
+        for token, asked in self._asked.items():
+            self._swarm.cancel_piece(asked.peer, token)
+        self._quest = None
+        for peer, holder in list(self._holders.items()):
+            if holder.token:
+                self._swarm.forget_have(holder.token, peer)
+            self._lost(peer)
+
     def close(self) -> None:
         """Stops all; nothing is written afterwards, and nothing offered but by a target that `finish` gave away."""
         self._swarm.unsubscribe(self._listener)
         if self._told is not None:
             with contextlib.suppress(SwarmError):
                 self._swarm.tell_claims(self._file_hash, False, ())
-        self._swarm.leave_file(self._file_hash)
+        if not self._withdrawn:
+            self._swarm.leave_file(self._file_hash)
         for token, asked in self._asked.items():
             self._swarm.cancel_piece(asked.peer, token)
         if self._target is not None:
@@ -250,6 +270,8 @@ class PeerSource:
 
     def handle(self, event: Event) -> None:
         """What an event of the swarm means here."""
+        if self._withdrawn and not isinstance(event, PieceEnd):
+            return
         if isinstance(event, PeerReady):
             self._meet(event)
         elif isinstance(event, PeerGone | PeerBanned):
@@ -372,6 +394,9 @@ class PeerSource:
         if not self._possible(answer.chunks):
             self._swarm.ban(answer.peer, f"says that the file has {answer.chunks} chunks, which it cannot have")
             return
+        if not self._plausible(answer.chunks):
+            self._search.add(answer.peer)
+            return
         holder.chunks = answer.chunks
         self._report(PeerHolds(answer.peer, normalized(answer.ranges, answer.chunks)))
         if answer.ranges == ((0, answer.chunks),):
@@ -421,7 +446,12 @@ class PeerSource:
         if self._manifest is not None:
             return chunks == len(self._manifest)
         size = self._size_bytes
-        return size is None or size / MAX_CHUNK_BYTES <= chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
+        return size is None or size / MAX_CHUNK_BYTES <= chunks <= size
+
+    def _plausible(self, chunks: int) -> bool:
+        """Whether it is worth asking for so long a manifest. That chunks are small is not yet a lie."""
+        size = self._size_bytes
+        return size is None or self._manifest is not None or chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
 
     def _next_quest(self) -> None:
         self._quest = None

@@ -110,6 +110,14 @@ class Target:
         if self._whole is not None:
             self._whole.file.seal()
 
+    def withdraw(self) -> None:
+        """Nothing is offered any more; it is written on."""
+        sharer, self._sharer = self._sharer, None
+        if sharer is not None:
+            for run in (*self._runs, *self._retired, *([self._whole] if self._whole is not None else [])):
+                with contextlib.suppress(SwarmError):
+                    sharer.unshare_transfer(run.file)
+
     def end(self) -> None:
         """Nothing is written any more, nor offered. Any number of times, from any thread."""
         for run in (*self._runs, *self._retired, *([self._whole] if self._whole is not None else [])):

@@ -87,17 +87,34 @@ void ClaimsTold::tick(InfoHash const &swarm, File &file, Peers const &peers, std
     }
 }
 
-void ClaimsHeard::heard(std::uint32_t peer, Hash const &file, wire::Claims const &claims) {
+void ClaimsHeard::tell(Said &said, std::int64_t now_ms) {
+    // An event costs the program more than a message costs the peer.
+    said.held_back = !events_.waits(*said.latest) && !said.pace.take(now_ms);
+    if (!said.held_back) events_.push_latest(said.event, said.latest, std::move(said.payload));
+}
+
+void ClaimsHeard::tick(std::int64_t now_ms) {
+    for (auto &[peer, files] : pending_)
+        for (auto &[file, said] : files)
+            if (said.held_back) tell(said, now_ms);
+}
+
+void ClaimsHeard::heard(std::uint32_t peer, Hash const &file, wire::Claims const &claims, std::int64_t now_ms) {
     auto &pending = pending_[peer];
     auto at = pending.find(file);
     if (at == pending.end()) {
         if (pending.size() >= max_files)
             for (auto old = pending.begin(); old != pending.end();)
-                events_.waits(*old->second) ? ++old : old = pending.erase(old);
+                // What was told long ago is of no use any more; its pace must not be forgotten before.
+                old->second.held_back || events_.waits(*old->second.latest) || !old->second.pace.full(now_ms)
+                    ? ++old
+                    : old = pending.erase(old);
         if (pending.size() >= max_files) return;
-        at = pending.emplace(file, std::make_shared<PendingLatest>()).first;
+        at = pending.try_emplace(file).first;
     }
-    zest_event event{};
+    auto &said = at->second;
+    auto &event = said.event;
+    event = {};
     event.type = ZEST_EVENT_CLAIMS;
     event.peer = peer;
     event.status = claims.downloading;
@@ -110,7 +127,8 @@ void ClaimsHeard::heard(std::uint32_t peer, Hash const &file, wire::Claims const
         std::memcpy(out, &one, sizeof one);
         out += sizeof one;
     }
-    events_.push_latest(event, at->second, std::move(payload));
+    said.payload = std::move(payload);
+    tell(said, now_ms);
 }
 
 }  // namespace zest

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "bucket.hpp"
 #include "events.hpp"
 #include "wire.hpp"
 
@@ -62,13 +63,28 @@ public:
 
     // Files that one peer may have events waiting for.
     static constexpr std::size_t max_files = 64;
+    // Events about one file of one peer. An honest one sends a message in 100 ms; of one that sends more the latest is
+    // told at this pace.
+    static constexpr double burst = 20;
+    static constexpr double per_s = 12;
 
-    void heard(std::uint32_t peer, Hash const &file, wire::Claims const &claims);
+    void heard(std::uint32_t peer, Hash const &file, wire::Claims const &claims, std::int64_t now_ms);
     void gone(std::uint32_t peer) { pending_.erase(peer); }
+    // Tells what was held back.
+    void tick(std::int64_t now_ms);
 
 private:
+    struct Said {
+        std::shared_ptr<PendingLatest> latest = std::make_shared<PendingLatest>();
+        Bucket pace{burst, per_s};
+        bool held_back = false;
+        zest_event event{};
+        std::vector<std::uint8_t> payload;  // of what is held back
+    };
+    void tell(Said &said, std::int64_t now_ms);
+
     Events &events_;
-    std::map<std::uint32_t, std::map<Hash, std::shared_ptr<PendingLatest>>> pending_;
+    std::map<std::uint32_t, std::map<Hash, Said>> pending_;
 };
 
 }  // namespace zest

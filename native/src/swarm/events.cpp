@@ -53,11 +53,6 @@ void Events::push_latest(zest_event event, std::shared_ptr<PendingLatest> const 
     if (!std::exchange(pending->waits, true)) push_entry({event, {}, nullptr, pending});
 }
 
-bool Events::waits(PendingLatest const &pending) {
-    std::lock_guard lock(mutex_);
-    return pending.waits;
-}
-
 void Events::push(zest_event event, std::string_view payload) {
     push(event, std::vector<std::uint8_t>(payload.begin(), payload.end()));
 }

@@ -48,7 +48,11 @@ public:
     void push_latest(zest_event event, std::shared_ptr<PendingLatest> const &pending,
                      std::vector<std::uint8_t> payload);
     // Whether such an event waits.
-    bool waits(PendingLatest const &pending);
+    template <typename Pending>
+    bool waits(Pending const &pending) {
+        std::lock_guard lock(mutex_);
+        return pending.waits;
+    }
     // As zest_session_next.
     int next(zest_event *event, std::uint8_t *payload, std::size_t capacity);
 

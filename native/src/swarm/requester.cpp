@@ -210,7 +210,7 @@ Requester::Verdict Requester::on(wire::Have const &message) {
 
 void Requester::tell_more(Watch &watch, std::int64_t now_ms) {
     // An event costs the program more than a message costs the peer.
-    watch.held_back = !watch.events.take(now_ms);
+    watch.held_back = !events_.waits(*watch.pending) && !watch.events.take(now_ms);
     if (watch.held_back) return;
     zest_event event{};
     event.type = ZEST_EVENT_HAVE_MORE;

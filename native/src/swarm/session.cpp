@@ -217,6 +217,7 @@ void Session::tick() {
     dial_found(now);
     exchange_.tick(peers_, now);
     claims_told_.tick(peers_, now);
+    claims_heard_.tick(now);
     if (now - swept_ms_ >= sweep_ms) sweep(now);
     if (now - updated_ms_ >= update_ms) {
         updated_ms_ = now;
@@ -348,7 +349,7 @@ void Session::proved(Peer &peer, InfoHash const &swarm) {
 void Session::told(Peer &peer, wire::Claims const &message) {
     if (!peer.link.common().count(message.swarm) || !discovery_.joined(message.swarm)) return;
     auto const object = store_.find_swarm(message.swarm);
-    if (object && object->kind == Kind::file) claims_heard_.heard(peer.link.number(), object->hash, message);
+    if (object && object->kind == Kind::file) claims_heard_.heard(peer.link.number(), object->hash, message, now_ms());
 }
 
 void Session::heard_of(InfoHash const &swarm, Endpoint const &endpoint, Source source, Scope teller) {
