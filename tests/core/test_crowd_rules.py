@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from zest_hf.core.crowd import FETCHING, FULL, HELD, Crowd, CrowdSettings, Decision, Reason, Told, Unit
+from zest_hf.core.crowd import Crowd, Decision, Reason
+from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
 from zest_hf.core.crowd_pace import FIRST, GROWTH, Pace
 
 SETTINGS = CrowdSettings()
@@ -51,7 +52,7 @@ class Node:
 def owners(members: list[bytes], count: int) -> list[bytes]:
     crowd = Crowd(members[0], units(count))
     for other in members[1:]:
-        crowd.heard(other, True, (), 0.0)
+        crowd.others.heard(other, True, (), 0.0)
     return [crowd.owner(unit) for unit in range(count)]
 
 
@@ -76,7 +77,7 @@ def test_who_has_the_same_view_starts_different_units(members: set[int]) -> None
     nodes = [Node(number) for number in members]
     for node in nodes:
         for other in members:
-            node.crowd.heard(name(other), True, (), 0.0)
+            node.crowd.others.heard(name(other), True, (), 0.0)
     started = [one.fetch for node in nodes for one in node.choose(1.0)]
     assert sorted(started) == list(range(FIRST))
 
@@ -84,8 +85,8 @@ def test_who_has_the_same_view_starts_different_units(members: set[int]) -> None
 def pair() -> tuple[Node, Node, int]:
     """Two nodes that know each other, and a unit that is due and belongs to the first."""
     one, other = Node(1), Node(2)
-    one.crowd.heard(name(2), True, (), 0.0)
-    other.crowd.heard(name(1), True, (), 0.0)
+    one.crowd.others.heard(name(2), True, (), 0.0)
+    other.crowd.others.heard(name(1), True, (), 0.0)
     unit = next(unit for unit in range(8) if one.crowd.owner(unit) == name(1))
     one.missing = [unit]
     other.missing = [unit]
@@ -101,8 +102,8 @@ def test_what_its_owner_does_not_claim_goes_to_the_next() -> None:
 
 def test_a_claim_without_progress_is_void() -> None:
     _, other, unit = pair()
-    other.crowd.heard(name(1), True, [claim(unit)], 1.0)
-    other.crowd.heard(name(1), True, [claim(unit, progress=FULL // 4)], 2.0)
+    other.crowd.others.heard(name(1), True, [claim(unit)], 1.0)
+    other.crowd.others.heard(name(1), True, [claim(unit, progress=FULL // 4)], 2.0)
     assert other.choose(2.0 + SETTINGS.stall_s - 0.1) == []
     assert other.choose(2.0 + SETTINGS.stall_s) == []
     assert other.choose(2.0 + SETTINGS.stall_s + SETTINGS.answer_s) == [Decision(unit, Reason.OVERDUE)]
@@ -110,22 +111,22 @@ def test_a_claim_without_progress_is_void() -> None:
 
 def test_who_leaves_leaves_its_units() -> None:
     _, other, unit = pair()
-    other.crowd.heard(name(1), True, [claim(unit, progress=1)], 1.0)
-    other.crowd.left(name(1))
+    other.crowd.others.heard(name(1), True, [claim(unit, progress=1)], 1.0)
+    other.crowd.others.left(name(1))
     assert other.choose(1.1) == [Decision(unit, Reason.OWNED)]
 
 
 def test_who_is_done_is_asked_first() -> None:
     _, other, unit = pair()
-    other.crowd.heard(name(1), True, [claim(unit, progress=1)], 1.0)
-    assert other.crowd.heard(name(1), False, (), 2.0) == [unit]
+    other.crowd.others.heard(name(1), True, [claim(unit, progress=1)], 1.0)
+    assert other.crowd.others.heard(name(1), False, (), 2.0) == [unit]
     assert other.choose(2.1) == []
     assert other.choose(2.0 + SETTINGS.stall_s) == [Decision(unit, Reason.OWNED)]
 
 
 def test_who_was_found_out_twice_counts_no_more() -> None:
     node = Node(1)
-    node.crowd.heard(name(2), True, [claim(unit) for unit in range(8)], 0.0)
+    node.crowd.others.heard(name(2), True, [claim(unit) for unit in range(8)], 0.0)
     node.choose(SETTINGS.stall_s)
     assert all(node.crowd.owner(unit, SETTINGS.stall_s + 0.1) == name(1) for unit in range(8))
     later_s = SETTINGS.stall_s + SETTINGS.distrust_s
@@ -137,20 +138,20 @@ def test_of_two_that_fetch_the_same_one_stops() -> None:
     one.crowd.began(unit, 1.0)
     other.crowd.began(unit, 1.0)
     for node, them in ((one, 2), (other, 1)):
-        node.crowd.heard(name(them), True, [claim(unit)], 1.1)
+        node.crowd.others.heard(name(them), True, [claim(unit)], 1.1)
     stops = [node.crowd.stops(1.1 + SETTINGS.answer_s) for node in (one, other)]
     assert stops == [[], [Decision(unit, Reason.COLLISION)]]
     # Who has come much further goes on.
     one, other, unit = pair()
     one.crowd.began(unit, 1.0)
-    one.crowd.heard(name(2), True, [claim(unit, progress=FULL // 2)], 1.1)
+    one.crowd.others.heard(name(2), True, [claim(unit, progress=FULL // 2)], 1.1)
     assert one.crowd.stops(1.1 + SETTINGS.answer_s) == [Decision(unit, Reason.COLLISION)]
 
 
 def test_what_does_not_prove_itself_has_one_owner() -> None:
     node = Node(1, count=12, loose=5)
     for number in range(2, 9):
-        node.crowd.heard(name(number), True, (), 0.0)
+        node.crowd.others.heard(name(number), True, (), 0.0)
     assert len({node.crowd.owner(unit) for unit in range(7, 12)}) == 1
 
 
@@ -193,9 +194,9 @@ def test_nobody_waits_for_ever(events: list[tuple[int, str, list[tuple[int, int,
             # With others that come again under new names all the time.
             who = name(member + (at if again and what == "left" else 0))
             if what == "left":
-                node.crowd.left(who)
+                node.crowd.others.left(who)
             else:
-                node.crowd.heard(who, what == "claims", claims, now_s)
+                node.crowd.others.heard(who, what == "claims", claims, now_s)
         for one in node.choose(now_s):
             running[one.fetch] = now_s
         for stop in node.crowd.stops(now_s):
