@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,11 +201,14 @@ def test_a_peer_that_does_not_read_is_told_the_sum(node: Node, tmp_path: Path) -
 def test_a_peer_that_tells_too_much(node: Node) -> None:
     """One event waits, whatever comes; ids that never were end the connection."""
     content = Content.random(10)
+    first_taken = threading.Event()
 
     def script(peer: wire.WirePeer) -> None:
         question = peer.question()
         assert question.updates == 1
         peer.send_zest(wire.have(question.request, wire.OK, 10, [], question.hold(content.hash)))
+        peer.send_zest(wire.have_update(question.request, wire.OK, 10, [(0, 1)]))
+        assert first_taken.wait(DEADLINE_S)
         for number in range(20_000):
             peer.send_zest(wire.have_update(question.request, wire.OK, 10, [(number % 10, number % 10 + 1)]))
         peer.send_zest(wire.have_update(question.request, wire.NOT_FOUND, 0, []))
@@ -217,6 +221,7 @@ def test_a_peer_that_tells_too_much(node: Node) -> None:
         peer = node.meet(server.port)
         watch(node, peer, Kind.FILE, content.hash)
         node.wait(HaveMore)
+        first_taken.set()
         node.session.ask_have(node.token(), peer, Kind.FILE, content.hash, DEADLINE_S)
         # Nobody takes the events meanwhile.
         while node.session.peers()[0].requests_out:
