@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-swarm bench-crowd oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-swarm sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,6 +40,7 @@ help:
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
 	@echo "make bench-crowd        8 cold hosts that start together, some minutes; needs root"
+	@echo "make sim-crowd          a crowd of 200 nodes on a virtual clock, some minutes"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
 	@echo "make clean              remove everything that was built, also $(VENV)"
 
@@ -181,6 +182,11 @@ bench: build
 	$(PY) tests/bench/startup.py
 	$(PY) tests/bench/hub.py
 	$(PY) tests/bench/discovery.py
+
+# Crowds of hundreds of nodes on a virtual clock. More: zest bench crowd --help
+SIM_CROWD ?= --nodes 200 --gigabytes 10 --scale 64
+sim-crowd: build
+	$(VENV)/bin/zest bench crowd $(SIM_CROWD)
 
 # Figures of the swarm between hosts of a network of its own. BENCH_ARGS: see tests/bench/swarm/__main__.py.
 BENCH_ARGS ?=

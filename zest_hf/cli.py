@@ -118,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     xet = commands.add_parser("xet", help="hashes, chunks and xorbs as the Hub has them; uploads")
     _xet_arguments(xet)
 
+    bench = commands.add_parser("bench", help="simulate what cannot be tried at a desk")
+    _bench_arguments(bench)
+
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 
@@ -136,6 +139,15 @@ def _hub_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = command.DESCRIPTION
     command.add_arguments(parser)
     parser.set_defaults(run=command.run)
+
+
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    from zest_hf.bench import crowd_curves
+
+    subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", required=True)
+    crowd = subjects.add_parser("crowd", help="many nodes and one model", description=crowd_curves.DESCRIPTION)
+    crowd_curves.add_arguments(crowd)
+    crowd.set_defaults(run=crowd_curves.run)
 
 
 def _xet_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,8 @@ from functools import partial
 
 from zest_hf.bench.virtual import CHUNK_BYTES, VirtualFile
 from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
-from zest_hf.core.crowd import FETCHING, FULL, HELD, Crowd, Told, units_of
+from zest_hf.core.crowd import Crowd
+from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, Told, units_of
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.ranges import Ranges, normalized
 from zest_hf.core.transfer import Transfer
@@ -273,7 +274,7 @@ class Simulation:
 
     def _lose(self, node: _Node, gone: _Node) -> None:
         if node.crowd is not None:
-            node.crowd.left(gone.name)
+            node.crowd.others.left(gone.name)
         node.dirty = True
         if node.transfer is None or node.done_s is not None:
             return
@@ -322,7 +323,7 @@ class Simulation:
         for other in hears:
             if other.crowd is None or not other.up or other.done_s is not None:
                 continue
-            held = other.crowd.heard(node.name, downloading, claims, self.now_s)
+            held = other.crowd.others.heard(node.name, downloading, claims, self.now_s)
             other.dirty = True
             for unit in held:
                 self._learn(other, unit, node)
@@ -458,7 +459,9 @@ class Simulation:
         get = node.gets.get(action.assignment)
         if get is None or node.transfer is None:
             return
-        chunks = max(action.chunks, math.ceil(get.sent / CHUNK_BYTES))
+        # True chunks are small: what of a virtual one has come is thrown away.
+        come = int(get.sent // CHUNK_BYTES) if self._scale > 1 else math.ceil(get.sent / CHUNK_BYTES)
+        chunks = max(action.chunks, come)
         get.size = min(get.size, chunks * CHUNK_BYTES)
         node.transfer.cdn_stops(action.assignment, chunks)
         if get.sent >= get.size:

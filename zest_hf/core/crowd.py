@@ -20,20 +20,15 @@ What time it is elsewhere plays no role: a claim is as old as the time since it 
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
+from zest_hf.core.crowd_income import LONGEST_WINDOW_S, Income
+from zest_hf.core.crowd_members import Others
 from zest_hf.core.crowd_pace import Pace
-from zest_hf.core.plan import Fetch, FilePlan
 from zest_hf.core.rate import RateMeter
-
-FETCHING = 1
-HELD = 2
-"""States of a claim."""
-FULL = 65535
-"""Progress of a claim: all of its bytes."""
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
@@ -41,41 +36,9 @@ STEP = FULL // 8
 """Progress is compared in such steps by those who are to agree."""
 KEPT = FULL // 4
 """What has come so far is fetched to its end, whoever else turns up."""
-
-WHOLE_XORB_BYTES = 60 * 1024 * 1024
-"""Xorbs are closed when the next chunk would make them larger than 64 MiB: of this size one is whole."""
-
-Told = tuple[int, int, int, int]
-"""A claim as it is told: first chunk of the file, end, state, progress."""
-
-LONGEST_WINDOW_S = 60.0
-LOOSE = b"loose"
-
+MAX_GIVEN_WAY = 2
+"""A unit's GET is stopped for others so often at most."""
 _NEVER = float("-inf")
-
-
-@dataclass(frozen=True, slots=True)
-class CrowdSettings:
-    """Times in seconds."""
-
-    answer_s: float = 0.5
-    """An owner claims what is due within this time, or the next one does."""
-    stall_s: float = 3.0
-    """A claim without progress for so long is void; so is the claim to hold what nobody can get."""
-    unproved_s: float = 1.0
-    """How long what has come completely may remain without proof."""
-    distrust_s: float = 30.0
-    """How long a member that was found out twice is not counted on; twice as long each time."""
-    patience_s: float = 3.0
-    """How long a node that has got nothing waits at least before it asks the CDN out of turn,"""
-    longest_patience_s: float = 15.0
-    """... and at most."""
-    slow_factor: float = 3.0
-    """A claim that will take so many times as long as we would is void."""
-    fair_share: float = 0.6
-    """Who gets less from the crowd than this part of what the CDN alone has given it takes more."""
-    help_s: float = 2.0
-    """... one GET in this time."""
 
 
 class Reason(enum.Enum):
@@ -99,54 +62,6 @@ class Decision:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One GET: ``first``..``end`` are chunks of the file at its first place. ``loose``: it may not prove itself."""
-
-    first: int
-    end: int
-    size_bytes: int
-    loose: bool
-
-
-@dataclass(slots=True)
-class Claim:
-    """What one member says of one unit, and when that was heard."""
-
-    state: int
-    progress: int
-    began_s: float
-    moved_s: float
-    began_at: int
-    """Progress when it was heard of first."""
-    voided: bool = False
-    """It was found out."""
-
-    def rate(self, now_s: float) -> float:
-        """Progress per second."""
-        moved = self.progress - self.began_at
-        return moved / max(self.moved_s - self.began_s, 1e-3) if moved > 0 else 0.0
-
-    def expected(self, now_s: float) -> float:
-        """The progress that it should have made by now."""
-        return min(float(FULL), self.progress + self.rate(now_s) * (now_s - self.moved_s))
-
-    def rest_s(self, now_s: float) -> float:
-        """When it will be done."""
-        rate = self.rate(now_s)
-        return (FULL - self.progress) / rate - (now_s - self.moved_s) if rate > 0 else float("inf")
-
-
-@dataclass(slots=True)
-class Member:
-    """Another node that downloads the file."""
-
-    joined_s: float
-    claims: dict[int, Claim] = field(default_factory=dict)
-    found_out: int = 0
-    distrusted_until_s: float = _NEVER
-
-
 @dataclass(slots=True)
 class _Own:
     began_s: float
@@ -161,138 +76,33 @@ class _Own:
     stopped: bool = False
 
 
-def units_of(plan: FilePlan) -> list[Unit]:
-    """One for each of the plan's GETs."""
-    last = max(range(len(plan.fetches)), key=lambda number: plan.fetches[number].placements[0].file_chunk, default=-1)
-    return [_unit(fetch, is_last=number == last) for number, fetch in enumerate(plan.fetches)]
-
-
-def _unit(fetch: Fetch, *, is_last: bool) -> Unit:
-    place, source = fetch.placements[0], fetch.source
-    # The last xorb of a file often goes on with another's content.
-    loose = source.start > 0 or (is_last and source.byte_end - source.byte_start < WHOLE_XORB_BYTES)
-    return Unit(place.file_chunk, place.file_chunk + place.end - place.start, fetch.size_bytes, loose)
-
-
 class Crowd:
     """Of one file, as one node sees it. ``me`` names this node: what the others call it, 20 bytes."""
 
     def __init__(self, me: bytes, units: Sequence[Unit], settings: CrowdSettings | None = None) -> None:
-        self.me = me
         self.units = units
         self.settings = settings or CrowdSettings()
         self.pace = Pace()
+        self.others = Others(me, units, self.settings, self.pace)
         self.generation = 0
         """Grows with everything that others might want to hear of our claims."""
-        self.news = 0
-        """Grows with everything that others have said."""
+        self._me = me
         self._size_bytes = sum(unit.size_bytes for unit in units)
-        self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
-        self._members: dict[bytes, Member] = {}
-        self._claimed: dict[int, dict[bytes, Claim]] = {}
-        """Unit -> who claims it."""
-        self._passed_on: dict[int, float] = {}
-        """Units of those who are done, and since when."""
-        self._better: dict[int, set[bytes]] = {}
-        """Units of which it was asked -> who has a higher score than we."""
         self._due_s: dict[int, float] = {}
+        self._gave_way: dict[int, int] = {}
+        """Units whose GETs were stopped for others, and how often."""
         self._own: dict[int, _Own] = {}
         self._fetched: deque[int] = deque(maxlen=64)
         """What we have fetched and proved, the last of it."""
-        self._met_s: float | None = None
         self._cdn = RateMeter(2.0)
-        self._income: deque[tuple[float, int]] = deque()
-        self._came = 0
+        self._income = Income()
         self._helped_s = _NEVER
         self._only_unproved_s: float | None = None
         self._first_rest_s: float | None = None
 
-    # --- what others say --------------------------------------------------------------------------------------
-
-    @property
-    def members(self) -> dict[bytes, Member]:
-        """The others."""
-        return self._members
-
     def __bool__(self) -> bool:
         """Whether there is anybody else."""
-        return bool(self._members)
-
-    def heard(self, member: bytes, downloading: bool, claims: Sequence[Told], now_s: float) -> list[int]:
-        """All that a member claims now. The units that it holds and had not said so."""
-        self.news += 1
-        if not downloading:
-            return self._finished(member, now_s)
-        if member == self.me:
-            return []
-        known = self._members.get(member)
-        if known is None:
-            known = self._members[member] = Member(now_s)
-            if self._met_s is None:
-                self._met_s = now_s
-            for unit, better in self._better.items():
-                if self._score(member, unit) > self._score(self.me, unit):
-                    better.add(member)
-        new: dict[int, Claim] = {}
-        held = []
-        for first, end, state, progress in claims:
-            number = self._number.get((first, end))
-            if number is None or state not in (FETCHING, HELD):
-                continue
-            claim = known.claims.pop(number, None)
-            if claim is None or state < claim.state or progress < claim.progress:
-                before, claim = claim, Claim(state, progress, now_s, now_s, progress)
-                if before is not None:
-                    # To begin again is not to have progressed.
-                    claim.voided = True
-                    self._found_out(known, now_s)
-                if state == HELD:
-                    held.append(number)
-            elif state > claim.state or progress > claim.progress:
-                if state > claim.state:
-                    held.append(number)
-                    progress = FULL
-                self.pace.moved((progress - claim.progress) / FULL * self.units[number].size_bytes)
-                claim.state, claim.progress, claim.moved_s = state, progress, now_s
-            new[number] = claim
-            self._claimed.setdefault(number, {})[member] = claim
-        for number in known.claims:
-            self._drop(number, member)
-        known.claims = new
-        return held
-
-    def _finished(self, member: bytes, now_s: float) -> list[int]:
-        known = self._members.get(member)
-        if known is None:
-            return []
-        # Most who leave have all of it, and give it.
-        units = [number for number, claim in known.claims.items() if self._is_valid(member, claim, now_s)]
-        self._passed_on.update(dict.fromkeys(units, now_s))
-        self.left(member)
-        return units
-
-    def held_by(self, member: bytes) -> list[int]:
-        """The units that a member says to hold."""
-        known = self._members.get(member)
-        return [] if known is None else [unit for unit, claim in known.claims.items() if claim.state == HELD]
-
-    def left(self, member: bytes) -> None:
-        """It is gone, or done."""
-        self.news += 1
-        known = self._members.pop(member, None)
-        if known is not None:
-            for number in known.claims:
-                self._drop(number, member)
-            for better in self._better.values():
-                better.discard(member)
-
-    def _drop(self, number: int, member: bytes) -> None:
-        of_unit = self._claimed[number]
-        del of_unit[member]
-        if not of_unit:
-            del self._claimed[number]
-
-    # --- what we do ---------------------------------------------------------------------------------------------
+        return bool(self.others.members)
 
     def claims(self) -> list[Told]:
         """What to tell the others."""
@@ -311,7 +121,7 @@ class Crowd:
         """A GET for a unit was made."""
         if not any(not own.ended for own in self._own.values()):
             self._cdn.start(now_s)
-        self._own[fetch] = _Own(now_s, not self._members)
+        self._own[fetch] = _Own(now_s, not self.others.members)
         self._due_s.pop(fetch, None)
         self.generation += 1
 
@@ -324,7 +134,7 @@ class Crowd:
         if more > 0:
             own.size_bytes += more
             self._cdn.add(more, now_s)
-            self._came += more
+            self._income.came += more
             self.pace.moved(more)
 
     def ended(self, fetch: int, complete: bool, proved: bool, now_s: float) -> None:
@@ -362,14 +172,12 @@ class Crowd:
 
     def came(self, size_bytes: int) -> None:
         """So much came from peers."""
-        self._came += size_bytes
-
-    # --- who fetches what -----------------------------------------------------------------------------------------
+        self._income.came += size_bytes
 
     def owner(self, fetch: int, now_s: float = 0.0) -> bytes:
         """The member, perhaps this one, that is to fetch a unit."""
-        trusted = [one for one in self._members if self._is_trusted(one, now_s)]
-        return max([self.me, *trusted], key=lambda one: self._score(one, fetch))
+        trusted = [one for one in self.others.members if self.others.is_trusted(one, now_s)]
+        return max([self._me, *trusted], key=lambda one: self.others.score(one, fetch))
 
     def choose(
         self, now_s: float, missing: Callable[[], Iterator[int]], wanted: Callable[[], Iterator[int]]
@@ -377,9 +185,9 @@ class Crowd:
         """Which GETs to make now. ``missing``: units of which something is wanted that no peer gives, in order;
         ``wanted``: also those that peers give.
         """
-        self._judge(now_s)
+        self.others.judge(self._cdn.bytes_s(now_s), now_s)
         running = [own for own in self._own.values() if not own.ended]
-        others, ahead_bytes = self._active(now_s)
+        others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others
         limit = self.pace.limit(now_s, active, ahead_bytes)
         free = limit - active
@@ -389,8 +197,8 @@ class Crowd:
         more = False
         before, self._due_s = self._due_s, {}
         for number in missing():
-            if self._is_claimed(number, now_s):
-                if self._unproved_since(number) is not None:
+            if self.others.is_claimed(number, now_s):
+                if self.others.unproved_since(number) is not None:
                     unproved.append(number)
                 else:
                     claimed.append(number)
@@ -400,8 +208,10 @@ class Crowd:
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
-            due_s = self._due_s[number] = before.get(number, now_s)
-            rank = self._rank(number, now_s)
+            rank = self.others.rank(number, now_s)
+            # Which GETs are about to end not everybody sees at the same time.
+            due_s = before.get(number, now_s) if free > ending or not rank else now_s
+            self._due_s[number] = due_s
             if now_s - due_s < self.settings.answer_s:
                 free -= 1
             if now_s >= due_s + rank * self.settings.answer_s:
@@ -413,11 +223,14 @@ class Crowd:
 
     def stops(self, now_s: float) -> list[Decision]:
         """Which of our GETs to stop. What one has brought is lost with it."""
-        if not self._members:
+        if not self.others.members:
             return []
         out = []
         for number, own in self._own.items():
             if own.ended or own.stopped:
+                continue
+            gave_way = self._gave_way.get(number, 0)
+            if gave_way >= MAX_GIVEN_WAY:
                 continue
             if not self._goes_on(number, own, now_s):
                 out.append(Decision(number, Reason.COLLISION))
@@ -425,114 +238,15 @@ class Crowd:
                 out.append(Decision(number, Reason.CROWDED))
         for decision in out:
             self._own[decision.fetch].stopped = True
+            self._gave_way[decision.fetch] = self._gave_way.get(decision.fetch, 0) + 1
             self.generation += 1
         return out
 
-    # --- judging ----------------------------------------------------------------------------------------------------
-
-    def _score(self, member: bytes, number: int) -> int:
-        unit = self.units[number]
-        # All that may not prove itself has one owner, who proves the file.
-        return _score(member, LOOSE if unit.loose else b"%d-%d" % (unit.first, unit.end))
-
-    def _ahead(self, number: int) -> set[bytes]:
-        better = self._better.get(number)
-        if better is None:
-            mine = self._score(self.me, number)
-            better = {one for one in self._members if self._score(one, number) > mine}
-            self._better[number] = better
-        return better
-
-    def _rank(self, number: int, now_s: float) -> int:
-        """How many are to fetch it rather than we."""
-        return sum(self._is_trusted(member, now_s) for member in self._ahead(number))
-
-    def _is_trusted(self, member: bytes, now_s: float) -> bool:
-        return self._members[member].distrusted_until_s <= now_s
-
-    def _is_valid(self, member: bytes, claim: Claim, now_s: float) -> bool:
-        if claim.voided or not self._is_trusted(member, now_s):
-            return False
-        if claim.state == FETCHING and claim.progress == FULL:
-            return True
-        return now_s - claim.moved_s < self.settings.stall_s
-
-    def _is_claimed(self, number: int, now_s: float) -> bool:
-        if now_s - self._passed_on.get(number, _NEVER) < self.settings.stall_s:
-            return True
-        of_unit = self._claimed.get(number)
-        if not of_unit:
-            return False
-        for member, claim in of_unit.items():
-            # Who says to fetch what is another's turn has to show that it does.
-            if self._is_valid(member, claim, now_s) and (
-                claim.progress > 0 or claim.state == HELD or not self._has_precedence(number, member, now_s)
-            ):
-                return True
-        return False
-
-    def _has_precedence(self, number: int, member: bytes, now_s: float) -> bool:
-        """Whether we come before a member."""
-        return member not in self._ahead(number) and self._rank(number, now_s) == 0
-
-    def _unproved_since(self, number: int) -> float | None:
-        for claim in self._claimed.get(number, {}).values():
-            if claim.state == FETCHING and claim.progress == FULL and not claim.voided:
-                return claim.moved_s
-        return None
-
-    def _active(self, now_s: float) -> tuple[int, float]:
-        """GETs of others that run, and will not end at once, and what they will have brought since they told.
-
-        Of one that shows no progress one counts.
-        """
-        out = 0
-        ahead_bytes = 0.0
-        for name, member in self._members.items():
-            if not member.claims or member.distrusted_until_s > now_s:
-                continue
-            moving = idle = 0
-            for number, claim in member.claims.items():
-                if claim.state != FETCHING or claim.progress == FULL or not self._is_valid(name, claim, now_s):
-                    continue
-                if claim.progress > claim.began_at:
-                    moving += claim.rest_s(now_s) > 0.2
-                    ahead = claim.expected(now_s) - claim.progress
-                    ahead_bytes += ahead / FULL * self.units[number].size_bytes
-                else:
-                    idle = 1
-            out += moving + idle
-        return out, ahead_bytes
-
-    def _judge(self, now_s: float) -> None:
-        """Finds out who claims what it does not do, or much later than we would."""
-        alone = self._cdn.bytes_s(now_s)
-        for member in self._members.values():
-            if member.distrusted_until_s > now_s:
-                continue
-            for number, claim in member.claims.items():
-                if claim.state != FETCHING or claim.progress == FULL or claim.voided:
-                    continue
-                stall_s = self.settings.stall_s
-                is_late = False
-                if alone > 0 and now_s - claim.began_s >= stall_s:
-                    needs_s = self.units[number].size_bytes / alone
-                    is_late = claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
-                if is_late or now_s - claim.moved_s >= stall_s:
-                    claim.voided = True
-                    self._found_out(member, now_s)
-
-    def _found_out(self, member: Member, now_s: float) -> None:
-        member.found_out += 1
-        if member.found_out >= 2:
-            times = min(member.found_out - 2, 10)
-            member.distrusted_until_s = now_s + self.settings.distrust_s * 2.0**times
-
     def _goes_on(self, number: int, own: _Own, now_s: float) -> bool:
         """Whether it is we who go on with what several fetch: both sides know what they have told each other."""
-        ahead = self._ahead(number)
-        for member, claim in self._claimed.get(number, {}).items():
-            if claim.state != FETCHING or claim.progress == FULL or not self._is_valid(member, claim, now_s):
+        ahead = self.others.ahead(number)
+        for member, claim in self.others.claimed.get(number, {}).items():
+            if claim.state != FETCHING or claim.progress == FULL or not self.others.is_valid(member, claim, now_s):
                 continue
             # Who has come just now may not know of us.
             if not own.alone and now_s - claim.began_s < self.settings.answer_s:
@@ -545,14 +259,12 @@ class Crowd:
     def _place(self, number: int, now_s: float) -> int:
         """How many others of the units that are fetched have come further, or come before it in the file."""
         reached = {one: own.told for one, own in self._own.items() if not own.ended}
-        for one, claims in self._claimed.items():
-            told = [c.progress for m, c in claims.items() if c.state == FETCHING and self._is_valid(m, c, now_s)]
+        for one, claims in self.others.claimed.items():
+            told = [c.progress for m, c in claims.items() if c.state == FETCHING and self.others.is_valid(m, c, now_s)]
             if told:
                 reached[one] = max([*told, reached.get(one, 0)])
         mine = (-(reached[number] // STEP), number)
         return sum((-(progress // STEP), one) < mine for one, progress in reached.items())
-
-    # --- out of turn --------------------------------------------------------------------------------------------------
 
     def _unproved_ones(self, now_s: float, unproved: list[int], more: bool) -> Iterator[Decision]:
         """What others have and cannot prove."""
@@ -561,19 +273,14 @@ class Crowd:
         elif self._only_unproved_s is None:
             self._only_unproved_s = now_s
         for number in unproved:
-            since_s = self._unproved_since(number)
+            since_s = self.others.unproved_since(number)
             assert since_s is not None
             if not self.units[number].loose and now_s - since_s < self.settings.unproved_s:
                 continue
-            if not any(self._is_trusted(one, now_s) for one in self._before_in_closing()):
+            if not any(self.others.is_trusted(one, now_s) for one in self.others.before_in_closing()):
                 yield Decision(number, Reason.UNPROVED)
             elif self._only_unproved_s is not None and now_s - self._only_unproved_s >= 2 * self.settings.stall_s:
                 yield Decision(number, Reason.LAST)
-
-    def _before_in_closing(self) -> list[bytes]:
-        """Who is to prove the file rather than we."""
-        mine = _score(self.me, LOOSE)
-        return [one for one in self._members if _score(one, LOOSE) > mine]
 
     def _out_of_turn(
         self,
@@ -584,72 +291,46 @@ class Crowd:
         running: int,
     ) -> Iterator[Decision]:
         settings = self.settings
-        self._note_income(now_s)
-        if self._met_s is None or now_s - self._helped_s < settings.help_s:
+        self._income.note(now_s)
+        if self.others.met_s is None or now_s - self._helped_s < settings.help_s:
             return
         alone = self._cdn.bytes_s(now_s)
         if alone <= 0:
-            if self._came or running or now_s - self._met_s < self._patience_s(now_s):
+            if self._income.came or running or now_s - self.others.met_s < self._patience_s(now_s):
                 return
             reason = Reason.MEASURE
         else:
             window_s = self._window_s(alone)
-            income = self._income_bytes_s(now_s, window_s)
-            if running or now_s - self._met_s < window_s or income is None or income >= settings.fair_share * alone:
+            income = self._income.bytes_s(now_s, window_s)
+            if running or now_s - self.others.met_s < window_s or income is None:
+                return
+            coming = sum(self.others.coming_bytes(number, now_s) for number in self.others.claimed) / window_s
+            if income + coming >= settings.fair_share * alone:
                 return
             reason = Reason.ALONE
-        free = [number for number in missing() if not self._is_claimed(number, now_s)]
-        if not free and reason is Reason.MEASURE:
-            free = claimed
-        elif not free and not claimed:
-            free = list(wanted())
+        free = [number for number in missing() if not self.others.is_claimed(number, now_s)]
+        free = free or claimed or list(wanted())
         if free:
             self._helped_s = now_s
             # Not the same as others in our place.
-            yield Decision(max(free[-16:], key=lambda number: self._score(self.me, number)), reason)
+            yield Decision(max(free[-16:], key=lambda number: self.others.score(self._me, number)), reason)
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings
-        rests = [self._rest_s(number, now_s) for number in self._claimed]
+        rests = [self.others.rest_s(number, now_s) for number in self.others.claimed]
         rest_s = min((one for one in rests if one < float("inf")), default=0.0)
-        if rest_s > 0 and self._first_rest_s is None and self._met_s is not None:
-            self._first_rest_s = now_s - self._met_s + rest_s
+        if rest_s > 0 and self._first_rest_s is None and self.others.met_s is not None:
+            self._first_rest_s = now_s - self.others.met_s + rest_s
         wanted_s = 1.5 * (self._first_rest_s or 0.0) + settings.patience_s
         # What would take that long is not worth waiting for.
         if wanted_s > settings.longest_patience_s:
             wanted_s = settings.patience_s
         # One after the other.
-        place = sum(one > self.me for one in self._members)
+        place = sum(one > self._me for one in self.others.members)
         return wanted_s + settings.answer_s * place
-
-    def _rest_s(self, number: int, now_s: float) -> float:
-        rests = [
-            claim.rest_s(now_s)
-            for member, claim in self._claimed.get(number, {}).items()
-            if self._is_valid(member, claim, now_s) and claim.state == FETCHING
-        ]
-        return min(rests, default=float("inf"))
 
     def _window_s(self, alone_bytes_s: float) -> float:
         """Units come one after the other: over this time what comes is even. Not longer than the CDN would need."""
         largest = max((unit.size_bytes for unit in self.units), default=0)
         even_s = 6 * largest / (self.pace.bytes_s or alone_bytes_s)
         return max(self.settings.patience_s, min(even_s, self._size_bytes / alone_bytes_s, LONGEST_WINDOW_S))
-
-    def _note_income(self, now_s: float) -> None:
-        if not self._income or now_s - self._income[-1][0] >= 0.25:
-            self._income.append((now_s, self._came))
-            while len(self._income) > 2 and now_s - self._income[1][0] > LONGEST_WINDOW_S:
-                self._income.popleft()
-
-    def _income_bytes_s(self, now_s: float, window_s: float) -> float | None:
-        if not self._income or now_s - self._income[0][0] < window_s:
-            return None
-        for at_s, came in reversed(self._income):
-            if now_s - at_s >= window_s:
-                return (self._came - came) / (now_s - at_s)
-        return None
-
-
-def _score(member: bytes, name: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(name, key=member, digest_size=8).digest(), "big")

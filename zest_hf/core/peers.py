@@ -34,7 +34,7 @@ CROWD_SHARE = 0.01
 JUMPS = 0.3
 """How often not to go on in order: two nodes that have come to the same place must not stay together."""
 STEAL_MARGIN_S = 0.05
-LOOK_S = 0.1
+LOOK_S = 0.05
 LOOKING_PEERS = 8
 LOOKED_AT = 24
 """Whether an idle peer could take something over is looked at so often, for so many of them at a time, and among so
@@ -123,7 +123,12 @@ class Peers:
             peer.by_xorb = normalized([*peer.by_xorb, *ranges], self._chunks)
         else:
             peer.by_file = normalized([*peer.by_file, *ranges], self._chunks)
+        idle_generation = peer.idle_generation
         self._learn(peer)
+        # Told of often: who has got what is not wanted has no more to do than before.
+        new = common(normalized(ranges, self._chunks), self._knowledge.known)
+        if next(self._pieces.wanted_in(new), None) is None:
+            peer.idle_generation = idle_generation
 
     def lacks(self, number: int, ranges: Sequence[tuple[int, int]]) -> None:
         """It does not hold these chunks any more."""
@@ -315,6 +320,8 @@ class Peers:
 
     def _pick(self, me: Peer, able: list[Peer]) -> tuple[Piece, int, int] | None:
         """A wanted piece, and the part of it that this peer has."""
+        if next(self._pieces.wanted_in(me.askable), None) is None:
+            return None
         # Who holds all of it makes no piece less rare than another.
         others = [peer for peer in able if peer is not me and peer.askable != self._all]
         if self._random is not None and len(others) > COUNTED_PEERS:

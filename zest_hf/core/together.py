@@ -98,9 +98,9 @@ class Together:
 
     def choose(self, held: Ranges, room: int, now_s: float) -> Iterator[list[int]]:
         """For which units to make GETs now, and the pieces of each. ``held``: what useful peers hold."""
-        if room <= 0 or (now_s < self._looks_s and self._news == self.crowd.news):
+        if room <= 0 or (now_s < self._looks_s and self._news == self.crowd.others.news):
             return
-        self._news = self.crowd.news
+        self._news = self.crowd.others.news
         self._looks_s = now_s + LOOK_S
         decisions = self.crowd.choose(now_s, lambda: self._missing(held), lambda: self._missing(()))
         for decision in decisions:

@@ -24,7 +24,8 @@ from zest_hf._native.session import (
     PeerReady,
     PieceEnd,
 )
-from zest_hf.core.crowd import Crowd, Told, units_of
+from zest_hf.core.crowd import Crowd
+from zest_hf.core.crowd_claims import Told, units_of
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
@@ -327,7 +328,7 @@ class PeerSource:
         self._claims.pop(peer, None)
         name = self._names.pop(peer, None)
         if name is not None and self._crowd is not None and name not in self._names.values():
-            self._crowd.left(name)
+            self._crowd.others.left(name)
         if self._holders.pop(peer, None) is not None:
             self._report(PeerLeft(peer))
         self._search.remove(peer)
@@ -341,12 +342,12 @@ class PeerSource:
         if self._crowd is None or self._transfer is None or name is None:
             return
         now_s = time.monotonic()
-        for unit in self._crowd.heard(name, claims.downloading, claims.claims, now_s):
+        for unit in self._crowd.others.heard(name, claims.downloading, claims.claims, now_s):
             self._search.got(claims.peer, self._transfer.plan.fetches[unit].source.xorb, now_s)
 
     def _ask_for_held(self, peer: int) -> None:
         if self._crowd is not None and self._transfer is not None and peer in self._names:
-            for unit in self._crowd.held_by(self._names[peer]):
+            for unit in self._crowd.others.held_by(self._names[peer]):
                 xorb = self._transfer.plan.fetches[unit].source.xorb
                 self._search.got(peer, xorb, time.monotonic())
 

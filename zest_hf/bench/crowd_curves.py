@@ -1,0 +1,83 @@
+"""`zest bench crowd`: what a crowd of N nodes takes, by the simulator, as lines of text and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from zest_hf.bench.crowd_sim import NodeSpec, Outcome, Scenario, Simulation
+from zest_hf.bench.virtual import VirtualFile
+from zest_hf.errors import ZestError
+
+DESCRIPTION = """Simulate nodes that download the same model at the same time: how many copies the origin sends, and how
+long the last node takes. Virtual links, the decisions of the real program."""
+
+COUNTS = "1,2,4,8,16,32"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nodes", default=COUNTS, help=f"how many, several with commas between ({COUNTS})")
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the model (1)")
+    parser.add_argument("--origin", type=float, default=1.0, metavar="GBIT", help="the origin's line in Gbit/s (1)")
+    parser.add_argument("--host", type=float, default=4.0, metavar="GBIT", help="each node's line in Gbit/s (4)")
+    parser.add_argument("--over", type=float, default=0.0, metavar="SECONDS", help="from first start to last (0)")
+    parser.add_argument("--scale", type=int, default=8, help="true bytes that a simulated one stands for (8)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the curves as well")
+
+
+def simulate(args: argparse.Namespace, count: int) -> Outcome:
+    file = VirtualFile(int(args.gigabytes * 1e9), args.scale)
+    host = args.host * 125e6
+    nodes = [NodeSpec(host, host, start_s=args.over * number / max(count - 1, 1)) for number in range(count)]
+    return Simulation(Scenario(file, nodes, args.origin * 125e6, seed=args.seed)).run()
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        counts = [int(count) for count in args.nodes.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1 or min(args.gigabytes, args.origin, args.host, args.scale) <= 0:
+        raise ZestError("--nodes takes numbers such as 1,8,32; sizes, lines and the scale are above 0")
+    draw = _plotter() if args.plot is not None else None
+    outcomes = []
+    for count in counts:
+        began_s = time.monotonic()
+        outcomes.append(simulate(args, count))
+        print(f"{count:5} nodes: {outcomes[-1]} (simulated in {time.monotonic() - began_s:.0f} s)", flush=True)
+    if draw is not None:
+        draw(args.plot, counts, outcomes)
+    return 0
+
+
+def _plotter() -> Callable[[Path, list[int], list[Outcome]], None]:
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        raise ZestError('--plot needs matplotlib: pip install "zest_hf[bench]"') from None
+
+    def draw(path: Path, counts: list[int], outcomes: list[Outcome]) -> None:
+        figure, (copies, times) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        copies.plot(counts, counts, "--", color="grey", label="each for itself")
+        copies.plot(counts, [one.copies for one in outcomes], "o-", label="crowd")
+        copies.set(xlabel="nodes", ylabel="copies that the origin sends", xscale="log", yscale="log")
+        alone = [max(one.bound_s, count * one.bound_s) for count, one in zip(counts, outcomes, strict=True)]
+        times.plot(counts, alone, "--", color="grey", label="each for itself")
+        times.plot(counts, [max(one.done_s) for one in outcomes], "o-", label="last node of the crowd")
+        times.plot(counts, [one.bound_s for one in outcomes], ":", color="black", label="one copy over the line")
+        times.set(xlabel="nodes", ylabel="seconds", xscale="log", yscale="log")
+        for axes in (copies, times):
+            axes.legend()
+            axes.grid(visible=True, alpha=0.3)
+        try:
+            figure.savefig(path, dpi=120)
+        except (OSError, ValueError) as error:
+            raise ZestError(f"{path} cannot be written: {error}") from None
+
+    return draw

@@ -1,0 +1,130 @@
+"""What those who download the same file tell each other, and what is made of it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from zest_hf.core.plan import Fetch, FilePlan
+
+FETCHING = 1
+HELD = 2
+"""States of a claim."""
+FULL = 65535
+"""Progress of a claim: all of its bytes."""
+
+WHOLE_XORB_BYTES = 60 * 1024 * 1024
+"""Xorbs are closed when the next chunk would make them larger than 64 MiB: of this size one is whole."""
+
+Told = tuple[int, int, int, int]
+"""A claim as it is told: first chunk of the file, end, state, progress."""
+
+LOOSE = b"loose"
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdSettings:
+    """Times in seconds."""
+
+    answer_s: float = 0.5
+    """An owner claims what is due within this time, or the next one does."""
+    stall_s: float = 3.0
+    """A claim without progress for so long is void,"""
+    held_s: float = 6.0
+    """... and one to hold what is not to be had for so long."""
+    unproved_s: float = 1.0
+    """How long what has come completely may remain without proof."""
+    distrust_s: float = 30.0
+    """How long a member that was found out twice is not counted on; twice as long each time."""
+    patience_s: float = 3.0
+    """How long a node that has got nothing waits at least before it asks the CDN out of turn,"""
+    longest_patience_s: float = 15.0
+    """... and at most."""
+    slow_factor: float = 3.0
+    """A claim that will take so many times as long as we would is void."""
+    fair_share: float = 0.6
+    """Who gets less from the crowd than this part of what the CDN alone has given it takes more."""
+    help_s: float = 2.0
+    """... one GET in this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One GET: ``first``..``end`` are chunks of the file at its first place. ``loose``: it may not prove itself."""
+
+    first: int
+    end: int
+    size_bytes: int
+    loose: bool
+
+
+@dataclass(slots=True)
+class Claim:
+    """What one member says of one unit, and when that was heard."""
+
+    state: int
+    progress: int
+    began_s: float
+    moved_s: float
+    began_at: int
+    """Progress when it was heard of first."""
+    voided: bool = False
+    """It was found out."""
+
+    def rate(self, now_s: float) -> float:
+        """Progress per second."""
+        moved = self.progress - self.began_at
+        return moved / max(self.moved_s - self.began_s, 1e-3) if moved > 0 else 0.0
+
+    def expected(self, now_s: float) -> float:
+        """The progress that it should have made by now."""
+        return min(float(FULL), self.progress + self.rate(now_s) * (now_s - self.moved_s))
+
+    def rest_s(self, now_s: float) -> float:
+        """When it will be done."""
+        rate = self.rate(now_s)
+        return (FULL - self.progress) / rate - (now_s - self.moved_s) if rate > 0 else float("inf")
+
+
+@dataclass(slots=True)
+class Member:
+    """Another node that downloads the file."""
+
+    joined_s: float
+    record: Record
+    claims: dict[int, Claim] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Record:
+    """What is remembered of a member, also when it has left."""
+
+    faults: int = 0
+    """Claims that were void."""
+    distrusted: int = 0
+    """How often."""
+    until_s: float = float("-inf")
+    """... and until when it is."""
+
+
+def units_of(plan: FilePlan) -> list[Unit]:
+    """One for each of the plan's GETs."""
+    last = max(range(len(plan.fetches)), key=lambda number: plan.fetches[number].placements[0].file_chunk, default=-1)
+    return [_unit(fetch, is_last=number == last) for number, fetch in enumerate(plan.fetches)]
+
+
+def _unit(fetch: Fetch, *, is_last: bool) -> Unit:
+    place, source = fetch.placements[0], fetch.source
+    # The last xorb of a file often goes on with another's content.
+    loose = source.start > 0 or (is_last and source.byte_end - source.byte_start < WHOLE_XORB_BYTES)
+    return Unit(place.file_chunk, place.file_chunk + place.end - place.start, fetch.size_bytes, loose)
+
+
+def score(member: bytes, unit: Unit) -> int:
+    """Of those who know each other the one with the highest fetches a unit."""
+    # All that may not prove itself has one owner, who proves the file.
+    return name_score(member, LOOSE if unit.loose else b"%d-%d" % (unit.first, unit.end))
+
+
+def name_score(member: bytes, name: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(name, key=member, digest_size=8).digest(), "big")

@@ -1,0 +1,260 @@
+"""The others who download the same file, as one node sees them: their claims, and what those are worth. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zest_hf.core.crowd_claims import (
+    FETCHING,
+    FULL,
+    HELD,
+    LOOSE,
+    Claim,
+    CrowdSettings,
+    Member,
+    Record,
+    Told,
+    Unit,
+    name_score,
+    score,
+)
+from zest_hf.core.crowd_pace import Pace
+
+MAX_FAULTS = 2
+"""Who has done so often what is of no use to anybody is not counted on any more."""
+MAX_RECORDS = 4096
+ENDING_S = 0.2
+"""A GET that is about to end makes room for the next one, so that the line is never idle."""
+_NEVER = float("-inf")
+
+
+class Others:
+    """See the module. ``me`` names this node, ``pace`` is told what they get."""
+
+    def __init__(self, me: bytes, units: Sequence[Unit], settings: CrowdSettings, pace: Pace) -> None:
+        self.me = me
+        self.units = units
+        self.settings = settings
+        self.pace = pace
+        self.news = 0
+        """Grows with everything that they say."""
+        self.members: dict[bytes, Member] = {}
+        self.claimed: dict[int, dict[bytes, Claim]] = {}
+        """Unit -> who claims it."""
+        self.met_s: float | None = None
+        """When the first of them was heard of."""
+        self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
+        self._records: dict[bytes, Record] = {}
+        """Of those who have left."""
+        self._passed_on: dict[int, float] = {}
+        """Units of those who are done, and since when."""
+        self._better: dict[int, set[bytes]] = {}
+        """Units of which it was asked -> who has a higher score than we."""
+
+    def heard(self, member: bytes, downloading: bool, claims: Sequence[Told], now_s: float) -> list[int]:
+        """All that a member claims now. The units that it holds and had not said so."""
+        self.news += 1
+        if not downloading:
+            return self._finished(member, now_s)
+        if member == self.me:
+            return []
+        known = self.members.get(member)
+        if known is None:
+            known = self.members[member] = Member(now_s, self._record_of(member))
+            if self.met_s is None:
+                self.met_s = now_s
+            for unit, better in self._better.items():
+                if self.score(member, unit) > self.score(self.me, unit):
+                    better.add(member)
+        new: dict[int, Claim] = {}
+        held = []
+        for first, end, state, progress in claims:
+            number = self._number.get((first, end))
+            if number is None or state not in (FETCHING, HELD):
+                continue
+            claim = known.claims.pop(number, None)
+            if claim is None or state < claim.state or progress < claim.progress:
+                before, claim = claim, Claim(state, progress, now_s, now_s, progress)
+                if before is not None:
+                    # To begin again is not to have progressed.
+                    claim.voided = True
+                    self._blame(known, 1, now_s)
+                if state == HELD:
+                    held.append(number)
+            elif state > claim.state or progress > claim.progress:
+                if state > claim.state:
+                    held.append(number)
+                    progress = FULL
+                self.pace.moved((progress - claim.progress) / FULL * self.units[number].size_bytes)
+                claim.state, claim.progress, claim.moved_s = state, progress, now_s
+            new[number] = claim
+            self.claimed.setdefault(number, {})[member] = claim
+        for number in known.claims:
+            self._drop(number, member)
+        known.claims = new
+        return held
+
+    def _finished(self, member: bytes, now_s: float) -> list[int]:
+        known = self.members.get(member)
+        if known is None:
+            return []
+        # Most who leave have all of it, and give it.
+        units = [number for number, claim in known.claims.items() if self.is_valid(member, claim, now_s)]
+        for number in units:
+            # Once: who comes and goes does not keep others waiting.
+            self._passed_on.setdefault(number, now_s)
+        self.left(member)
+        return units
+
+    def held_by(self, member: bytes) -> list[int]:
+        """The units that a member says to hold."""
+        known = self.members.get(member)
+        return [] if known is None else [unit for unit, claim in known.claims.items() if claim.state == HELD]
+
+    def left(self, member: bytes) -> None:
+        """It is gone, or done."""
+        self.news += 1
+        known = self.members.pop(member, None)
+        if known is not None:
+            self._records[member] = known.record
+            for number in known.claims:
+                self._drop(number, member)
+            for better in self._better.values():
+                better.discard(member)
+
+    def _record_of(self, member: bytes) -> Record:
+        if len(self._records) > MAX_RECORDS:
+            self._records.clear()
+        return self._records.pop(member, None) or Record()
+
+    def _drop(self, number: int, member: bytes) -> None:
+        of_unit = self.claimed[number]
+        del of_unit[member]
+        if not of_unit:
+            del self.claimed[number]
+
+    def score(self, member: bytes, number: int) -> int:
+        return score(member, self.units[number])
+
+    def ahead(self, number: int) -> set[bytes]:
+        better = self._better.get(number)
+        if better is None:
+            mine = self.score(self.me, number)
+            better = {one for one in self.members if self.score(one, number) > mine}
+            self._better[number] = better
+        return better
+
+    def rank(self, number: int, now_s: float) -> int:
+        """How many are to fetch it rather than we."""
+        return sum(self.is_trusted(member, now_s) for member in self.ahead(number))
+
+    def is_trusted(self, member: bytes, now_s: float) -> bool:
+        return self.members[member].record.until_s <= now_s
+
+    def is_valid(self, member: bytes, claim: Claim, now_s: float) -> bool:
+        if claim.voided or not self.is_trusted(member, now_s):
+            return False
+        if claim.state == FETCHING and claim.progress == FULL:
+            return True
+        limit_s = self.settings.held_s if claim.state == HELD else self.settings.stall_s
+        return now_s - claim.moved_s < limit_s
+
+    def is_claimed(self, number: int, now_s: float) -> bool:
+        if now_s - self._passed_on.get(number, _NEVER) < self.settings.stall_s:
+            return True
+        of_unit = self.claimed.get(number)
+        if not of_unit:
+            return False
+        for member, claim in of_unit.items():
+            # Who says to fetch what is another's turn has to show that it does.
+            if self.is_valid(member, claim, now_s) and (
+                claim.progress > 0 or claim.state == HELD or not self._has_precedence(number, member, now_s)
+            ):
+                return True
+        return False
+
+    def _has_precedence(self, number: int, member: bytes, now_s: float) -> bool:
+        """Whether we come before a member."""
+        return member not in self.ahead(number) and self.rank(number, now_s) == 0
+
+    def unproved_since(self, number: int) -> float | None:
+        for claim in self.claimed.get(number, {}).values():
+            if claim.state == FETCHING and claim.progress == FULL and not claim.voided:
+                return claim.moved_s
+        return None
+
+    def active(self, now_s: float) -> tuple[int, int, float]:
+        """GETs of others that run, those that are about to end, and what both will have brought since they told.
+
+        Of one that shows no progress one counts.
+        """
+        out = ending = 0
+        ahead_bytes = 0.0
+        for name, member in self.members.items():
+            if not member.claims or member.record.until_s > now_s:
+                continue
+            moving = idle = 0
+            for number, claim in member.claims.items():
+                if claim.state != FETCHING or claim.progress == FULL or not self.is_valid(name, claim, now_s):
+                    continue
+                if claim.progress > claim.began_at:
+                    is_ending = claim.rest_s(now_s) <= ENDING_S
+                    ending += is_ending
+                    moving += not is_ending
+                    ahead = claim.expected(now_s) - claim.progress
+                    ahead_bytes += ahead / FULL * self.units[number].size_bytes
+                else:
+                    idle = 1
+            out += moving + idle
+        return out, ending, ahead_bytes
+
+    def judge(self, alone_bytes_s: float, now_s: float) -> None:
+        """Finds out who claims what it does not do, or much later than we would."""
+        for member in self.members.values():
+            if member.record.until_s > now_s:
+                continue
+            claims = member.claims.items()
+            void = [number for number, claim in claims if self._is_void(number, claim, alone_bytes_s, now_s)]
+            for number in void:
+                member.claims[number].voided = True
+            self._blame(member, len(void), now_s)
+
+    def _is_void(self, number: int, claim: Claim, alone_bytes_s: float, now_s: float) -> bool:
+        if claim.state != FETCHING or claim.progress == FULL or claim.voided:
+            return False
+        stall_s = self.settings.stall_s
+        if now_s - claim.moved_s >= stall_s:
+            return True
+        if alone_bytes_s <= 0 or now_s - claim.began_s < stall_s:
+            return False
+        needs_s = self.units[number].size_bytes / alone_bytes_s
+        return claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
+
+    def _blame(self, member: Member, faults: int, now_s: float) -> None:
+        record = member.record
+        record.faults += faults
+        if faults and record.faults >= MAX_FAULTS:
+            record.until_s = now_s + self.settings.distrust_s * 2.0 ** min(record.distrusted, 10)
+            record.distrusted += 1
+
+    def rest_s(self, number: int, now_s: float) -> float:
+        rests = [
+            claim.rest_s(now_s)
+            for member, claim in self.claimed.get(number, {}).items()
+            if self.is_valid(member, claim, now_s) and claim.state == FETCHING
+        ]
+        return min(rests, default=float("inf"))
+
+    def coming_bytes(self, number: int, now_s: float) -> float:
+        """What others say to have got of a unit, and cannot have passed on yet."""
+        told = [
+            claim.progress
+            for member, claim in self.claimed[number].items()
+            if self.is_valid(member, claim, now_s)
+        ]
+        return max(told, default=0) / FULL * self.units[number].size_bytes
+
+    def before_in_closing(self) -> list[bytes]:
+        """Who is to prove the file rather than we."""
+        mine = name_score(self.me, LOOSE)
+        return [one for one in self.members if name_score(one, LOOSE) > mine]
