@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hosts import SWITCH, Network, run
+from hosts import SWITCH, Network, run, shaped
 from machines import Console
 from table import Figure, show
 from weights import write_weights
@@ -36,6 +36,10 @@ DOWNLOAD = f"""
 called = time.monotonic()
 path = huggingface_hub.hf_hub_download({REPO!r}, {FILE!r})
 show(seconds=time.monotonic() - called, path=path, **(zest_hf.status()["bytes"] if ZEST else {{}}))
+"""
+TO_THE_LOG = """
+import logging
+logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
 """
 LIAR = """
 import os, zest_hf.engine as engines
@@ -83,8 +87,10 @@ CASES = (
 class Crowd:
     """``hosts`` behind links of ``host_mbit``, the Hub behind one of ``origin_mbit``; the model is in the Hub."""
 
-    def __init__(self, root: Path, hosts: int, megabytes: int, host_mbit: float, origin_mbit: float) -> None:
-        self._root, self._hosts, self._megabytes = root, hosts, megabytes
+    def __init__(
+        self, root: Path, hosts: int, megabytes: int, host_mbit: float, origin_mbit: float, logs: Path | None = None
+    ) -> None:
+        self._root, self._hosts, self._megabytes, self._logs = root, hosts, megabytes, logs
         self._host_mbit, self._origin_mbit = host_mbit, origin_mbit
         self.copy_bytes = 0
         self.bound_s = 0.0
@@ -107,8 +113,7 @@ class Crowd:
                 machine.host.limit(self._host_mbit)
                 self._machines.append(machine)
             # What the switch itself sends is the Hub's; what hosts send each other does not pass here.
-            rate = ("tbf", "rate", f"{self._origin_mbit}mbit", "burst", "256kb", "latency", "50ms")
-            run("tc", "qdisc", "replace", "dev", BRIDGE, "root", *rate)
+            run("tc", "qdisc", "replace", "dev", BRIDGE, "root", *shaped(self._origin_mbit))
             yield self
 
     def alone(self) -> Outcome:
@@ -130,13 +135,16 @@ class Crowd:
             "ZEST_LSD": "on",
             "ZEST_LISTEN": "0.0.0.0:0",
             "ZEST_STRICT": "on",
+            "ZEST_LOG": "debug" if self._logs else None,
         }
         with ExitStack() as stack:
             if case.liars:
                 self._lie(stack)
             consoles = [stack.enter_context(machine.console(**environ)) for machine in machines]
             for console in consoles:
-                assert good(console.run(f"import time, huggingface_hub, zest_hf\nZEST = {case.zest}")).code == 0
+                good(console.run(f"import time, huggingface_hub, zest_hf\nZEST = {case.zest}"))
+                if self._logs is not None:
+                    good(console.run(TO_THE_LOG))
             return self._race(case, consoles, machines)
 
     def _race(self, case: Case, consoles: list[Console], machines: list[HostMachine]) -> Outcome:
@@ -158,6 +166,9 @@ class Crowd:
             if number in killed:
                 return
             ends[number] = time.monotonic()
+            if self._logs is not None:
+                self._logs.mkdir(parents=True, exist_ok=True)
+                (self._logs / f"{case.name} {number}").write_text(outcome.stderr)
             if outcome.code != 0:
                 print(outcome.stderr[-2000:], file=sys.stderr)
                 wrong += 1
@@ -220,11 +231,12 @@ def main() -> int:
     parser.add_argument("--host-mbit", type=float, default=1000, help="link of each host, Mbit/s (%(default)s)")
     parser.add_argument("--origin-mbit", type=float, default=200, help="link of the Hub, Mbit/s (%(default)s)")
     parser.add_argument("--dir", type=Path, help="work here (default: a temporary directory)")
+    parser.add_argument("--logs", type=Path, help="write what each host decided, and why, into this directory")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(case.name for case in CASES)} (all)")
     args = parser.parse_args()
     cases = [case for case in CASES if not args.cases or case.name in args.cases]
     with tempfile.TemporaryDirectory(prefix="zest-crowd-", dir=args.dir) as folder:
-        crowd = Crowd(Path(folder), args.hosts, args.megabytes, args.host_mbit, args.origin_mbit)
+        crowd = Crowd(Path(folder), args.hosts, args.megabytes, args.host_mbit, args.origin_mbit, args.logs)
         with crowd.opened():
             alone = crowd.alone()
             print(
