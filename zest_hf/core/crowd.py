@@ -27,13 +27,11 @@ from dataclasses import dataclass
 from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
 from zest_hf.core.crowd_income import LONGEST_WINDOW_S, Income
 from zest_hf.core.crowd_members import Others
-from zest_hf.core.crowd_pace import Pace
+from zest_hf.core.crowd_pace import AT_ONCE, Pace
 from zest_hf.core.rate import RateMeter
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
-AT_ONCE = 8
-"""So many GETs that began when nobody was known yet go on: as all are followed, none keeps others waiting."""
 STEP = FULL // 8
 """Progress is compared in such steps by those who are to agree."""
 KEPT = FULL // 4
@@ -90,6 +88,7 @@ class Crowd:
         """Grows with everything that others might want to hear of our claims."""
         self.me = me
         self._size_bytes = sum(unit.size_bytes for unit in units)
+        self._largest = max((unit.size_bytes for unit in units), default=0)
         self._due_s: dict[int, float] = {}
         self._gave_way: dict[int, int] = {}
         """Units whose GETs were stopped for others, and how often."""
@@ -190,12 +189,15 @@ class Crowd:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
         if self.others.met_s is None or self.alone_bytes_s(now_s) > 0:
             return False
-        patience_s = self._patience_s(now_s)
-        if now_s - self.others.met_s < patience_s or any(not own.ended for own in self._own.values()):
+        if any(not own.ended for own in self._own.values()):
             return False
-        income = self._income.bytes_s(now_s, patience_s)
-        largest = max((unit.size_bytes for unit in self.units), default=0)
-        return (income or 0.0) * patience_s < self.settings.little_share * largest
+        for patience_s in (self.settings.patience_s, self._patience_s(now_s)):
+            if now_s - self.others.met_s < patience_s:
+                return False
+            income = self._income.bytes_s(now_s, patience_s) or 0.0
+            if income * patience_s >= self.settings.little_share * self._largest:
+                return False
+        return True
 
     def owner(self, fetch: int, now_s: float = 0.0) -> bytes:
         """The member, perhaps this one, that is to fetch a unit."""
@@ -327,6 +329,8 @@ class Crowd:
             income = self._income.bytes_s(now_s, window_s)
             if running or now_s - self.others.met_s < window_s or income is None:
                 return
+            if income >= settings.fair_share * alone:
+                return
             coming = sum(self.others.coming_bytes(number, now_s) for number in self.others.claimed) / window_s
             if income + coming >= settings.fair_share * alone:
                 return
@@ -340,9 +344,8 @@ class Crowd:
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings
-        rests = [self.others.rest_s(number, now_s) for number in self.others.claimed]
-        rest_s = min((one for one in rests if one < float("inf")), default=0.0)
-        if rest_s > 0 and self._first_rest_s is None and self.others.met_s is not None:
+        rest_s = self.others.next_rest_s(now_s)
+        if 0 < rest_s < float("inf") and self._first_rest_s is None and self.others.met_s is not None:
             self._first_rest_s = now_s - self.others.met_s + rest_s
         wanted_s = 1.5 * (self._first_rest_s or 0.0) + settings.patience_s
         # What would take that long is not worth waiting for.
@@ -354,6 +357,5 @@ class Crowd:
 
     def _window_s(self, alone_bytes_s: float) -> float:
         """Units come one after the other: over this time what comes is even. Not longer than the CDN would need."""
-        largest = max((unit.size_bytes for unit in self.units), default=0)
-        even_s = 6 * largest / (self.pace.bytes_s or alone_bytes_s)
+        even_s = 6 * self._largest / (self.pace.bytes_s or alone_bytes_s)
         return max(self.settings.patience_s, min(even_s, self._size_bytes / alone_bytes_s, LONGEST_WINDOW_S))

@@ -222,14 +222,12 @@ class Others:
 
         Of one that shows no progress one counts.
         """
-        out = ending = 0
+        moving = ending = 0
+        idle: set[bytes] = set()
         ahead_bytes = 0.0
-        for name, member in self.members.items():
-            if not member.fetching or member.record.until_s > now_s:
-                continue
-            moving = idle = 0
-            for number, claim in member.fetching.items():
-                if claim.progress == FULL or not self.is_valid(name, claim, now_s):
+        for number, claims in self.fetching.items():
+            for member, claim in claims.items():
+                if claim.progress == FULL or not self.is_valid(member, claim, now_s):
                     continue
                 if claim.progress > claim.began_at:
                     is_ending = claim.rest_s(now_s) <= ENDING_S
@@ -238,20 +236,19 @@ class Others:
                     ahead = claim.expected(now_s) - claim.progress
                     ahead_bytes += ahead / FULL * self.units[number].size_bytes
                 else:
-                    idle = 1
-            out += moving + idle
-        return out, ending, ahead_bytes
+                    idle.add(member)
+        return moving + len(idle), ending, ahead_bytes
 
     def judge(self, alone_bytes_s: float, now_s: float) -> None:
         """Finds out who claims what it does not do, or much later than we would (0: that is not known)."""
-        for member in self.members.values():
-            if not member.fetching or member.record.until_s > now_s:
-                continue
-            claims = member.fetching.items()
-            void = [claim for number, claim in claims if self._is_void(number, claim, alone_bytes_s, now_s)]
-            for claim in void:
-                claim.voided = True
-            self._blame(member, len(void), now_s)
+        faults: dict[bytes, int] = {}
+        for number, claims in self.fetching.items():
+            for member, claim in claims.items():
+                if self.is_trusted(member, now_s) and self._is_void(number, claim, alone_bytes_s, now_s):
+                    claim.voided = True
+                    faults[member] = faults.get(member, 0) + 1
+        for member, count in faults.items():
+            self._blame(self.members[member], count, now_s)
 
     def _is_void(self, number: int, claim: Claim, alone_bytes_s: float, now_s: float) -> bool:
         if claim.state != FETCHING or claim.progress == FULL or claim.voided:
@@ -271,11 +268,13 @@ class Others:
             record.until_s = now_s + self.settings.distrust_s * 2.0 ** min(record.distrusted, 10)
             record.distrusted += 1
 
-    def rest_s(self, number: int, now_s: float) -> float:
+    def next_rest_s(self, now_s: float) -> float:
+        """When the first of what is fetched will be there."""
         rests = [
             claim.rest_s(now_s)
-            for member, claim in self.claimed.get(number, {}).items()
-            if self.is_valid(member, claim, now_s) and claim.state == FETCHING
+            for claims in self.fetching.values()
+            for member, claim in claims.items()
+            if self.is_valid(member, claim, now_s)
         ]
         return min(rests, default=float("inf"))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 FIRST = 2
 """GETs at first."""
+AT_ONCE = 8
+"""So many that began when nobody was known yet go on: as all are followed, none keeps others waiting."""
 WINDOW_S = 1.5
 """The sum is measured over this time,"""
 SETTLE_S = 0.6
@@ -57,6 +59,10 @@ class Pace:
             self.bytes_s = max(0.0, came - before) / (now_s - began_s)
             self._window = now_s, came
             if self._full_since_s is not None and self._full_since_s <= began_s:
+                # Those that began before anybody was known go on as well.
+                if active > self.allowed:
+                    self._before = None
+                    self.allowed = min(active, AT_ONCE)
                 self._decide(now_s)
         return self.allowed
 
