@@ -215,7 +215,7 @@ class Crowd:
         running = [own for own in self._own.values() if not own.ended]
         others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others
-        limit = self.pace.limit(now_s, active, ahead_bytes)
+        limit = self.pace.limit(now_s, active + ending, ahead_bytes)
         free = limit - active
         out: list[Decision] = []
         unproved: list[int] = []

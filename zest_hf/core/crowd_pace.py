@@ -15,6 +15,8 @@ WINDOW_S = 1.5
 """The sum is measured over this time,"""
 SETTLE_S = 0.6
 """... with as many GETs as may run, for so long before: members tell their progress every 0.5 s."""
+GAP_S = 0.5
+"""One may end so long before the next begins."""
 GROWTH = 1.2
 """More GETs have to give so many times as much to be worth it."""
 HOLD_S = 15.0
@@ -30,6 +32,8 @@ class Pace:
         self.bytes_s = 0.0
         """What all members together got, in the last window."""
         self._moved = 0.0
+        self._full_s = float("-inf")
+        """When as many ran as may, last and since when."""
         self._full_since_s: float | None = None
         self._window: tuple[float, float] | None = None
         """When it began, and what had come then."""
@@ -45,10 +49,12 @@ class Pace:
 
     def limit(self, now_s: float, active: int, ahead_bytes: float) -> int:
         """How many may run, with so many running; ``ahead_bytes``: that will have come by now and were not told."""
-        if active < self.allowed:
+        if active >= self.allowed:
+            self._full_s = now_s
+            if self._full_since_s is None:
+                self._full_since_s = now_s
+        elif now_s - self._full_s > GAP_S:
             self._full_since_s = None
-        elif self._full_since_s is None:
-            self._full_since_s = now_s
         came = self._moved + ahead_bytes
         if self._window is None:
             if self._full_since_s is not None and now_s - self._full_since_s >= SETTLE_S:
