@@ -20,6 +20,7 @@ Told = tuple[int, int, int, int]
 """A claim as it is told: first chunk of the file, end, state, progress."""
 
 LOOSE = b"loose"
+_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +125,15 @@ def _unit(fetch: Fetch, *, is_last: bool) -> Unit:
     return Unit(place.file_chunk, place.file_chunk + place.end - place.start, fetch.size_bytes, loose)
 
 
-def score(member: bytes, unit: Unit) -> int:
-    """Of those who know each other the one with the highest fetches a unit."""
+def weight_of(unit: Unit) -> int:
+    """What is multiplied with each member's weight: whose product is the highest is to fetch the unit."""
     # All that may not prove itself has one owner, who proves the file.
-    return name_score(member, LOOSE if unit.loose else b"%d-%d" % (unit.first, unit.end))
+    return name_score(b"unit", LOOSE if unit.loose else b"%d-%d" % (unit.first, unit.end)) | 1
+
+
+def product(one: int, other: int) -> int:
+    """As good as a hash of both, as both are hashes, and much cheaper: it is done for each member and unit."""
+    return one * other & _MASK
 
 
 def name_score(member: bytes, name: bytes) -> int:

@@ -8,7 +8,6 @@ from zest_hf.core.crowd_claims import (
     FETCHING,
     FULL,
     HELD,
-    LOOSE,
     Claim,
     CrowdSettings,
     Member,
@@ -16,13 +15,15 @@ from zest_hf.core.crowd_claims import (
     Told,
     Unit,
     name_score,
-    score,
+    product,
+    weight_of,
 )
 from zest_hf.core.crowd_pace import Pace
 
 MAX_FAULTS = 2
 """Who has done so often what is of no use to anybody is not counted on any more."""
 MAX_RECORDS = 4096
+REMEMBERED_UNITS = 64
 ENDING_S = 0.2
 """A GET that is about to end makes room for the next one, so that the line is never idle."""
 _NEVER = float("-inf")
@@ -50,8 +51,9 @@ class Others:
         """Of those who have left."""
         self._passed_on: dict[int, float] = {}
         """Units of those who are done, and since when."""
+        self._weights: dict[bytes, int] = {}
         self._better: dict[int, set[bytes]] = {}
-        """Units of which it was asked -> who has a higher score than we."""
+        """Units of which it was asked of late -> who has a higher score than we."""
 
     def heard(self, member: bytes, downloading: bool, claims: Sequence[Told], now_s: float) -> list[int]:
         """All that a member claims now. The units that it holds and had not said so."""
@@ -168,13 +170,25 @@ class Others:
         )
 
     def score(self, member: bytes, number: int) -> int:
-        return score(member, self.units[number])
+        """Of those who know each other the one with the highest is to fetch a unit."""
+        return product(self._weight(member), weight_of(self.units[number]))
+
+    def _weight(self, member: bytes) -> int:
+        weight = self._weights.get(member)
+        if weight is None:
+            if len(self._weights) > MAX_RECORDS:
+                self._weights.clear()
+            weight = self._weights[member] = name_score(member, b"member")
+        return weight
 
     def ahead(self, number: int) -> set[bytes]:
         better = self._better.get(number)
         if better is None:
-            mine = self.score(self.me, number)
-            better = {one for one in self.members if self.score(one, number) > mine}
+            weight = weight_of(self.units[number])
+            mine = product(self._weight(self.me), weight)
+            better = {one for one in self.members if product(self._weight(one), weight) > mine}
+            if len(self._better) >= REMEMBERED_UNITS:
+                del self._better[next(iter(self._better))]
             self._better[number] = better
         return better
 
@@ -285,5 +299,6 @@ class Others:
 
     def before_in_closing(self) -> list[bytes]:
         """Who is to prove the file rather than we."""
-        mine = name_score(self.me, LOOSE)
-        return [one for one in self.members if name_score(one, LOOSE) > mine]
+        weight = weight_of(Unit(0, 0, 0, True))
+        mine = product(self._weight(self.me), weight)
+        return [one for one in self.members if product(self._weight(one), weight) > mine]
