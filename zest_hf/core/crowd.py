@@ -215,7 +215,7 @@ class Crowd:
         running = [own for own in self._own.values() if not own.ended]
         others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others
-        limit = self.pace.limit(now_s, active + ending, ahead_bytes)
+        limit = self.pace.limit(now_s, active, ahead_bytes, ending)
         free = limit - active
         out: list[Decision] = []
         unproved: list[int] = []
@@ -260,7 +260,7 @@ class Crowd:
                 continue
             if not self._goes_on(number, own, now_s):
                 out.append(Decision(number, Reason.COLLISION))
-            elif own.alone and own.told < KEPT and self._place(number, now_s) >= max(self.pace.allowed, AT_ONCE):
+            elif own.alone and own.told < KEPT and self._is_too_many(number, now_s):
                 out.append(Decision(number, Reason.CROWDED))
         for decision in out:
             self._own[decision.fetch].stopped = True
@@ -281,6 +281,13 @@ class Crowd:
             if lead < -LEAD or (lead <= LEAD and member in ahead):
                 return False
         return True
+
+    def _is_too_many(self, number: int, now_s: float) -> bool:
+        """Of those that began when nobody was known: that is found out soon, or never."""
+        met_s = self.others.met_s
+        if met_s is None or now_s - met_s >= self.settings.stall_s:
+            return False
+        return self._place(number, now_s) >= max(self.pace.allowed, AT_ONCE)
 
     def _place(self, number: int, now_s: float) -> int:
         """How many others of the units that are fetched have come further, or come before it in the file."""
