@@ -361,6 +361,8 @@ class Stranger:
             lambda: wire.range_request(id_, kind, object_, first, end),
             lambda: wire.range_end(id_, answer),
             lambda: wire.cancel(id_),
+            lambda: wire.follow_request(id_, object_, first, end),
+            lambda: wire.follow_request(id_, choose(world.target_content.xorbs)[0], choose([0, 1]), choose([5, 10])),
             lambda: wire.claims(swarm, choose([0, 1]), [(a, b, choose([0, 1, 2]), 7) for a, b in pairs]),
             lambda: wire.peers(swarm, [(bytes(10) + b"\xff\xff\x7f\0\0\1", choose([*world.ports, 9, 40000]))] * 3),
         ]
