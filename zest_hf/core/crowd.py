@@ -99,6 +99,7 @@ class Crowd:
         self._cdn = RateMeter(2.0)
         self._income = Income()
         self._helped_s = _NEVER
+        self._line_was_full_s = _NEVER
         self._only_unproved_s: float | None = None
         self._first_rest_s: float | None = None
 
@@ -181,10 +182,15 @@ class Crowd:
         return self._cdn.bytes_s(now_s)
 
     def is_line_full(self, now_s: float) -> bool:
-        """Whether all together get what the CDN gives us: then each gets a part of that."""
+        """Whether all together get what the CDN gives us, or did a moment ago: then each gets a part of that.
+
+        How large a part is not the member's doing, and it is larger as soon as another's GET ends.
+        """
         alone = self.alone_bytes_s(now_s)
         own = alone if any(not own.ended for own in self._own.values()) else 0.0
-        return alone > 0 and own + self.others.fetching_bytes_s(now_s) >= self.settings.fair_share * alone
+        if alone > 0 and own + self.others.fetching_bytes_s(now_s) >= self.settings.fair_share * alone:
+            self._line_was_full_s = now_s
+        return now_s - self._line_was_full_s < self.settings.stall_s
 
     def is_starving(self, now_s: float) -> bool:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
