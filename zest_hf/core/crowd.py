@@ -25,10 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
-from zest_hf.core.crowd_income import LONGEST_WINDOW_S, Income
+from zest_hf.core.crowd_income import LONGEST_WINDOW_S, CdnRate, Income
 from zest_hf.core.crowd_members import Others
 from zest_hf.core.crowd_pace import Pace
-from zest_hf.core.rate import RateMeter
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
@@ -96,7 +95,7 @@ class Crowd:
         self._own: dict[int, _Own] = {}
         self._fetched: deque[int] = deque(maxlen=64)
         """What we have fetched and proved, the last of it."""
-        self._cdn = RateMeter(2.0)
+        self._cdn = CdnRate()
         self._income = Income()
         self._helped_s = _NEVER
         self._line_was_full_s = _NEVER
@@ -122,8 +121,9 @@ class Crowd:
 
     def began(self, fetch: int, now_s: float) -> None:
         """A GET for a unit was made."""
-        if not any(not own.ended for own in self._own.values()):
-            self._cdn.start(now_s)
+        self._cdn.began(now_s)
+        if fetch in self._fetched:
+            self._fetched.remove(fetch)
         self._own[fetch] = _Own(now_s, not self.others.members)
         self._due_s.pop(fetch, None)
         self.generation += 1
@@ -136,7 +136,7 @@ class Crowd:
         more = min(size_bytes, self.units[fetch].size_bytes) - own.size_bytes
         if more > 0:
             own.size_bytes += more
-            self._cdn.add(more, now_s)
+            self._cdn.came(more, now_s)
             self._income.came += more
             self.pace.moved(more)
 
@@ -153,7 +153,7 @@ class Crowd:
         else:
             del self._own[fetch]
         if not any(not one.ended for one in self._own.values()):
-            self._cdn.stop()
+            self._cdn.stopped(now_s)
         self.generation += 1
 
     def dropped(self, fetch: int) -> None:
