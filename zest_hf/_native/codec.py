@@ -203,6 +203,8 @@ class Unpacker:
 
     def chunks(self, first: int = 0) -> ChunkList:
         """Hashes and lengths of the chunks done so far, from the ``first`` of them on."""
+        if first < 0:
+            raise ZestError(f"there is no chunk {first}")
         count = max(0, self.chunks_done - first)
         hashes = lib.zest_unpacker_hashes(self._unpacker) + first * HASH_SIZE
         return ChunkList(

@@ -128,6 +128,10 @@ class Crowd:
         self._due_s.pop(fetch, None)
         self.generation += 1
 
+    def goes_on(self, fetch: int, size_bytes: int) -> None:
+        """So much of it was there when its GET was made."""
+        self._own[fetch].size_bytes = size_bytes
+
     def progress(self, fetch: int, size_bytes: int, now_s: float) -> None:
         """How many bytes it has brought."""
         own = self._own.get(fetch)

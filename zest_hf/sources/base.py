@@ -80,7 +80,7 @@ class PeerEnded:
 
 @dataclass(frozen=True, slots=True)
 class FollowEnded:
-    """A member's GET is followed no more; ``chunks``: what has come of it, written and unproved. None: all of it."""
+    """A member's GET is followed no more; ``chunks``: what there is of it, written and unproved. Trouble None: all."""
 
     assignment: int
     chunks: Manifest

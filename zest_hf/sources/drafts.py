@@ -10,6 +10,7 @@ from typing import Protocol
 
 from zest_hf._native.codec import Unpacker
 from zest_hf._native.draft import Draft
+from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch
 from zest_hf.errors import StorageError, SwarmError
 
@@ -38,12 +39,11 @@ class Drafts:
         self._ended: list[Draft] = []
         self._closed = False
 
-    def begin(self, fetch: Fetch) -> Draft | None:
-        """A GET begins whose chunks nothing proves. None: nobody could follow it."""
-        source, places = fetch.source, fetch.placements
-        if len(places) != 1 or (places[0].start, places[0].end) != (source.start, source.end):
+    def begin(self, fetch: Fetch, begun: Manifest) -> Draft | None:
+        """A GET begins whose chunks nothing proves, of which some are there. None: nobody could follow it."""
+        if not fetch.is_one_piece:
             return None
-        place = places[0]
+        source, (place,) = fetch.source, fetch.placements
         with self._lock:
             if self._closed:
                 return None
@@ -51,7 +51,8 @@ class Drafts:
                 draft = Draft(
                     self._fd, place.file_offset, place.size_bytes, source.xorb, source.start, source.end
                 )
-            except StorageError as error:
+                draft.add(begun.hashes, begun.lengths)
+            except (StorageError, SwarmError) as error:
                 log.info("%s", error)
                 return None
             self._running.append(draft)
@@ -59,9 +60,12 @@ class Drafts:
         return draft
 
     @staticmethod
-    def came(draft: Draft, unpacker: Unpacker) -> None:
-        """The GET has decoded and written more."""
-        chunks = unpacker.chunks(draft.count)
+    def came(draft: Draft, unpacker: Unpacker, begun: int) -> None:
+        """The GET has decoded and written more; ``begun`` chunks were there before."""
+        count = draft.count
+        if count < begun:
+            return  # closed
+        chunks = unpacker.chunks(count - begun)
         # What does not fit is wrong, as will be found out by who looks at it next.
         with contextlib.suppress(SwarmError):
             draft.add(chunks.hashes, chunks.lengths)

@@ -30,6 +30,7 @@ class _Followed:
     assignment: int
     peer: int
     draft: Draft
+    begun: Manifest
 
 
 class Following:
@@ -46,18 +47,20 @@ class Following:
     def start(self, action: Follow, peer: int | None) -> None:
         """Follows a peer; None: there is no connection to it."""
         source, place = action.fetch.source, action.fetch.placements[0]
+        begun = _NOTHING if action.begun is None else action.begun.chunks
+        offset, size = place.file_offset + begun.size_bytes, place.size_bytes - begun.size_bytes
         draft = None
         try:
             if peer is None:
                 raise SwarmError("it is gone")
-            draft = Draft(self._fd, place.file_offset, place.size_bytes, source.xorb, source.start, source.end)
+            draft = Draft(self._fd, offset, size, source.xorb, source.start + len(begun), source.end)
             token = self._swarm.follow(self._listener, peer, draft, SILENCE_S)
         except (SwarmError, StorageError):
             if draft is not None:
                 draft.close()
-            self._report(FollowEnded(action.assignment, _NOTHING, PeerTrouble.GONE))
+            self._report(FollowEnded(action.assignment, begun, PeerTrouble.GONE))
             return
-        self._followed[token] = _Followed(action.assignment, peer, draft)
+        self._followed[token] = _Followed(action.assignment, peer, draft, begun)
 
     def stop(self, assignment: int) -> None:
         """Its end is reported as ever."""
@@ -83,7 +86,9 @@ class Following:
             self._report(WriteFailed(OSError(event.error_number, os.strerror(event.error_number))))
         else:
             trouble = None if event.outcome is Outcome.OK else _TROUBLE.get(event.outcome, PeerTrouble.GONE)
-            chunks = _NOTHING if event.outcome is Outcome.WRONG else followed.draft.manifest()
+            # Of who sends more than there is nothing is believed; nor can what was there before be right for sure.
+            wrong = event.outcome is Outcome.WRONG
+            chunks = _NOTHING if wrong else Manifest.join((followed.begun, followed.draft.manifest()))
             self._report(FollowEnded(followed.assignment, chunks, trouble))
         followed.draft.close()
         return True
