@@ -114,6 +114,9 @@ def member(file: StoredFile, claim: tuple[int, int, int, int], chunks: list[byte
                 followed.append(peer)
                 for number, chunk in enumerate(chunks):
                     peer.send_zest(wire.range_data(question.request, number, chunk))
+                if 0 < len(chunks) < claim[1]:
+                    peer.send_zest(wire.range_end(question.request, wire.BUSY))
+                    peer.send_zest(wire.claims(wire.file_swarm(file.file_hash), 1, []))
 
     followed: list[wire.WirePeer] = []
     script.followed = followed  # type: ignore[attr-defined]
@@ -150,3 +153,26 @@ def test_a_member_that_passes_on(
     else:
         assert result.bytes_cdn == len(one_xorb.content)
         assert len(banned) == (0 if what == "nothing" else 1), banned
+
+
+@pytest.mark.parametrize("what", ["right", "wrong"])
+def test_a_member_that_breaks_off(what: str, local_hub: HubProcess, one_xorb: StoredFile, tmp_path: Path) -> None:
+    """What has come of it is not fetched again, unless something of it was wrong."""
+    local_hub.fault("cdn", "rate", bytes_per_second=8_000_000)
+    right = chunks_of(one_xorb)
+    half = right[: len(right) // 2]
+    given = half if what == "right" else [*half[:-1], half[-1][:-1] + bytes([half[-1][-1] ^ 1])]
+    with (
+        wire.WireServer(member(one_xorb, (0, len(right), 1, 1000), given)) as server,
+        engine(tmp_path / "home", [server.port]) as one,
+        within(20),
+    ):
+        result = fetch(one, one_xorb, tmp_path / "file")
+        swarm = one.swarm()
+        assert swarm is not None
+        banned = [ban.reason for ban in swarm.bans()]
+    size = sum(map(len, half))
+    if what == "right":
+        assert (result.bytes_peer, banned) == (size, [])
+    else:
+        assert result.bytes_peer == 0 and len(banned) == 1, banned
