@@ -71,6 +71,8 @@ class _Get:
     action: FetchWhole | FetchRun
     size: float
     begins_s: float
+    begun: float = 0.0
+    """Bytes that were there; `sent` counts them as well."""
     sent: float = 0.0
 
 
@@ -81,7 +83,8 @@ class _Follow:
     unit: int
     begins_s: float
     heard_s: float
-    sent: float = 0.0
+    begun: float
+    sent: float
 
 
 @dataclass(eq=False)
@@ -376,9 +379,9 @@ class Simulation:
             return
         clock_s = self._clock(node)
         if node.gets:
-            transfer.cdn_brought({number: int(get.sent) for number, get in node.gets.items()}, clock_s)
+            transfer.cdn_brought({number: int(get.sent - get.begun) for number, get in node.gets.items()}, clock_s)
         if node.follows:
-            transfer.followed({number: int(one.sent) for number, one in node.follows.items()}, clock_s)
+            transfer.followed({number: int(one.sent - one.begun) for number, one in node.follows.items()}, clock_s)
         if transfer.complete and transfer.finish() is not None:
             self._finish(node, transfer)
             return
@@ -433,7 +436,8 @@ class Simulation:
             followers = self.nodes[giver].followers
             followers[unit] = followers.get(unit, 0) + 1
             begins_s = self.now_s + 2 * latency_s
-            node.follows[action.assignment] = _Follow(action, giver, unit, begins_s, begins_s)
+            begun = _begun_bytes(action)
+            node.follows[action.assignment] = _Follow(action, giver, unit, begins_s, begins_s, begun, begun)
             self._control_bytes += MESSAGE_BYTES
             self._follows += 1
         elif isinstance(action, StopFollow):
@@ -441,7 +445,8 @@ class Simulation:
             if follow is not None:
                 self._follow_ended(node, follow, PeerTrouble.CANCELLED)
         elif isinstance(action, FetchWhole):
-            node.gets[action.assignment] = _Get(action, action.fetch.size_bytes, self.now_s + 2 * latency_s)
+            size, begun = action.fetch.size_bytes, _begun_bytes(action)
+            node.gets[action.assignment] = _Get(action, size, self.now_s + 2 * latency_s, begun, begun)
             node.getting[self._unit_of[action.fetch.source]] = action.assignment
             self._gets += 1
         else:
@@ -477,11 +482,13 @@ class Simulation:
         giver.followers[one.unit] -= 1
         if node.transfer is None or node.done_s is not None:
             return
-        chunks = self.scenario.file.truth(one.action.fetch.source)
+        chunks = self._content(one.action)
         if trouble is not None:
             chunks = chunks.slice(0, int(one.sent // CHUNK_BYTES))
-        if giver.spec.liar == "spoils" and len(chunks):
-            chunks = Manifest(bytes(32) + chunks.hashes[32:], array("I", chunks.lengths))
+        at = 32 * int(one.begun // CHUNK_BYTES)
+        if giver.spec.liar == "spoils" and len(chunks.hashes) > at:
+            hashes = chunks.hashes[:at] + bytes(len(chunks.hashes) - at)
+            chunks = Manifest(hashes, array("I", chunks.lengths))
         node.transfer.follow_ended(one.action.assignment, chunks, trouble, self._clock(node))
         node.dirty = True
 
@@ -507,10 +514,17 @@ class Simulation:
                 node.fetched.add(unit)
         if node.transfer is None or node.done_s is not None:
             return
-        chunks = self.scenario.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
+        chunks = self._content(action) if isinstance(action, FetchWhole) else action.chunks
         chunks = chunks.slice(0, min(len(chunks), round(get.size / CHUNK_BYTES)))
         node.transfer.cdn_ended(action.assignment, chunks, self._clock(node))
         node.dirty = True
+
+    def _content(self, action: FetchWhole | Follow) -> Manifest:
+        """What was there, whatever it is, and the truth behind it."""
+        truth = self.scenario.file.truth(action.fetch.source)
+        if action.begun is None:
+            return truth
+        return Manifest.join([action.begun.chunks, truth.slice(len(action.begun.chunks), len(truth))])
 
     def _lie(self, node: _Node, kind: str) -> None:
         claims = self._lies.claims(kind, self.now_s)
@@ -571,12 +585,13 @@ class Simulation:
         carry: list[Callable[[float], None]],
     ) -> None:
         giver = self.nodes[one.giver]
-        if one.begins_s > self.now_s:
+        # Who is gone is noticed later.
+        if one.begins_s > self.now_s or not giver.up:
             return
         come = self._come(giver, one)
         if come is None:
             self._follow_ended(node, one, PeerTrouble.LACKS)
-        elif one.sent == 0 and giver.followers[one.unit] > MAX_FOLLOWERS:
+        elif one.sent == one.begun and giver.followers[one.unit] > MAX_FOLLOWERS:
             self._follow_ended(node, one, PeerTrouble.BUSY)
         elif self.now_s - one.heard_s >= SILENT_S:
             self._follow_ended(node, one, PeerTrouble.SILENT)
@@ -621,3 +636,7 @@ class Simulation:
             if one.sent >= one.size - 1e-3:
                 queue.popleft()
                 self._ended(self.nodes[asker], one, None)
+
+
+def _begun_bytes(action: FetchWhole | Follow) -> int:
+    return 0 if action.begun is None else action.begun.size_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from zest_hf.core.begun import Begun
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch
@@ -36,11 +37,15 @@ class CancelPeer:
 
 @dataclass(frozen=True, slots=True)
 class FetchWhole:
-    """Make one of the plan's GETs. ``expected``: 32 bytes a chunk of its source, when they are known."""
+    """Make one of the plan's GETs. ``expected``: 32 bytes a chunk of its source, when they are known.
+
+    ``begun``: what is there of it already, when they are not; it is a part of what the GET brings, as its report says.
+    """
 
     assignment: int
     fetch: Fetch
     expected: bytes | None
+    begun: Begun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +76,13 @@ class Follow:
     """Take one of the plan's GETs from a member of the crowd that is fetching it, while it comes.
 
     Nothing of it is proved before all of it is there. ``fetch`` has one placement, which covers its whole source;
-    ``member`` is a node id of 20 bytes.
+    ``member`` is a node id of 20 bytes. ``begun`` as that of FetchWhole.
     """
 
     assignment: int
     member: bytes
     fetch: Fetch
+    begun: Begun | None = None
 
 
 @dataclass(frozen=True, slots=True)

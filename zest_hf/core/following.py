@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from zest_hf.core.actions import Follow, PeerTrouble, StopFollow
 from zest_hf.core.assignments import Assignments
+from zest_hf.core.begun import Begun
 from zest_hf.core.crowd import STEP, Crowd
 from zest_hf.core.crowd_claims import FULL, Claim, name_score
 from zest_hf.core.knowledge import Knowledge
@@ -44,22 +45,36 @@ class _Followed:
     fetch: int
     member: bytes
     began_s: float
+    begun_bytes: int
+    """That were there."""
     size_bytes: int = 0
     """That have come."""
     stopped: bool = False
+
+    @property
+    def there_bytes(self) -> int:
+        return self.begun_bytes + self.size_bytes
 
 
 class Following:
     """See the module."""
 
     def __init__(
-        self, crowd: Crowd, plan: FilePlan, pieces: Pieces, knowledge: Knowledge, assignments: Assignments
+        self,
+        crowd: Crowd,
+        plan: FilePlan,
+        pieces: Pieces,
+        knowledge: Knowledge,
+        assignments: Assignments,
+        begun: dict[int, Begun],
     ) -> None:
+        """``begun``: what is there of GETs, by their numbers; what one goes on with is taken from it."""
         self._crowd = crowd
         self._plan = plan
         self._pieces = pieces
         self._knowledge = knowledge
         self._assignments = assignments
+        self._begun = begun
         self._running: dict[int, _Followed] = {}
         self._failed: set[tuple[bytes, int]] = set()
         self._busy: dict[tuple[bytes, int], tuple[int, float]] = {}
@@ -67,8 +82,7 @@ class Following:
         self._gave: set[bytes] = set()
         self._wrong: dict[bytes, int | None] = {}
         """Who has passed on what is not the file's, and the unit."""
-        self._best_bytes_s = 0.0
-        """What one of them has given."""
+        self._right: set[bytes] = set()
         self._looks_s = self._checks_s = float("-inf")
         self._news = 0
 
@@ -83,7 +97,6 @@ class Following:
                 new += size_bytes - followed.size_bytes
                 followed.size_bytes = size_bytes
                 self._gave.add(followed.member)
-                self._best_bytes_s = max(self._best_bytes_s, self._bytes_s(followed, now_s))
         self._crowd.came(new)
         return new
 
@@ -106,6 +119,14 @@ class Following:
     def wrong(self, member: bytes, fetch: int | None = None) -> None:
         """What it has passed on is not what it should be."""
         self._wrong.setdefault(member, fetch)
+
+    def right(self, member: bytes) -> None:
+        """What it has passed on is proved."""
+        self._right.add(member)
+
+    def has_proved(self, member: bytes) -> bool:
+        """Whether it has passed on what was right."""
+        return member in self._right and member not in self._wrong
 
     # --- what to do --------------------------------------------------------------------------------------------
 
@@ -150,8 +171,9 @@ class Following:
             yield from self._stop_one()
 
     def _start(self, number: int, member: bytes, now_s: float) -> Follow:
-        follow = Follow(self._assignments.next_number, member, self._plan.fetches[number])
-        self._running[follow.assignment] = _Followed(number, member, now_s)
+        begun = self._begun.pop(number, None)
+        follow = Follow(self._assignments.next_number, member, self._plan.fetches[number], begun)
+        self._running[follow.assignment] = _Followed(number, member, now_s, begun.size_bytes if begun else 0)
         self._assignments.begin(follow, list(self._pieces.of_fetch(number)), now_s)
         return follow
 
@@ -171,10 +193,7 @@ class Following:
     def _is_open(self, number: int) -> bool:
         """Whether nothing is known of a unit, and none of it is there or asked for."""
         fetch = self._plan.fetches[number]
-        if len(fetch.placements) != 1 or self._knowledge.knows_xorb(fetch.source.xorb):
-            return False
-        place, source = fetch.placements[0], fetch.source
-        if (place.start, place.end) != (source.start, source.end):
+        if not fetch.is_one_piece or self._knowledge.knows_xorb(fetch.source.xorb):
             return False
         begins = self._pieces.of_fetch(number)
         return (
@@ -192,13 +211,19 @@ class Following:
             and member not in self._wrong
             and (member, number) not in self._failed
             and self._busy.get((member, number), (0, now_s))[1] <= now_s
+            and self._is_further(number, claim)
             and self._crowd.others.is_valid(member, claim, now_s)
         )
+
+    def _is_further(self, number: int, claim: Claim) -> bool:
+        """Than we: else nothing would come for a while, as if it had nothing."""
+        begun = self._begun.get(number)
+        return begun is None or claim.progress / FULL * self._crowd.units[number].size_bytes > begun.size_bytes
 
     def _is_had_elsewhere(self, followed: _Followed, peers: Peers, now_s: float) -> bool:
         """Whether peers can give, and prove, much that is still to come."""
         unit = self._crowd.units[followed.fetch]
-        rest = unit.size_bytes - followed.size_bytes
+        rest = unit.size_bytes - followed.there_bytes
         return (
             rest * STOPPED_SHARE > unit.size_bytes
             and contains(self._knowledge.known, unit.first, unit.end)
@@ -210,13 +235,20 @@ class Following:
         settings = self._crowd.settings
         if now_s - followed.began_s < settings.stall_s:
             return False
-        usual = max(self._best_bytes_s, self._crowd.alone_bytes_s(now_s))
         size = self._crowd.units[followed.fetch].size_bytes
         claim = self._crowd.others.claim(followed.member, followed.fetch)
-        if claim is not None and followed.size_bytes >= claim.progress / FULL * size / 2:
+        if claim is not None and followed.there_bytes >= claim.progress / FULL * size / 2:
             # It gives what it gets: whether that is enough is judged by what it says.
             return not self._crowd.others.is_valid(followed.member, claim, now_s)
-        needs_s = (size - followed.size_bytes) / max(self._bytes_s(followed, now_s), 1.0)
+        usual, rate = self._crowd.alone_bytes_s(now_s), self._bytes_s(followed, now_s)
+        if usual <= 0:
+            # What others give at the same time. All that one gives is on the same line, and comes unevenly.
+            given: dict[bytes, float] = {}
+            for one in self._running.values():
+                given[one.member] = given.get(one.member, 0.0) + self._bytes_s(one, now_s)
+            rate = given.pop(followed.member)
+            usual = max(given.values(), default=0.0)
+        needs_s = (size - followed.there_bytes) / max(rate, 1.0)
         return usual > 0 and needs_s > settings.slow_factor * size / usual + settings.stall_s
 
     @staticmethod

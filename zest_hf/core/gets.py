@@ -8,6 +8,7 @@ from itertools import islice
 
 from zest_hf.core.actions import Action, FetchRun, FetchWhole
 from zest_hf.core.assignments import Assignments
+from zest_hf.core.begun import Begun
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peer, Peers
 from zest_hf.core.pieces import Pieces, State
@@ -24,7 +25,10 @@ _NEVER = float("-inf")
 
 
 class Gets:
-    """See the module. ``seed``: None, or this node's, by which it begins elsewhere than others who may come."""
+    """See the module. ``seed``: None, or this node's, by which it begins elsewhere than others who may come.
+
+    ``begun``: what is there of GETs, by their numbers; what one goes on with is taken from it.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Gets:
         yielding: Yielding,
         settings: PolicySettings,
         seed: int | None,
+        begun: dict[int, Begun],
     ) -> None:
         self._plan = plan
         self._pieces = pieces
@@ -45,6 +50,7 @@ class Gets:
         self._yielding = yielding
         self._settings = settings
         self._random = None if seed is None else random.Random(seed)
+        self._begun = begun
         self._orphans = _Orphans()
         self.together: Together | None = None
         """The crowd, once there is one."""
@@ -132,7 +138,11 @@ class Gets:
             self.together.began(number, fetch, now_s)
         if self._pieces.is_whole(fetch, run):
             planned = self._plan.fetches[fetch]
-            whole = FetchWhole(number, planned, self._knowledge.expected_of(planned))
+            expected = self._knowledge.expected_of(planned)
+            begun = self._begun.pop(fetch, None) if expected is None else None
+            if self.together is not None and begun is not None:
+                self.together.goes_on(fetch, begun.size_bytes)
+            whole = FetchWhole(number, planned, expected, begun)
             # Only with every hash may somebody else be writing there as well.
             if whole.expected is not None or not any(self._pieces[begin].askers for begin in run):
                 return self._assignments.begin(whole, run, now_s)

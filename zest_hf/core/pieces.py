@@ -144,6 +144,8 @@ class Pieces:
         piece = self._pieces[begin]
         if piece.state is State.DONE or end <= piece.first:
             return
+        if piece.state is State.WANTED:
+            self.wanted_chunks -= end - piece.first
         piece.xorb_first += end - piece.first
         piece.first = end
         if piece.first == piece.end:

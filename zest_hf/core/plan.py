@@ -38,6 +38,14 @@ class Fetch:
     placements: tuple[Placement, ...]
 
     @property
+    def is_one_piece(self) -> bool:
+        """Whether all that it brings lies together in the file."""
+        if len(self.placements) != 1:
+            return False
+        place = self.placements[0]
+        return (place.start, place.end) == (self.source.start, self.source.end)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the file that it gives."""
         return sum(placement.size_bytes for placement in self.placements)

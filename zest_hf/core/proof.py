@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from zest_hf.core.begun import Begun, Givers, giver_at
 from zest_hf.core.crowd_claims import WHOLE_XORB_BYTES
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.pieces import Pieces
 from zest_hf.core.plan import Fetch, FilePlan
-from zest_hf.core.ranges import Ranges, normalized
-from zest_hf.core.unproved import Giver, Unproved, Wrong
+from zest_hf.core.ranges import Ranges, contains, normalized
+from zest_hf.core.unproved import Part, Unproved, Wrong, first_wrong
 from zest_hf.errors import ProofError
 
 MAX_WRONG_FETCHES = 3
@@ -45,8 +46,11 @@ class Proof:
         self._pieces = pieces
         self._knowledge = knowledge
         self._unproved = Unproved()
-        self._suspects: dict[XetHash, list[tuple[bytes, Fetch, Manifest]]] = {}
+        self._suspects: dict[XetHash, list[tuple[Fetch, Manifest, Givers]]] = {}
         """What was not kept, as it does not prove itself; whether that is its giver's fault may be known later."""
+        self._doubted: set[bytes] = set()
+        self.begun: dict[int, Begun] = {}
+        """What is there of GETs that were broken off, by their numbers, and nobody goes on with."""
         self._new: list[tuple[int, int]] = []
         self._liars: set[bytes] = set()
         self._wrong_fetches = 0
@@ -81,32 +85,61 @@ class Proof:
         liars, self._liars = sorted(self._liars), set()
         return liars
 
-    def keep(self, fetch: Fetch, chunks: Manifest, giver: Giver = None) -> int:
+    def keep(self, fetch: Fetch, chunks: Manifest, givers: Givers) -> int:
         """What came without proof, all of a GET or the first of it, which is known then: how many bytes of the file.
 
         Raises ReconstructionError when a term has another size than the plan says.
         """
-        size = self._unproved.add(fetch, chunks, giver)
-        self._count(giver, size)
-        return size
+        parts = self._unproved.add(fetch, chunks, givers)
+        for part in parts:
+            self._count(part, 1)
+        return sum(part.place.size_bytes for part in parts)
 
-    def is_wrong(self, fetch: Fetch, chunks: Manifest, giver: bytes) -> bool:
-        """Whether all of a GET, as a member passed it on, cannot be right: that is remembered until it is known why."""
+    def is_wrong(self, fetch: Fetch, chunks: Manifest, givers: Givers) -> bool:
+        """Whether all of a GET, as members passed it on, cannot be right: that is remembered until it is known why."""
         source = fetch.source
         is_whole = source.start == 0 and source.byte_end - source.byte_start >= WHOLE_XORB_BYTES
         if chunks.size_bytes == fetch.size_bytes and (not is_whole or chunks.xorb_hash() == source.xorb):
             return False
-        self._suspects.setdefault(source.xorb, []).append((giver, fetch, chunks))
+        self._suspect(fetch, chunks, givers)
         return True
 
-    def right(self, fetch: Fetch, chunks: Manifest, giver: bytes) -> int:
-        """With all of a GET known: how many of the first chunks that a member passed on are right."""
+    def right(self, fetch: Fetch, chunks: Manifest, givers: Givers) -> int:
+        """With all of a GET known: how many of the first chunks that were passed on are right."""
         (place,) = fetch.placements
         known = self._knowledge.part(place.file_chunk, place.file_chunk + place.end - place.start)
-        right = _common(known, chunks)
+        right = first_wrong(known, chunks)
         if right < len(chunks):
-            self._liars.add(giver)
+            self._blame(giver_at(givers, right))
         return right
+
+    def break_off(self, number: int, chunks: Manifest, givers: Givers) -> None:
+        """A GET has ended with its first ``chunks``, of which nothing is known: who takes it up goes on from there."""
+        fetch = self._plan.fetches[number]
+        if any(giver in self._doubted for _, giver in givers):
+            return
+        if fetch.is_one_piece and len(chunks) and chunks.size_bytes < fetch.size_bytes:
+            self.begun[number] = Begun(chunks, givers)
+
+    def doubt(self, member: bytes) -> None:
+        """It has passed on what does not prove itself: nobody goes on with what it has begun."""
+        self._doubted.add(member)
+        for number, begun in list(self.begun.items()):
+            if any(giver == member for _, giver in begun.givers):
+                del self.begun[number]
+
+    def settle_begun(self) -> None:
+        """What is there of GETs that nobody goes on with may be known by now."""
+        for number in list(self.begun):
+            fetch = self._plan.fetches[number]
+            (place,) = fetch.placements
+            if contains(self._knowledge.known, place.file_chunk, place.file_chunk + place.end - place.start):
+                begun = self.begun.pop(number)
+                right = self.right(fetch, begun.chunks, begun.givers)
+                self.keep(fetch, begun.chunks.slice(0, right), begun.givers)
+                for begin in self._pieces.of_fetch(number):
+                    self._pieces.advance(begin, min(self._pieces[begin].end, place.file_chunk + right))
+                self.settle([place.file_chunk])
 
     def is_xorb(self, fetch: Fetch, chunks: Manifest) -> bool:
         """Whether all of a GET is a xorb that nobody knew of: it proves itself."""
@@ -119,13 +152,8 @@ class Proof:
         for place in right:
             self.proved(place.file_chunk, place.file_chunk + place.end - place.start)
         for one in wrong:
-            if one.giver is not None:
-                self._liars.add(one.giver)
-            else:
-                self._wrong_fetches += 1
-                if self._wrong_fetches > MAX_WRONG_FETCHES:
-                    raise ProofError("the CDN keeps sending chunks that are not the file's")
             self._undo(one)
+            self._blame(one.giver)
 
     def finish(self) -> Manifest | None:
         """With everything written: the file's manifest, by the file hash; None: what is in doubt is wanted again.
@@ -136,34 +164,40 @@ class Proof:
         try:
             manifest.prove_file(self._file_hash)
         except ProofError:
+            for part in self._unproved.given():
+                self._suspect(part.fetch, part.chunks, part.givers)
             doubtful = [] if self.refetched else self._unproved.drop()
             if not doubtful:
                 raise
             self.refetched = True
+            self.begun.clear()
             for one in doubtful:
                 self._undo(one)
             return None
         return manifest
 
+    def _blame(self, giver: bytes | None) -> None:
+        if giver is not None:
+            self._liars.add(giver)
+            return
+        self._wrong_fetches += 1
+        if self._wrong_fetches > MAX_WRONG_FETCHES:
+            raise ProofError("the CDN keeps sending chunks that are not the file's")
+
+    def _suspect(self, fetch: Fetch, chunks: Manifest, givers: Givers) -> None:
+        self._suspects.setdefault(fetch.source.xorb, []).append((fetch, chunks, givers))
+
     def _judge(self, xorb: XetHash) -> None:
-        for giver, fetch, chunks in self._suspects.pop(xorb, ()):
-            self.right(fetch, chunks, giver)
+        for suspect in self._suspects.pop(xorb, ()):
+            self.right(*suspect)
 
     def _undo(self, wrong: Wrong) -> None:
-        for place in wrong.places:
+        for part in wrong.parts:
+            place = part.place
             self._pieces.undo(place.file_chunk, place.file_chunk + place.end - place.start)
-            self._count(wrong.giver, -place.size_bytes)
+            self._count(part, -1)
 
-    def _count(self, giver: Giver, size_bytes: int) -> None:
-        if giver is None:
-            self.counts.cdn += size_bytes
-        else:
-            self.counts.peer += size_bytes
-
-
-def _common(one: Manifest, other: Manifest) -> int:
-    """How many of the first chunks are the same."""
-    count = min(len(one), len(other))
-    if one.slice(0, count) == other.slice(0, count):
-        return count
-    return next(at for at in range(count) if one.hash(at) != other.hash(at) or one.length(at) != other.length(at))
+    def _count(self, part: Part, sign: int) -> None:
+        by_peers = part.peer_bytes if part.is_from_peers else 0
+        self.counts.peer += sign * by_peers
+        self.counts.cdn += sign * (part.place.size_bytes - by_peers)

@@ -53,6 +53,11 @@ class Together:
             self.crowd.began(fetch, now_s)
         gets[assignment] = 0
 
+    def goes_on(self, fetch: int, size_bytes: int) -> None:
+        """So much of it is there already, from others."""
+        self._brought[fetch] = size_bytes
+        self.crowd.goes_on(fetch, size_bytes)
+
     def brought(self, brought: Mapping[int, int], now_s: float) -> None:
         """So many bytes of the file has each GET that runs brought so far, by assignment."""
         for assignment, size_bytes in brought.items():
@@ -93,6 +98,9 @@ class Together:
         for decision in self.crowd.stops(now_s):
             self._decisions.append(decision)
             for assignment in self._gets[decision.fetch]:
+                # One that has been stopped at its beginning only has to end.
+                if not self._assignments[assignment].pieces:
+                    continue
                 self._assignments[assignment].stop_at = 0
                 yield StopGet(assignment, 0)
 

@@ -27,6 +27,7 @@ from zest_hf.core.actions import (
     StopGet,
 )
 from zest_hf.core.assignments import Assignment, Assignments
+from zest_hf.core.begun import Givers, begun_bytes, givers_of
 from zest_hf.core.crowd import Crowd, Decision
 from zest_hf.core.following import Following
 from zest_hf.core.gets import Gets
@@ -101,6 +102,7 @@ class Transfer:
             self._yielding,
             settings,
             seed,
+            self._proof.begun,
         )
         self._together: Together | None = None
         self._following: Following | None = None
@@ -135,7 +137,9 @@ class Transfer:
     def join(self, crowd: Crowd, now_s: float) -> None:
         """From now on others are told what is done, and may be left to do a part of it."""
         self._together = self._gets.together = Together(crowd, self._pieces, self._knowledge, self._assignments)
-        self._following = Following(crowd, self._plan, self._pieces, self._knowledge, self._assignments)
+        self._following = Following(
+            crowd, self._plan, self._pieces, self._knowledge, self._assignments, self._proof.begun
+        )
         for number, running in self._assignments.running_gets():
             self._together.began(number, self._pieces[running.pieces[0]].fetch, now_s)
 
@@ -151,6 +155,7 @@ class Transfer:
         """Members of the crowd that have passed on what is known to be wrong, since it was asked last."""
         liars = self._proof.take_liars()
         for member in liars:
+            self._proof.doubt(member)
             if self._following is not None:
                 self._following.wrong(member)
         return liars
@@ -236,13 +241,22 @@ class Transfer:
         self._moved_s = now_s
         action = ended.action
         size = 0
-        if self._is_of_no_use(ended, chunks):
-            self._get_ended(assignment, ended, 0, False, now_s)
-            return
+        if ended.is_blind:
+            assert isinstance(action, FetchWhole)
+            givers = givers_of(chunks, None, action.begun)
+            if self._is_of_no_use(ended, chunks):
+                self._break_off(ended, chunks, givers)
+                self._get_ended(assignment, ended, 0, False, now_s)
+                return
+            if len(givers) > 1 and self._proof.is_wrong(action.fetch, chunks, givers):
+                self._get_ended(assignment, ended, 0, False, now_s)
+                return
         complete = all(ended.brings(self._pieces[at], len(chunks)) == self._pieces[at].end for at in ended.pieces)
         if ended.is_blind:
             assert isinstance(action, FetchWhole)
-            size = self._proof.keep(action.fetch, chunks)
+            size = self._proof.keep(action.fetch, chunks, givers)
+            if action.begun is not None and len(givers) > 1:
+                size -= action.begun.size_bytes
         for begin in ended.pieces:
             piece = self._pieces[begin]
             end = ended.brings(piece, len(chunks))
@@ -267,6 +281,8 @@ class Transfer:
     def cdn_failed(self, assignment: int, error: Exception, now_s: float) -> None:
         """A GET failed for good, after the retries of its source."""
         ended = self._assignments.end(assignment)
+        if isinstance(ended.action, FetchWhole) and ended.action.begun is not None:
+            self._break_off(ended, ended.action.begun.chunks, ended.action.begun.givers)
         self._get_ended(assignment, ended, 0, False, now_s)
         self._moved_s = now_s
         self._cdn_error = error
@@ -288,26 +304,35 @@ class Transfer:
         assert isinstance(action, Follow) and following is not None
         fetch, giver = action.fetch, action.member
         number = self._pieces[ended.pieces[0]].fetch
-        following.ended(assignment, chunks.size_bytes, trouble, now_s)
+        following.ended(assignment, chunks.size_bytes - begun_bytes(action.begun, chunks), trouble, now_s)
         self._moved_s = now_s
         count = fetch.source.end - fetch.source.start
+        givers = givers_of(chunks, giver, action.begun)
         right = 0
         if self._knowledge.knows_xorb(fetch.source.xorb):
-            right = self._proof.right(fetch, chunks, giver)
+            right = self._proof.right(fetch, chunks, givers)
             is_wrong = right < len(chunks)
         else:
-            is_wrong = len(chunks) > count or (len(chunks) == count and self._proof.is_wrong(fetch, chunks, giver))
+            is_wrong = len(chunks) > count or (len(chunks) == count and self._proof.is_wrong(fetch, chunks, givers))
             right = count if len(chunks) == count and not is_wrong else 0
+            # Who is still there and sends no more may want what it has sent to be gone on with, as it is wrong.
+            if len(chunks) < count and (trouble is PeerTrouble.GONE or following.has_proved(giver)):
+                self._proof.break_off(number, chunks, givers)
         if is_wrong:
-            following.wrong(giver, number)
+            for _, one in givers:
+                if one is not None:
+                    following.wrong(one, number)
+                    self._proof.doubt(one)
         if right:
-            self._proof.keep(fetch, chunks.slice(0, right), giver)
+            self._proof.keep(fetch, chunks.slice(0, right), givers)
             for begin in ended.pieces:
                 piece = self._pieces[begin]
                 self._pieces.advance(begin, ended.brings(piece, right))
         self._assignments.answered(assignment, ended)
         if right:
             self._settle(fetch, chunks)
+            if not is_wrong and self._knowledge.knows_xorb(fetch.source.xorb):
+                following.right(giver)
 
     def actions(self, now_s: float, waiting_for_peers: bool, others_may_come: bool = False) -> list[Action]:
         """What to start now. Raises the CDN's error when it failed and nobody else can give what is left.
@@ -393,6 +418,11 @@ class Transfer:
         source = ended.action.fetch.source
         return len(chunks) < source.end - source.start and not self._knowledge.knows_xorb(source.xorb)
 
+    def _break_off(self, ended: Assignment, chunks: Manifest, givers: Givers) -> None:
+        # One that was stopped at its very beginning is nobody's any more.
+        if ended.pieces:
+            self._proof.break_off(self._pieces[ended.pieces[0]].fetch, chunks, givers)
+
     def _get_ended(self, assignment: int, ended: Assignment, size: int, complete: bool, now_s: float) -> None:
         self._yielding.flow.ended(assignment, size, now_s)
         self._assignments.answered(assignment, ended)
@@ -400,6 +430,7 @@ class Transfer:
             self._together.ended(assignment, size, complete, now_s)
 
     def _more_is_known(self, new: Ranges) -> None:
+        self._proof.settle_begun()
         self._peers.more_is_known(new)
         if self._together is not None:
             self._together.more_is_known()

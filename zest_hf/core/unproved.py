@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from zest_hf.core.begun import Giver, Givers, giver_at, peer_bytes
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch, FilePlan, Placement
 from zest_hf.core.ranges import contains
 from zest_hf.errors import ReconstructionError
-
-Giver = bytes | None
-"""The member that has sent something; None: the CDN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +23,24 @@ class Part:
     fetch: Fetch
     place: Placement
     chunks: Manifest
-    giver: Giver
+    givers: Givers
+
+    @property
+    def is_from_peers(self) -> bool:
+        """Some of it."""
+        return any(giver is not None for _, giver in self.givers)
+
+    @property
+    def peer_bytes(self) -> int:
+        return peer_bytes(self.givers, self.chunks)
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What one GET has brought, and is not the file's."""
+    """What one GET has brought, and is not the file's. ``giver``: who is to blame."""
 
     giver: Giver
-    places: list[Placement]
+    parts: list[Part]
 
 
 class Unproved:
@@ -46,13 +53,14 @@ class Unproved:
         self._parts: dict[int, Part] = {}
         """By the first file chunk."""
 
-    def add(self, fetch: Fetch, chunks: Manifest, giver: Giver = None) -> int:
-        """A GET of the plan brought ``chunks``, all of its source or the first of it: so many bytes of the file.
+    def add(self, fetch: Fetch, chunks: Manifest, givers: Givers) -> list[Part]:
+        """A GET of the plan brought ``chunks``, all of its source or the first of it: what is where.
 
-        Raises ReconstructionError when a term has another size than the plan says.
+        What members have given has one placement. Raises ReconstructionError when a term has another size than the
+        plan says.
         """
         source = fetch.source
-        size = 0
+        added = []
         for place in fetch.placements:
             start, end = place.start - source.start, min(place.end - source.start, len(chunks))
             if start >= end:
@@ -64,9 +72,13 @@ class Unproved:
                     f"reconstruction: a term of {place.size_bytes} bytes has {part.size_bytes} in the xorb"
                 )
             brought = replace(place, end=source.start + end, size_bytes=part.size_bytes)
-            self._parts[place.file_chunk] = Part(fetch, brought, part, giver)
-            size += part.size_bytes
-        return size
+            added.append(Part(fetch, brought, part, givers))
+        self._parts |= {part.place.file_chunk: part for part in added}
+        return added
+
+    def given(self) -> list[Part]:
+        """What members have sent."""
+        return [part for part in self._parts.values() if part.is_from_peers]
 
     def settle(self, knowledge: Knowledge, terms: Iterable[int] | None = None) -> tuple[list[Placement], list[Wrong]]:
         """Forgets what is known by now: where it was right, and for each GET that was wrong, where.
@@ -87,7 +99,8 @@ class Unproved:
             if wanted == part.chunks:
                 right.append(part.place)
             else:
-                wrong.setdefault(id(part.fetch), Wrong(part.giver, [])).places.append(part.place)
+                blame = giver_at(part.givers, first_wrong(wanted, part.chunks)) if part.is_from_peers else None
+                wrong.setdefault(id(part.fetch), Wrong(blame, [])).parts.append(part)
         return right, list(wrong.values())
 
     def manifest(self, plan: FilePlan, knowledge: Knowledge) -> Manifest:
@@ -102,6 +115,14 @@ class Unproved:
 
     def drop(self) -> list[Wrong]:
         """Forgets everything, as some of it is wrong."""
-        parts = [Wrong(part.giver, [part.place]) for part in self._parts.values()]
+        parts = [Wrong(None, [part]) for part in self._parts.values()]
         self._parts.clear()
         return parts
+
+
+def first_wrong(known: Manifest, chunks: Manifest) -> int:
+    """The first chunk that is another than it should be; as many as there are: none is."""
+    count = min(len(known), len(chunks))
+    if known.slice(0, count) == chunks.slice(0, count):
+        return count
+    return next(at for at in range(count) if known.hash(at) != chunks.hash(at) or known.length(at) != chunks.length(at))

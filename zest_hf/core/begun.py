@@ -1,0 +1,58 @@
+"""The first chunks of a GET that came to an end too early: written, and as unproved as the rest will be. Pure.
+
+Who goes on with it, from the CDN or with another member, need not begin again. The root over all chunks proves these
+as well; if it does not, the first that is wrong shows who is to blame, as all behind it lie where it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zest_hf.core.manifest import Manifest
+
+Giver = bytes | None
+"""The member that has sent something; None: the CDN."""
+
+Givers = tuple[tuple[int, Giver], ...]
+"""Before which chunk, counted from the first of a GET, who has sent what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is there of a GET: its first chunks."""
+
+    chunks: Manifest
+    givers: Givers
+
+    @property
+    def size_bytes(self) -> int:
+        return self.chunks.size_bytes
+
+
+def givers_of(chunks: Manifest, giver: Giver, begun: Begun | None) -> Givers:
+    """Who has given all chunks of a GET that ``giver`` has gone on with, if it has."""
+    if begun is None or len(chunks) < len(begun.chunks) or chunks.slice(0, len(begun.chunks)) != begun.chunks:
+        return ((len(chunks), giver),)
+    rest = ((len(chunks), giver),) if len(chunks) > len(begun.chunks) else ()
+    return begun.givers + rest
+
+
+def giver_at(givers: Givers, chunk: int) -> Giver:
+    """Who has given a chunk."""
+    return next(giver for end, giver in givers if chunk < end)
+
+
+def peer_bytes(givers: Givers, chunks: Manifest) -> int:
+    """How many bytes of the chunks members have given."""
+    first, size = 0, 0
+    for end, giver in givers:
+        end = min(end, len(chunks))
+        if giver is not None and end > first:
+            size += chunks.offset(end) - chunks.offset(first)
+        first = max(first, end)
+    return size
+
+
+def begun_bytes(begun: Begun | None, chunks: Manifest) -> int:
+    """How much of what there is now was there before."""
+    return 0 if begun is None else min(begun.size_bytes, chunks.size_bytes)
