@@ -22,17 +22,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the model (1)")
     parser.add_argument("--origin", type=float, default=1.0, metavar="GBIT", help="the origin's line in Gbit/s (1)")
     parser.add_argument("--host", type=float, default=4.0, metavar="GBIT", help="each node's line in Gbit/s (4)")
+    parser.add_argument(
+        "--connection", type=float, metavar="GBIT", help="what the origin gives one connection, in Gbit/s (all)"
+    )
     parser.add_argument("--over", type=float, default=0.0, metavar="SECONDS", help="from first start to last (0)")
     parser.add_argument("--scale", type=int, default=8, help="true bytes that a simulated one stands for (8)")
+    parser.add_argument(
+        "--meets", type=float, nargs=2, default=(0.3, 0.9), metavar="SECONDS", help="until nodes hear of each other"
+    )
+    parser.add_argument("--neighbours", type=int, default=16, help="of whom a node takes chunks (16)")
+    parser.add_argument("--tick", type=float, default=0.02, metavar="SECONDS", help="of virtual time (0.02)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the curves as well")
 
 
 def simulate(args: argparse.Namespace, count: int) -> Outcome:
-    file = VirtualFile(int(args.gigabytes * 1e9), args.scale)
+    # Pieces of 8 MiB, or of what one virtual chunk stands for.
+    file = VirtualFile(int(args.gigabytes * 1e9), args.scale, piece_chunks=max(1, 64 // args.scale))
     host = args.host * 125e6
     nodes = [NodeSpec(host, host, start_s=args.over * number / max(count - 1, 1)) for number in range(count)]
-    return Simulation(Scenario(file, nodes, args.origin * 125e6, seed=args.seed)).run()
+    scenario = Scenario(
+        file,
+        nodes,
+        args.origin * 125e6,
+        meets_s=tuple(args.meets),
+        may_come_s=1.0,
+        neighbours=args.neighbours,
+        tick_s=args.tick,
+        tell_s=max(0.1, args.tick),
+        seed=args.seed,
+    )
+    if args.connection is not None:
+        scenario.per_connection_bytes_s = args.connection * 125e6
+    return Simulation(scenario).run()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         counts = [int(count) for count in args.nodes.split(",")]
     except ValueError:
         counts = []
-    if not counts or min(counts) < 1 or min(args.gigabytes, args.origin, args.host, args.scale) <= 0:
+    if not counts or min(counts) < 1 or min(args.gigabytes, args.origin, args.host, args.scale, args.tick) <= 0:
         raise ZestError("--nodes takes numbers such as 1,8,32; sizes, lines and the scale are above 0")
     draw = _plotter() if args.plot is not None else None
     outcomes = []

@@ -23,19 +23,18 @@ import enum
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 
 from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
 from zest_hf.core.crowd_income import LONGEST_WINDOW_S, CdnRate, Income
 from zest_hf.core.crowd_members import Others
-from zest_hf.core.crowd_pace import Pace
+from zest_hf.core.crowd_pace import AT_ONCE, Pace
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
-AT_ONCE = 8
-"""So many GETs that began when nobody was known yet go on: as all are followed, none keeps others waiting."""
 STEP = FULL // 8
 """Progress is compared in such steps by those who are to agree."""
-KEPT = FULL // 4
+KEPT = FULL // 16
 """What has come so far is fetched to its end, whoever else turns up."""
 MAX_GIVEN_WAY = 2
 """A unit's GET is stopped for others so often at most."""
@@ -89,6 +88,7 @@ class Crowd:
         """Grows with everything that others might want to hear of our claims."""
         self.me = me
         self._size_bytes = sum(unit.size_bytes for unit in units)
+        self._largest = max((unit.size_bytes for unit in units), default=0)
         self._due_s: dict[int, float] = {}
         self._gave_way: dict[int, int] = {}
         """Units whose GETs were stopped for others, and how often."""
@@ -196,16 +196,27 @@ class Crowd:
             self._line_was_full_s = now_s
         return now_s - self._line_was_full_s < self.settings.stall_s
 
+    def usual_bytes_s(self, now_s: float) -> float:
+        """What one would have from somebody else: as much as half of the GETs bring, or what the CDN gives us if its
+        line is not everybody's at the moment.
+        """
+        rates = self.others.rates_bytes_s(now_s)
+        usual = median_high(rates) if len(rates) > 1 else 0.0
+        return usual if self.is_line_full(now_s) else max(usual, self.alone_bytes_s(now_s))
+
     def is_starving(self, now_s: float) -> bool:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
         if self.others.met_s is None or self.alone_bytes_s(now_s) > 0:
             return False
-        patience_s = self._patience_s(now_s)
-        if now_s - self.others.met_s < patience_s or any(not own.ended for own in self._own.values()):
+        if any(not own.ended for own in self._own.values()):
             return False
-        income = self._income.bytes_s(now_s, patience_s)
-        largest = max((unit.size_bytes for unit in self.units), default=0)
-        return (income or 0.0) * patience_s < self.settings.little_share * largest
+        for patience_s in (self.settings.patience_s, self._patience_s(now_s)):
+            if now_s - self.others.met_s < patience_s:
+                return False
+            income = self._income.bytes_s(now_s, patience_s) or 0.0
+            if income * patience_s >= self.settings.little_share * self._largest:
+                return False
+        return True
 
     def owner(self, fetch: int, now_s: float = 0.0) -> bytes:
         """The member, perhaps this one, that is to fetch a unit."""
@@ -219,13 +230,15 @@ class Crowd:
         ``wanted``: also those that peers give.
         """
         self._income.note(now_s)
-        self.others.judge(0.0 if self.is_line_full(now_s) else self.alone_bytes_s(now_s), now_s)
+        self.others.judge(self.usual_bytes_s(now_s), now_s)
         running = [own for own in self._own.values() if not own.ended]
         others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others
-        limit = self.pace.limit(now_s, active, ahead_bytes)
+        limit = self.pace.limit(now_s, active, ahead_bytes, ending)
         free = limit - active
         out: list[Decision] = []
+        if self.others.met_s is not None and now_s - self.others.met_s < self.settings.hear_s:
+            return out
         unproved: list[int] = []
         claimed: list[int] = []
         more = False
@@ -268,7 +281,7 @@ class Crowd:
                 continue
             if not self._goes_on(number, own, now_s):
                 out.append(Decision(number, Reason.COLLISION))
-            elif own.alone and own.told < KEPT and self._place(number, now_s) >= max(self.pace.allowed, AT_ONCE):
+            elif own.alone and own.told < KEPT and self._is_too_many(number, now_s):
                 out.append(Decision(number, Reason.CROWDED))
         for decision in out:
             self._own[decision.fetch].stopped = True
@@ -289,6 +302,13 @@ class Crowd:
             if lead < -LEAD or (lead <= LEAD and member in ahead):
                 return False
         return True
+
+    def _is_too_many(self, number: int, now_s: float) -> bool:
+        """Of those that began when nobody was known: that is found out soon, or never."""
+        met_s = self.others.met_s
+        if met_s is None or now_s - met_s >= self.settings.stall_s:
+            return False
+        return self._place(number, now_s) >= max(self.pace.allowed, AT_ONCE)
 
     def _place(self, number: int, now_s: float) -> int:
         """How many others of the units that are fetched have come further, or come before it in the file."""
@@ -337,6 +357,8 @@ class Crowd:
             income = self._income.bytes_s(now_s, window_s)
             if running or now_s - self.others.met_s < window_s or income is None:
                 return
+            if income >= settings.fair_share * alone:
+                return
             coming = sum(self.others.coming_bytes(number, now_s) for number in self.others.claimed) / window_s
             if income + coming >= settings.fair_share * alone:
                 return
@@ -350,9 +372,8 @@ class Crowd:
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings
-        rests = [self.others.rest_s(number, now_s) for number in self.others.claimed]
-        rest_s = min((one for one in rests if one < float("inf")), default=0.0)
-        if rest_s > 0 and self._first_rest_s is None and self.others.met_s is not None:
+        rest_s = self.others.next_rest_s(now_s)
+        if 0 < rest_s < float("inf") and self._first_rest_s is None and self.others.met_s is not None:
             self._first_rest_s = now_s - self.others.met_s + rest_s
         wanted_s = 1.5 * (self._first_rest_s or 0.0) + settings.patience_s
         # What would take that long is not worth waiting for.
@@ -364,6 +385,5 @@ class Crowd:
 
     def _window_s(self, alone_bytes_s: float) -> float:
         """Units come one after the other: over this time what comes is even. Not longer than the CDN would need."""
-        largest = max((unit.size_bytes for unit in self.units), default=0)
-        even_s = 6 * largest / (self.pace.bytes_s or alone_bytes_s)
+        even_s = 6 * self._largest / (self.pace.bytes_s or alone_bytes_s)
         return max(self.settings.patience_s, min(even_s, self._size_bytes / alone_bytes_s, LONGEST_WINDOW_S))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from collections import deque
 
 from zest_hf.core.rate import RateMeter
@@ -66,7 +68,8 @@ class Income:
 
     def bytes_s(self, now_s: float, window_s: float) -> float | None:
         """Over so long a time; None: not so much of it has passed."""
-        for at_s, came in reversed(self._seen):
-            if now_s - at_s >= window_s:
-                return (self.came - came) / (now_s - at_s)
-        return None
+        at = bisect_right(self._seen, (now_s - window_s, sys.maxsize)) - 1
+        if at < 0:
+            return None
+        at_s, came = self._seen[at]
+        return (self.came - came) / (now_s - at_s)

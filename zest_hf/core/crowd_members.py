@@ -8,7 +8,6 @@ from zest_hf.core.crowd_claims import (
     FETCHING,
     FULL,
     HELD,
-    LOOSE,
     Claim,
     CrowdSettings,
     Member,
@@ -16,13 +15,15 @@ from zest_hf.core.crowd_claims import (
     Told,
     Unit,
     name_score,
-    score,
+    product,
+    weight_of,
 )
 from zest_hf.core.crowd_pace import Pace
 
 MAX_FAULTS = 2
 """Who has done so often what is of no use to anybody is not counted on any more."""
 MAX_RECORDS = 4096
+REMEMBERED_UNITS = 64
 ENDING_S = 0.2
 """A GET that is about to end makes room for the next one, so that the line is never idle."""
 _NEVER = float("-inf")
@@ -50,8 +51,9 @@ class Others:
         """Of those who have left."""
         self._passed_on: dict[int, float] = {}
         """Units of those who are done, and since when."""
+        self._weights: dict[bytes, int] = {}
         self._better: dict[int, set[bytes]] = {}
-        """Units of which it was asked -> who has a higher score than we."""
+        """Units of which it was asked of late -> who has a higher score than we."""
 
     def heard(self, member: bytes, downloading: bool, claims: Sequence[Told], now_s: float) -> list[int]:
         """All that a member claims now. The units that it holds and had not said so."""
@@ -160,21 +162,37 @@ class Others:
 
     def fetching_bytes_s(self, now_s: float) -> float:
         """What they say to be getting from the CDN, all together."""
-        return sum(
+        return sum(self.rates_bytes_s(now_s))
+
+    def rates_bytes_s(self, now_s: float) -> list[float]:
+        """... by each GET."""
+        return [
             claim.rate(now_s) / FULL * self.units[number].size_bytes
             for number, claims in self.fetching.items()
             for member, claim in claims.items()
             if claim.progress < FULL and self.is_valid(member, claim, now_s)
-        )
+        ]
 
     def score(self, member: bytes, number: int) -> int:
-        return score(member, self.units[number])
+        """Of those who know each other the one with the highest is to fetch a unit."""
+        return product(self._weight(member), weight_of(self.units[number]))
+
+    def _weight(self, member: bytes) -> int:
+        weight = self._weights.get(member)
+        if weight is None:
+            if len(self._weights) > MAX_RECORDS:
+                self._weights.clear()
+            weight = self._weights[member] = name_score(member, b"member")
+        return weight
 
     def ahead(self, number: int) -> set[bytes]:
         better = self._better.get(number)
         if better is None:
-            mine = self.score(self.me, number)
-            better = {one for one in self.members if self.score(one, number) > mine}
+            weight = weight_of(self.units[number])
+            mine = product(self._weight(self.me), weight)
+            better = {one for one in self.members if product(self._weight(one), weight) > mine}
+            if len(self._better) >= REMEMBERED_UNITS:
+                del self._better[next(iter(self._better))]
             self._better[number] = better
         return better
 
@@ -222,14 +240,12 @@ class Others:
 
         Of one that shows no progress one counts.
         """
-        out = ending = 0
+        moving = ending = 0
+        idle: set[bytes] = set()
         ahead_bytes = 0.0
-        for name, member in self.members.items():
-            if not member.fetching or member.record.until_s > now_s:
-                continue
-            moving = idle = 0
-            for number, claim in member.fetching.items():
-                if claim.progress == FULL or not self.is_valid(name, claim, now_s):
+        for number, claims in self.fetching.items():
+            for member, claim in claims.items():
+                if claim.progress == FULL or not self.is_valid(member, claim, now_s):
                     continue
                 if claim.progress > claim.began_at:
                     is_ending = claim.rest_s(now_s) <= ENDING_S
@@ -238,30 +254,29 @@ class Others:
                     ahead = claim.expected(now_s) - claim.progress
                     ahead_bytes += ahead / FULL * self.units[number].size_bytes
                 else:
-                    idle = 1
-            out += moving + idle
-        return out, ending, ahead_bytes
+                    idle.add(member)
+        return moving + len(idle), ending, ahead_bytes
 
-    def judge(self, alone_bytes_s: float, now_s: float) -> None:
+    def judge(self, usual_bytes_s: float, now_s: float) -> None:
         """Finds out who claims what it does not do, or much later than we would (0: that is not known)."""
-        for member in self.members.values():
-            if not member.fetching or member.record.until_s > now_s:
-                continue
-            claims = member.fetching.items()
-            void = [claim for number, claim in claims if self._is_void(number, claim, alone_bytes_s, now_s)]
-            for claim in void:
-                claim.voided = True
-            self._blame(member, len(void), now_s)
+        faults: dict[bytes, int] = {}
+        for number, claims in self.fetching.items():
+            for member, claim in claims.items():
+                if self.is_trusted(member, now_s) and self._is_void(number, claim, usual_bytes_s, now_s):
+                    claim.voided = True
+                    faults[member] = faults.get(member, 0) + 1
+        for member, count in faults.items():
+            self._blame(self.members[member], count, now_s)
 
-    def _is_void(self, number: int, claim: Claim, alone_bytes_s: float, now_s: float) -> bool:
+    def _is_void(self, number: int, claim: Claim, usual_bytes_s: float, now_s: float) -> bool:
         if claim.state != FETCHING or claim.progress == FULL or claim.voided:
             return False
         stall_s = self.settings.stall_s
         if now_s - claim.moved_s >= stall_s:
             return True
-        if alone_bytes_s <= 0 or now_s - claim.began_s < stall_s:
+        if usual_bytes_s <= 0 or now_s - claim.began_s < stall_s:
             return False
-        needs_s = self.units[number].size_bytes / alone_bytes_s
+        needs_s = self.units[number].size_bytes / usual_bytes_s
         return claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
 
     def _blame(self, member: Member, faults: int, now_s: float) -> None:
@@ -271,11 +286,13 @@ class Others:
             record.until_s = now_s + self.settings.distrust_s * 2.0 ** min(record.distrusted, 10)
             record.distrusted += 1
 
-    def rest_s(self, number: int, now_s: float) -> float:
+    def next_rest_s(self, now_s: float) -> float:
+        """When the first of what is fetched will be there."""
         rests = [
             claim.rest_s(now_s)
-            for member, claim in self.claimed.get(number, {}).items()
-            if self.is_valid(member, claim, now_s) and claim.state == FETCHING
+            for claims in self.fetching.values()
+            for member, claim in claims.items()
+            if self.is_valid(member, claim, now_s)
         ]
         return min(rests, default=float("inf"))
 
@@ -286,5 +303,6 @@ class Others:
 
     def before_in_closing(self) -> list[bytes]:
         """Who is to prove the file rather than we."""
-        mine = name_score(self.me, LOOSE)
-        return [one for one in self.members if name_score(one, LOOSE) > mine]
+        weight = weight_of(Unit(0, 0, 0, True))
+        mine = product(self._weight(self.me), weight)
+        return [one for one in self.members if product(self._weight(one), weight) > mine]

@@ -21,6 +21,7 @@ from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import FilePlan
+from zest_hf.core.policy import rest_s
 from zest_hf.core.ranges import contains
 
 MAX_FOLLOWS = 8
@@ -30,7 +31,8 @@ MAX_UNTRIED = 2
 FEW = 12
 """About so many follow one unit: a member lets 8 do so."""
 BUSY_S = 1.0
-"""Who has too much to do is asked again after this time."""
+LONGEST_BUSY_S = 8.0
+"""Who has too much to do is asked again after this time; twice as long each time."""
 MAX_WRONG = 2
 """So many members have passed on a unit that is not what it should be: nobody is followed for it any more."""
 LOOK_S = 0.05
@@ -75,7 +77,8 @@ class Following:
         self._begun = begun
         self._running: dict[int, _Followed] = {}
         self._failed: set[tuple[bytes, int]] = set()
-        self._busy_until_s: dict[tuple[bytes, int], float] = {}
+        self._busy: dict[tuple[bytes, int], tuple[int, float]] = {}
+        """Who had too much to do: how often, and until when it is left alone."""
         self._gave: set[bytes] = set()
         self._wrong: dict[bytes, int | None] = {}
         """Who has passed on what is not the file's, and the unit."""
@@ -105,7 +108,8 @@ class Following:
         if trouble is None or trouble is PeerTrouble.CANCELLED:
             return
         if trouble is PeerTrouble.BUSY:
-            self._busy_until_s[key] = now_s + BUSY_S
+            times = self._busy.get(key, (0, 0.0))[0] + 1
+            self._busy[key] = times, now_s + rest_s(times, BUSY_S, LONGEST_BUSY_S)
             return
         self._failed.add(key)
         if trouble is PeerTrouble.SILENT and not size_bytes:
@@ -125,10 +129,8 @@ class Following:
         self._looks_s, self._news = now_s + LOOK_S, others.news
         found: list[tuple[int, int, int, bytes]] = []
         for number, claims in others.fetching.items():
-            if not self._is_open(number):
-                continue
             able = [one for one, claim in claims.items() if self._may_follow(one, number, claim, now_s)]
-            if able:
+            if able and self._is_for_us(number) and self._is_open(number):
                 member = max(able, key=lambda one: (claims[one].progress, one))
                 mine = name_score(self._crowd.me, b"follow %d" % number)
                 # Those first of which most is left.
@@ -187,7 +189,6 @@ class Following:
         return (
             all(self._pieces[one].state is State.WANTED and self._pieces.is_untouched(one) for one in begins)
             and list(self._wrong.values()).count(number) < MAX_WRONG
-            and self._is_for_us(number)
         )
 
     def _is_for_us(self, number: int) -> bool:
@@ -199,7 +200,7 @@ class Following:
             0 < claim.progress < FULL
             and member not in self._wrong
             and (member, number) not in self._failed
-            and self._busy_until_s.get((member, number), now_s) <= now_s
+            and self._busy.get((member, number), (0, now_s))[1] <= now_s
             and self._crowd.others.is_valid(member, claim, now_s)
         )
 
@@ -216,18 +217,16 @@ class Following:
     def _is_slow(self, followed: _Followed, now_s: float) -> bool:
         """Whether it takes much longer than it would from anybody else."""
         settings = self._crowd.settings
-        if now_s - followed.began_s < settings.stall_s or self._crowd.is_line_full(now_s):
+        if now_s - followed.began_s < settings.stall_s:
             return False
-        # What others give at the same time: when more run, each gives less.
-        rates = [self._bytes_s(one, now_s) for one in self._running.values() if one is not followed]
-        usual = max([*rates, self._crowd.alone_bytes_s(now_s)])
+        usual = self._crowd.usual_bytes_s(now_s)
         size = self._crowd.units[followed.fetch].size_bytes
         claim = self._crowd.others.claim(followed.member, followed.fetch)
         if claim is not None and followed.there_bytes >= claim.progress / FULL * size / 2:
             # It gives what it gets: whether that is enough is judged by what it says.
             return not self._crowd.others.is_valid(followed.member, claim, now_s)
-        rest_s = (size - followed.there_bytes) / max(self._bytes_s(followed, now_s), 1.0)
-        return usual > 0 and rest_s > settings.slow_factor * size / usual + settings.stall_s
+        needs_s = (size - followed.there_bytes) / max(self._bytes_s(followed, now_s), 1.0)
+        return usual > 0 and needs_s > settings.slow_factor * size / usual + settings.stall_s
 
     @staticmethod
     def _bytes_s(followed: _Followed, now_s: float) -> float:

@@ -21,7 +21,7 @@ from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.pieces import Piece, Pieces, State
 from zest_hf.core.plan import FilePlan
 from zest_hf.core.policy import PolicySettings, ask_bytes, has_room, rest_s
-from zest_hf.core.ranges import Ranges, common, contains, normalized, within, without
+from zest_hf.core.ranges import Ranges, added, common, contains, normalized, within, without
 from zest_hf.core.rate import RateMeter
 
 _NEVER = float("-inf")
@@ -119,16 +119,13 @@ class Peers:
     def holds_more(self, number: int, ranges: Sequence[tuple[int, int]], *, by_xorb: bool) -> None:
         """It holds these chunks of the file as well, as the file's or as those of xorbs."""
         peer = self._peers.setdefault(number, Peer())
-        if by_xorb:
-            peer.by_xorb = normalized([*peer.by_xorb, *ranges], self._chunks)
-        else:
-            peer.by_file = normalized([*peer.by_file, *ranges], self._chunks)
-        idle_generation = peer.idle_generation
-        self._learn(peer)
-        # Told of often: who has got what is not wanted has no more to do than before.
-        new = common(normalized(ranges, self._chunks), self._knowledge.known)
-        if next(self._pieces.wanted_in(new), None) is None:
-            peer.idle_generation = idle_generation
+        new = normalized(ranges, self._chunks)
+        for first, end in new:
+            if by_xorb:
+                peer.by_xorb = added(peer.by_xorb, first, end)
+            else:
+                peer.by_file = added(peer.by_file, first, end)
+        self._learn_more(peer, common(new, self._knowledge.known))
 
     def lacks(self, number: int, ranges: Sequence[tuple[int, int]]) -> None:
         """It does not hold these chunks any more."""
@@ -145,10 +142,11 @@ class Peers:
             peer.by_file = peer.by_xorb = ()
             self._learn(peer)
 
-    def more_is_known(self) -> None:
-        """Chunks can be checked that could not before."""
+    def more_is_known(self, new: Ranges) -> None:
+        """These chunks can be checked that could not before."""
         for peer in self._peers.values():
-            self._learn(peer)
+            for held in (peer.by_file, peer.by_xorb):
+                self._learn_more(peer, common(new, held))
 
     def useful(self, now_s: float) -> list[Peer]:
         """Those that were asked for something and may be asked for more."""
@@ -199,6 +197,14 @@ class Peers:
         held = normalized((*peer.by_file, *peer.by_xorb), self._chunks) if peer.by_xorb else peer.by_file
         peer.askable = common(held, self._knowledge.known)
         peer.idle_generation = -1
+
+    def _learn_more(self, peer: Peer, new: Ranges) -> None:
+        """It can be asked for these chunks as well."""
+        for first, end in new:
+            peer.askable = added(peer.askable, first, end)
+        # Told of often: who has got what is not wanted has no more to do than before.
+        if next(self._pieces.wanted_in(new), None) is not None:
+            peer.idle_generation = -1
 
     def _forget(self, peer: Peer, first: int, end: int) -> None:
         peer.by_file = without(peer.by_file, first, end)

@@ -22,6 +22,21 @@ def normalized(ranges: Iterable[tuple[int, int]], chunks: int) -> Ranges:
     return tuple(out)
 
 
+def added(ranges: Ranges, first: int, end: int) -> Ranges:
+    """Ranges and first..end as well: cheap, where that is little next to many."""
+    if first >= end:
+        return ranges
+    at = bisect_left(ranges, (first,))
+    if at and ranges[at - 1][1] >= first:
+        at -= 1
+        first = ranges[at][0]
+    stop = at
+    while stop < len(ranges) and ranges[stop][0] <= end:
+        end = max(end, ranges[stop][1])
+        stop += 1
+    return (*ranges[:at], (first, end), *ranges[stop:])
+
+
 def without(ranges: Ranges, first: int, end: int) -> Ranges:
     """Ranges less first..end."""
     out: list[tuple[int, int]] = []

@@ -179,13 +179,13 @@ class Transfer:
         """
         if self._knowledge.file is None:
             self._proof.file(manifest)
-            self._more_is_known()
+            self._more_is_known(self._knowledge.known)
 
     def xorb_proved(self, xorb: XetHash, manifest: Manifest) -> None:
         """A manifest that a xorb's hash proves. Raises as `manifest_proved`."""
         if not self._knowledge.knows_xorb(xorb):
             self._proof.xorb(xorb, manifest)
-            self._more_is_known()
+            self._more_is_known(self._knowledge.in_file(xorb, [(0, len(manifest))]))
 
     def peer_holds(self, peer: int, ranges: Sequence[tuple[int, int]]) -> None:
         """A peer holds these chunks of the file (replaces what was known of that)."""
@@ -424,9 +424,9 @@ class Transfer:
         if self._together is not None:
             self._together.ended(assignment, size, complete, now_s)
 
-    def _more_is_known(self) -> None:
+    def _more_is_known(self, new: Ranges) -> None:
         self._proof.settle_begun()
-        self._peers.more_is_known()
+        self._peers.more_is_known(new)
         if self._together is not None:
             self._together.more_is_known()
             self._together.look()
