@@ -1,18 +1,24 @@
 """Hosts of a network, on this machine: each a network namespace with one link to a common switch.
 
-For `tests/private-network`, whose namespace is the switch: what is made here ends with it, and names cannot collide.
+The switch is the namespace of the thread that makes it: that of `tests/private-network`, or one of `a_switch_of_its_own`.
+What is made here ends with it, and names cannot collide.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
+import os
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 SWITCH = "10.77.0.1"
 _PREFIX = 16
 _BRIDGE = "switch"
+_CLONE_NEWNET = 0x40000000
 _FIREWALL = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
@@ -27,20 +33,58 @@ def shaped(megabits_s: float) -> tuple[str, ...]:
     return ("tbf", "rate", f"{megabits_s}mbit", "burst", "128kb", "latency", "50ms")
 
 
+class _Namespace:
+    """Of a network; it ends with this process at the latest."""
+
+    def __init__(self) -> None:
+        # It waits for the end of its input: a namespace lives as long as a process in it.
+        self._holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
+        self.pid = str(self._holder.pid)
+        self.path = Path(f"/proc/{self.pid}/ns/net")
+        own = Path("/proc/thread-self/ns/net").readlink()
+        while self.path.readlink() == own:
+            assert self._holder.poll() is None, "no network namespace"
+
+    def close(self) -> None:
+        assert self._holder.stdin is not None
+        self._holder.stdin.close()
+        self._holder.wait()
+
+
+@contextlib.contextmanager
+def a_switch_of_its_own() -> Iterator[None]:
+    """This thread, and what it starts inside, is in a network namespace where nothing else is."""
+    namespace = _Namespace()
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(there)
+        run("ip", "link", "set", "lo", "up")
+        yield
+    finally:
+        _enter(before)
+        os.close(there)
+        os.close(before)
+        namespace.close()
+
+
+def _enter(fd: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 class Host:
     """A network namespace with an address. ``prefix`` before a command runs it there."""
 
     def __init__(self, number: int) -> None:
         self.address = f"10.77.1.{number}"
         self._link = f"host{number}"
-        # It waits for the end of its input: a namespace lives as long as a process in it.
-        self._holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
-        pid = str(self._holder.pid)
-        own = Path("/proc/self/ns/net").readlink()
-        while Path(f"/proc/{pid}/ns/net").readlink() == own:
-            pass
-        self.prefix = ("nsenter", f"--net=/proc/{pid}/ns/net", "--")
-        run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", pid)
+        self._namespace = _Namespace()
+        pid = self._namespace.pid
+        self.prefix = ("nsenter", f"--net={self._namespace.path}", "--")
+        self._number = number
+        near = ("ip", "link", "add", self._link, "type", "veth")
+        run(*near, "peer", "name", "eth0", "address", f"02:00:00:00:77:{number:02x}", "netns", pid)
         run("ip", "link", "set", self._link, "master", _BRIDGE, "up")
         run(*self.prefix, "ip", "link", "set", "lo", "up")
         run(*self.prefix, "ip", "address", "add", f"{self.address}/{_PREFIX}", "dev", "eth0")
@@ -53,10 +97,37 @@ class Host:
         run(*self.prefix, "tc", "qdisc", "replace", "dev", "eth0", *rate)
         run("tc", "qdisc", "replace", "dev", self._link, *rate)
 
+    def ignore(self, *others: Host) -> None:
+        """From now on nothing that these send arrives here: two hosts that ignore each other have no network in common."""
+        # Classic BPF: load the last byte of the sender's Ethernet address, compare, and drop (2) or let pass (-1).
+        last = len(others)
+        program = ["48 0 0 11", *(f"21 {last - at} 0 {other._number}" for at, other in enumerate(others))]
+        program += ["6 0 0 4294967295", "6 0 0 2"]
+        run(*self.prefix, "tc", "qdisc", "replace", "dev", "eth0", "clsact")
+        run(*self.prefix, "tc", "filter", "delete", "dev", "eth0", "ingress")
+        bytecode = f"{len(program)},{','.join(program)}"
+        run(*self.prefix, "tc", "filter", "add", "dev", "eth0", "ingress", "bpf", "da", "bytecode", bytecode)
+
+    def received_bytes(self) -> int:
+        """That have come to it, frames as they are."""
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+        fields = next(line for line in lines if line.strip().startswith(f"{self._link}:")).partition(":")[2].split()
+        return int(fields[8])  # that the switch has sent
+
+    def plug(self, plugged: bool) -> None:
+        """Whether there is a cable."""
+        run("ip", "link", "set", self._link, "up" if plugged else "down")
+
     def close(self) -> None:
-        assert self._holder.stdin is not None
-        self._holder.stdin.close()
-        self._holder.wait()
+        self._namespace.close()
+
+
+def split(*groups: Sequence[Host]) -> None:
+    """From now on hosts of different groups hear nothing of each other. One group alone: all do again."""
+    for group in groups:
+        strangers = [host for other in groups if other is not group for host in other]
+        for host in group:
+            host.ignore(*strangers)
 
 
 class Network:
