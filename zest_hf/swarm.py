@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from zest_hf._native.draft import Draft
 from zest_hf._native.session import (
     BanInfo,
     Claims,
@@ -294,6 +295,12 @@ class Swarm:
         """Its PieceEnd comes as ever."""
         self._session.cancel_piece(peer, token)
 
+    def follow(self, listener: Listener, peer: int, draft: Draft, timeout_s: float) -> int:
+        """Takes what a peer shares of a draft, as it comes: the token of the PieceEnd that will come."""
+        token = self._expect(listener)
+        self._session.follow(token, peer, draft, timeout_s)
+        return token
+
     def ban(self, peer: int, reason: str) -> None:
         """For provably wrong answers that native code cannot see."""
         self._session.ban(peer, reason)
@@ -342,6 +349,14 @@ class Swarm:
     def unshare_transfer(self, file: WritableFile) -> None:
         """Ends that."""
         self._session.unshare_transfer(file)
+
+    def share_draft(self, draft: Draft) -> None:
+        """Lets peers follow what comes of a draft."""
+        self._session.share_draft(draft)
+
+    def unshare_draft(self, draft: Draft) -> None:
+        """Ends that for those who do not yet."""
+        self._session.unshare_draft(draft)
 
     def _not_held(self, path: str, file_hash: XetHash | None = None) -> None:
         with self._lock:

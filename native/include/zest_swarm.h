@@ -19,6 +19,7 @@ extern "C" {
 
 typedef struct zest_session zest_session;
 typedef struct zest_transfer zest_transfer;
+typedef struct zest_draft zest_draft;
 
 /* What a hash names. */
 enum zest_object_kind { ZEST_OBJECT_FILE = 1, ZEST_OBJECT_XORB = 2 };
@@ -239,6 +240,32 @@ void zest_session_ask_piece(zest_session *session, uint64_t token, uint32_t peer
                             const uint8_t *hash, uint32_t object_first, uint32_t file_first, uint32_t count,
                             uint32_t timeout_ms);
 void zest_session_cancel_piece(zest_session *session, uint32_t peer, uint64_t token);
+
+/* Chunks start..end of a xorb that nothing proves yet, in order and while they come: size_bytes together, the first of
+ * them at offset_bytes of the file behind the descriptor (which is duplicated). NULL with errno set when that cannot be
+ * done, or the chunks are not those of a xorb. */
+zest_draft *zest_draft_open(int fd, uint64_t offset_bytes, uint64_t size_bytes, const uint8_t *xorb, uint32_t start,
+                            uint32_t end);
+/* The caller has got the next count chunks and written them in place. 0; -1: they do not fit, or it has ended. */
+int zest_draft_add(zest_draft *draft, uint32_t count, const uint8_t *hashes, const uint32_t *lengths);
+/* Nothing more comes. Who follows is sent what has come. */
+void zest_draft_end(zest_draft *draft);
+/* How many chunks have come, and their bytes. */
+uint32_t zest_draft_count(zest_draft *draft);
+uint64_t zest_draft_bytes(zest_draft *draft);
+/* Hashes and lengths of the first chunks, at most count; how many. */
+uint32_t zest_draft_copy(zest_draft *draft, uint32_t count, uint8_t *hashes, uint32_t *lengths);
+/* When this returns nothing is written by it any more, nor read. */
+void zest_draft_close(zest_draft *draft);
+
+/* Let peers follow a draft that the caller adds to, until it is not shared any more; who follows then may go on. */
+void zest_session_share_draft(zest_session *session, zest_draft *draft);
+void zest_session_unshare_draft(zest_session *session, zest_draft *draft);
+/* Follow what a peer shares of the draft's chunks: each is written in place as it comes. Answered by ZEST_EVENT_PIECE,
+ * with what has come by then (OK: all of it); zest_session_cancel_piece ends it. What it is worth is for the caller to
+ * prove. timeout_ms is the longest silence that is borne. BUSY: the peer gets no more of it, or has enough followers.
+ */
+void zest_session_follow(zest_session *session, uint64_t token, uint32_t peer, zest_draft *draft, uint32_t timeout_ms);
 
 /* Offer a file: chunks of it, and chunks of the xorbs that its terms name, are served from path as long as
  * its size and modification time stay as given. The terms' chunk counts must add up to chunks (or there are

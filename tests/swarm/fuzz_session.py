@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from swarm import wire_peer as wire  # noqa: E402
 from swarm.keyed_peer import SEALED, KeyedPeer, secret_of  # noqa: E402
 from swarm.node import Content, Node, Target, serve  # noqa: E402
 from swarm.wire_peer import Question, WirePeer, bdecode, bencode, parse_question  # noqa: E402
+from zest_hf._native.codec import chunk_hash  # noqa: E402
+from zest_hf._native.draft import Draft  # noqa: E402
 from zest_hf._native.session import (  # noqa: E402
     HaveAnswer,
     Kind,
@@ -361,6 +364,8 @@ class Stranger:
             lambda: wire.range_request(id_, kind, object_, first, end),
             lambda: wire.range_end(id_, answer),
             lambda: wire.cancel(id_),
+            lambda: wire.follow_request(id_, object_, first, end),
+            lambda: wire.follow_request(id_, choose(world.target_content.xorbs)[0], choose([0, 1]), choose([5, 10])),
             lambda: wire.claims(swarm, choose([0, 1]), [(a, b, choose([0, 1, 2]), 7) for a, b in pairs]),
             lambda: wire.peers(swarm, [(bytes(10) + b"\xff\xff\x7f\0\0\1", choose([*world.ports, 9, 40000]))] * 3),
         ]
@@ -440,6 +445,7 @@ class Round:
         )
         self.targets = [Target(folder / f"target{number}", self.world.target_content) for number in range(2)]
         self.partial = Target(folder / "partial", self.world.contents[2])
+        self.drafts: list[Draft] = []
 
     def rendezvous(self) -> bytes:
         return secret_of(KEY).rendezvous if self.keyed else wire.NODE_SWARM
@@ -463,6 +469,8 @@ class Round:
                 listener.close()
             # In the middle of everything.
             self.node.session.close()
+            for draft in self.drafts:
+                draft.close()
             for target in (*self.targets, self.partial):
                 target.file.close()
                 os.close(target.fd)
@@ -551,6 +559,27 @@ class Round:
             target.file = WritableFile(target.fd, world.target_content.manifest)
             session.share_transfer(target.file, world.target_content.hash, choose([(), world.target_content.terms]))
 
+        def draft() -> Draft:
+            # In a file of its own: nothing checks what is written there.
+            xorb, a, b = choose(wanted.xorbs)
+            size = wanted.manifest.offset(b) - wanted.manifest.offset(a)
+            fd = os.open(world.folder / f"draft{len(self.drafts)}", os.O_RDWR | os.O_CREAT)
+            one = Draft(fd, 0, size, xorb, 0, b - a)
+            os.close(fd)
+            self.drafts.append(one)
+            return one
+
+        def follow() -> None:
+            token = node.token()
+            session.follow(token, peer, draft(), choose([0.05, 1.0]))
+            self.open_pieces.append((token, peer))
+
+        def come() -> None:
+            one = choose([*self.drafts[-5:], draft()])
+            session.share_draft(one)
+            for chunk in choose(world.contents).chunks[: self.random.randrange(4)]:
+                one.add(chunk_hash(chunk), array("I", [len(chunk)]))
+
         def place() -> None:
             at = self.random.randrange(len(self.partial.content.chunks))
             self.partial.place(at, at + 1)
@@ -583,6 +612,13 @@ class Round:
             touch,
             place,
             place,
+            follow,
+            follow,
+            come,
+            come,
+            lambda: choose(self.drafts).end() if self.drafts else None,
+            lambda: choose(self.drafts).close() if self.drafts else None,
+            lambda: session.unshare_draft(choose(self.drafts)) if self.drafts else None,
             reopen,
             lambda: session.share_transfer(target.file, choose([None, wanted.hash]), wanted.terms),
             lambda: session.tell_claims(

@@ -264,6 +264,10 @@ def serve(peer: WirePeer, content: Content, question: Question) -> None:
     elif ask == wire.RANGE_REQUEST:
         for number in range(question.first, question.end_or_count):
             peer.send_zest(wire.range_data(request, number, content.chunks[number]))
+    elif ask == wire.FOLLOW_REQUEST:
+        at = next((a for xorb, a, _ in content.xorbs if xorb == question.hash), 0)
+        for number in range(question.first, question.end_or_count):
+            peer.send_zest(wire.range_data(request, number, content.chunks[at + number]))
 
 
 def good(content: Content) -> wire.Script:

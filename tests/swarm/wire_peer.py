@@ -30,7 +30,7 @@ OK, NOT_FOUND, BUSY = 0, 1, 2
 
 CHUNK_REQUEST, CHUNK_RESPONSE, CHUNK_NOT_FOUND, CHUNK_ERROR = 1, 2, 3, 4
 HAVE_REQUEST, HAVE, MANIFEST_REQUEST, MANIFEST, RANGE_REQUEST, RANGE_DATA, RANGE_END, CANCEL = range(1, 9)
-HAVE_UPDATE, PEERS, CLAIMS = 9, 10, 11
+HAVE_UPDATE, PEERS, CLAIMS, FOLLOW_REQUEST = 9, 10, 11, 12
 FETCHING, HELD = 1, 2
 
 
@@ -174,6 +174,10 @@ def cancel(request: int) -> bytes:
     return struct.pack(">BI", CANCEL, request)
 
 
+def follow_request(request: int, xorb: bytes, first: int, end: int) -> bytes:
+    return struct.pack(">BI32sII", FOLLOW_REQUEST, request, xorb, first, end)
+
+
 @dataclass(frozen=True)
 class Question:
     """A question that was received."""
@@ -204,6 +208,9 @@ def parse_question(extension: int, body: bytes) -> Question:
     if type_ == HAVE_REQUEST:
         kind, swarm, updates, proof = struct.unpack(">B20sB32s", body[5:])
         return Question(extension, type_, request, kind, swarm=swarm, updates=updates, proof=proof)
+    if type_ == FOLLOW_REQUEST:
+        object_, first, end = struct.unpack(">32sII", body[5:])
+        return Question(extension, type_, request, XORB, object_, first, end)
     kind, object_ = struct.unpack_from(">B32s", body, 5)
     assert type_ in (MANIFEST_REQUEST, RANGE_REQUEST) and len(body) == 46, body.hex()
     first, end = struct.unpack_from(">II", body, 38)

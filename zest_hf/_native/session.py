@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zest_hf._native.draft import Draft
 from zest_hf._native.lib import ffi, lib
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
@@ -681,6 +682,25 @@ class Session:
         """Stops offering a file that is being written. One that is closed is not offered anyway."""
         with self._open() as session, contextlib.suppress(SwarmError), file.opened() as transfer:
             lib.zest_session_unshare_transfer(session, transfer)
+
+    def share_draft(self, draft: Draft) -> None:
+        """Lets peers follow what comes of a draft, until `unshare_draft`; who follows it then may go on."""
+        with self._open() as session, draft.opened() as handle:
+            lib.zest_session_share_draft(session, handle)
+
+    def unshare_draft(self, draft: Draft) -> None:
+        """Nobody may begin to follow it any more."""
+        with self._open() as session, contextlib.suppress(SwarmError), draft.opened() as handle:
+            lib.zest_session_unshare_draft(session, handle)
+
+    def follow(self, token: int, peer: int, draft: Draft, timeout_s: float) -> None:
+        """What a peer shares of the draft's chunks is written as it comes. `cancel_piece` ends it.
+
+        ``timeout_s`` is the longest silence that is borne. Answered by PieceEnd, always: OK with all of it, BUSY when
+        the peer gets no more or has enough followers. Nothing of it is proved.
+        """
+        with self._open() as session, draft.opened() as handle:
+            lib.zest_session_follow(session, token, peer, handle, int(timeout_s * 1000))
 
     def set_caps(self, max_up_bytes_s: int | None, max_down_bytes_s: int | None) -> None:
         """Caps on what peers are sent and on what comes from them; None: none."""

@@ -20,6 +20,10 @@ struct zest_transfer {
     std::shared_ptr<zest::Transfer> transfer;
 };
 
+struct zest_draft {
+    zest::DraftPtr draft;
+};
+
 namespace {
 
 using namespace zest;
@@ -262,6 +266,69 @@ void zest_session_cancel_piece(zest_session *session, uint32_t peer, uint64_t to
     guarded([&] {
         session->session.with_peer(
             peer, [token](Peer &p) { p.requester.cancel_piece(token); }, [] {});
+    });
+}
+
+zest_draft *zest_draft_open(int fd, uint64_t offset_bytes, uint64_t size_bytes, const uint8_t *xorb, uint32_t start,
+                            uint32_t end) {
+    try {
+        if (start >= end || end > wire::max_xorb_chunks || offset_bytes > INT64_MAX / 2 || size_bytes > INT64_MAX / 2) {
+            errno = EINVAL;
+            return nullptr;
+        }
+        int const own = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (own < 0) return nullptr;
+        return new zest_draft{
+            std::make_shared<Draft>(own, offset_bytes, size_bytes, hash_at(xorb), ChunkSpan{start, end})};
+    } catch (...) {
+        errno = ENOMEM;
+        return nullptr;
+    }
+}
+
+int zest_draft_add(zest_draft *draft, uint32_t count, const uint8_t *hashes, const uint32_t *lengths) {
+    try {
+        return draft->draft->add(hashes, lengths, count) ? 0 : -1;
+    } catch (...) {
+        return -1;
+    }
+}
+
+void zest_draft_end(zest_draft *draft) { draft->draft->end(); }
+
+uint32_t zest_draft_count(zest_draft *draft) { return draft->draft->count(); }
+
+uint64_t zest_draft_bytes(zest_draft *draft) { return draft->draft->bytes(); }
+
+uint32_t zest_draft_copy(zest_draft *draft, uint32_t count, uint8_t *hashes, uint32_t *lengths) {
+    auto const come = std::min(count, draft->draft->count());
+    draft->draft->copy({0, come}, hashes, lengths);
+    return come;
+}
+
+void zest_draft_close(zest_draft *draft) {
+    if (!draft) return;
+    draft->draft->close();
+    delete draft;
+}
+
+void zest_session_share_draft(zest_session *session, zest_draft *draft) {
+    guarded([&] { session->session.drafts().offer(draft->draft); });
+}
+
+void zest_session_unshare_draft(zest_session *session, zest_draft *draft) {
+    guarded([&] { session->session.drafts().withdraw(*draft->draft); });
+}
+
+void zest_session_follow(zest_session *session, uint64_t token, uint32_t peer, zest_draft *draft, uint32_t timeout_ms) {
+    guarded([&] {
+        auto &s = session->session;
+        s.with_peer(
+            peer,
+            [&s, token, timeout_ms, draft = draft->draft](Peer &p) {
+                p.requester.follow(token, draft, timeout_ms, s.now_ms());
+            },
+            [&s, token, peer] { push_outcome(s, ZEST_EVENT_PIECE, peer, token, ZEST_OUTCOME_GONE); });
     });
 }
 

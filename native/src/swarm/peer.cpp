@@ -224,6 +224,7 @@ Verdict Peer::handle_zest(Bytes bytes) {
                           [&](wire::ManifestRequest const &m) { return answer(m); },
                           [&](wire::RangeRequest const &m) { return answer(m); },
                           [&](wire::Cancel const &m) { return answer(m); },
+                          [&](wire::FollowRequest const &m) { return answer(m); },
                           [&](wire::Have const &m) { return requester.on(m); },
                           [&](wire::ManifestPart const &m) { return requester.on(m); },
                           [&](wire::RangeData const &m) { return requester.on(m, session_.now_ms()); },

@@ -20,17 +20,17 @@ std::int64_t now_ns() {
         .count();
 }
 
-// Chunks lie together in the file and apart at `out`.
-bool read_apart(int fd, std::uint64_t offset_bytes, ChunkList const &list, ChunkSpan chunks, Spacing spacing,
+// Chunks lie together in the file, from offset_bytes on, and apart at `out`. length: of each.
+template <typename Length>
+bool read_apart(int fd, std::uint64_t offset_bytes, std::uint32_t count, Length length, Spacing spacing,
                 std::uint8_t *out) {
     std::array<iovec, max_read_chunks> parts;
-    auto const count = chunks.count();
     for (std::uint32_t i = 0; i < count; ++i) {
         out += spacing.header;
-        parts[i] = {out, list.length(chunks.first + i)};
+        parts[i] = {out, length(i)};
         out += parts[i].iov_len + spacing.tail;
     }
-    auto offset = static_cast<off_t>(offset_bytes + list.offset(chunks.first));
+    auto offset = static_cast<off_t>(offset_bytes);
     std::uint32_t part = 0;
     while (part < count) {
         auto n = ::preadv(fd, parts.data() + part, static_cast<int>(count - part), offset);
@@ -51,10 +51,12 @@ bool read_apart(int fd, std::uint64_t offset_bytes, ChunkList const &list, Chunk
 
 Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, Spacing spacing, std::uint8_t *out) {
     out += spacing.lead;
+    auto const length = [&](std::uint32_t i) { return file.list->length(chunks.first + i); };
+    auto const offset = file.list->offset(chunks.first);
     if (file.transfer) {
         bool read = false;
         file.transfer->read([&](int fd, std::uint64_t offset_bytes) {
-            read = read_apart(fd, offset_bytes, *file.list, chunks, spacing, out);
+            read = read_apart(fd, offset_bytes + offset, chunks.count(), length, spacing, out);
         });
         return read ? Got::bytes : Got::gone;
     }
@@ -62,8 +64,19 @@ Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, Spac
     auto const handle = files.open(file, lacking);
     if (!handle) return lacking ? Got::lacking : Got::gone;
     // Looked at again afterwards: it may have been written to meanwhile.
-    bool const read = read_apart(handle->fd, 0, *file.list, chunks, spacing, out);
+    bool const read = read_apart(handle->fd, offset, chunks.count(), length, spacing, out);
     return read && OpenFiles::unchanged(*handle, file) ? Got::bytes : Got::gone;
+}
+
+Got read_draft(Draft &draft, std::uint32_t first, std::vector<std::uint32_t> const &lengths, Spacing spacing,
+               std::uint8_t *out) {
+    bool read = false;
+    draft.read(first, [&](int fd, std::uint64_t offset_bytes) {
+        read = read_apart(
+            fd, offset_bytes, static_cast<std::uint32_t>(lengths.size()), [&](std::uint32_t i) { return lengths[i]; },
+            spacing, out + spacing.lead);
+    });
+    return read ? Got::bytes : Got::gone;
 }
 
 bool OpenFiles::unchanged(Handle const &handle, SharedFile const &file) {

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "draft.hpp"
 #include "store.hpp"
 
 namespace zest {
@@ -59,6 +60,9 @@ struct Spacing {
 // Read a run of chunks, at most max_read_chunks, to `out`.
 constexpr std::uint32_t max_read_chunks = 128;
 Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, Spacing spacing, std::uint8_t *out);
+// The same of chunks that have come, counted from the draft's first, with their lengths.
+Got read_draft(Draft &draft, std::uint32_t first, std::vector<std::uint32_t> const &lengths, Spacing spacing,
+               std::uint8_t *out);
 
 // A few threads that run what they are given, in order.
 class ReaderPool {

@@ -23,7 +23,7 @@ std::int64_t steady_ms() {
 
 std::uint32_t Requester::take_ids(std::uint32_t count) {
     // Ids only have to differ among the requests that are open. Start again long before they overflow.
-    if (next_id_ > 0x7fff0000u && pieces_.empty() && questions_.empty() && watches_.empty()) next_id_ = 1;
+    if (next_id_ > 0x7fff0000u && open() == 0 && watches_.empty()) next_id_ = 1;
     auto const id = next_id_;
     next_id_ += count;
     return id;
@@ -152,6 +152,61 @@ void Requester::cancel_piece(std::uint64_t token) {
         cancel_parts(at->second);
         return end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
     }
+    for (auto at = follows_.begin(); at != follows_.end(); ++at) {
+        if (at->second.token != token) continue;
+        link_.send_zest(wire::cancel(at->first));
+        return end_follow(at, ZEST_OUTCOME_CANCELLED);
+    }
+}
+
+void Requester::follow(std::uint64_t token, DraftPtr draft, std::uint32_t timeout_ms, std::int64_t now_ms) {
+    auto const chunks = draft->chunks;
+    auto const at = follows_.emplace(take_ids(1), Following{token, std::move(draft), timeout_ms, now_ms}).first;
+    if (!link_.zest_id || chunks.count() > wire::max_range_chunks) return end_follow(at, ZEST_OUTCOME_UNSUPPORTED);
+    link_.send_zest(wire::follow_request(at->first, at->second.draft->xorb, chunks));
+}
+
+void Requester::end_follow(Follows::iterator at, std::uint32_t outcome, int error_number) {
+    auto const &[id, following] = *at;
+    following.draft->end();
+    zest_event event{};
+    event.type = ZEST_EVENT_PIECE;
+    event.peer = link_.number();
+    event.token = following.token;
+    event.status = outcome;
+    event.count = following.draft->count();
+    event.bytes = outcome == ZEST_OUTCOME_IO ? static_cast<std::uint64_t>(error_number) : following.draft->bytes();
+    follows_.erase(at);
+    events_.push(event);
+}
+
+Requester::Verdict Requester::follow_on(Follows::iterator at, wire::RangeData const &message, std::int64_t now_ms) {
+    auto &[id, following] = *at;
+    auto &draft = *following.draft;
+    if (message.chunk != draft.chunks.first + draft.count()) return Verdict::violation;
+    following.heard_ms = now_ms;
+    int error_number = 0;
+    switch (draft.write(message.data, error_number)) {
+        case Draft::Written::wrong:
+            ++chunks_wrong_;
+            lie_ = "sent more than there is of a part of a xorb";
+            end_follow(at, ZEST_OUTCOME_WRONG);
+            return Verdict::liar;
+        case Draft::Written::closed:
+            link_.send_zest(wire::cancel(id));
+            end_follow(at, ZEST_OUTCOME_CANCELLED);
+            return Verdict::fine;
+        case Draft::Written::failed:
+            link_.send_zest(wire::cancel(id));
+            end_follow(at, ZEST_OUTCOME_IO, error_number);
+            return Verdict::fine;
+        case Draft::Written::yes:
+            break;
+    }
+    bytes_down_ += message.data.size;
+    stray_bytes_ -= std::min<std::uint64_t>(stray_bytes_, message.data.size);
+    if (draft.complete()) end_follow(at, ZEST_OUTCOME_OK);
+    return Verdict::fine;
 }
 
 void Requester::end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno) {
@@ -304,6 +359,8 @@ Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Byt
 }
 
 Requester::Verdict Requester::on(wire::RangeData const &message, std::int64_t now_ms) {
+    if (auto const follow = follows_.find(message.id); follow != follows_.end())
+        return follow_on(follow, message, now_ms);
     auto const at = piece_of_range(message.id);
     if (at == pieces_.end()) return stray(message.id, message.data.size);
     auto &running = at->second;
@@ -320,6 +377,10 @@ Requester::Verdict Requester::on(wire::RangeData const &message, std::int64_t no
 }
 
 Requester::Verdict Requester::on(wire::RangeEnd const &message) {
+    if (auto const follow = follows_.find(message.id); follow != follows_.end()) {
+        end_follow(follow, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND);
+        return Verdict::fine;
+    }
     auto const at = piece_of_range(message.id);
     if (at == pieces_.end()) return stray(message.id, 6);
     auto &running = at->second;
@@ -391,6 +452,12 @@ void Requester::tick(std::int64_t now_ms) {
         auto const here = at++;
         if (now_ms >= here->second.deadline_ms) end_question(here, ZEST_OUTCOME_TIMEOUT);
     }
+    for (auto at = follows_.begin(); at != follows_.end();) {
+        auto const here = at++;
+        if (now_ms - here->second.heard_ms < here->second.timeout_ms) continue;
+        link_.send_zest(wire::cancel(here->first));
+        end_follow(here, ZEST_OUTCOME_TIMEOUT);
+    }
     for (auto at = pieces_.begin(); at != pieces_.end();) {
         auto const here = at++;
         auto const &running = here->second;
@@ -405,6 +472,7 @@ void Requester::tick(std::int64_t now_ms) {
 void Requester::end_all(std::uint32_t outcome) {
     while (!questions_.empty()) end_question(questions_.begin(), outcome);
     while (!pieces_.empty()) end_piece(pieces_.begin(), outcome, 0);
+    while (!follows_.empty()) end_follow(follows_.begin(), outcome);
     watches_.clear();
     turns_.forget(link_.number());
 }

@@ -11,6 +11,7 @@
 
 #include "bandwidth_turns.hpp"
 #include "bucket.hpp"
+#include "draft.hpp"
 #include "events.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
@@ -40,6 +41,8 @@ public:
     void ask_manifest(std::uint64_t token, Kind kind, Hash const &hash, std::uint32_t first, std::uint32_t count,
                       std::uint32_t timeout_ms, std::int64_t now_ms);
     void ask_piece(Piece piece, std::int64_t now_ms);
+    // Chunks of a draft that the peer has, and those that it gets. They end as a piece does.
+    void follow(std::uint64_t token, DraftPtr draft, std::uint32_t timeout_ms, std::int64_t now_ms);
     void cancel_piece(std::uint64_t token);
 
     // What a message means for the connection.
@@ -58,7 +61,9 @@ public:
     // The connection ended: everything open ends with this outcome.
     void end_all(std::uint32_t outcome);
 
-    std::uint32_t open() const noexcept { return static_cast<std::uint32_t>(questions_.size() + pieces_.size()); }
+    std::uint32_t open() const noexcept {
+        return static_cast<std::uint32_t>(questions_.size() + pieces_.size() + follows_.size());
+    }
     std::uint64_t bytes_down() const noexcept { return bytes_down_; }
     std::uint64_t chunks_wrong() const noexcept { return chunks_wrong_; }
     std::string const &lie() const noexcept { return lie_; }
@@ -102,6 +107,13 @@ private:
 
         bool waiting() const noexcept { return !parts.empty() || outstanding != 0; }  // for the peer
     };
+    struct Following {
+        std::uint64_t token;
+        DraftPtr draft;
+        std::uint32_t timeout_ms;
+        std::int64_t heard_ms;
+    };
+    using Follows = std::map<std::uint32_t, Following>;
     using Pieces = std::map<std::uint32_t, Running>;  // by the first of as many request ids as it has chunks
     // What a piece gets out of one chunk.
     Verdict take(Pieces::iterator at, std::uint32_t index, Bytes data, std::int64_t now_ms, bool &ended);
@@ -115,6 +127,8 @@ private:
     void tell_more(Watch &watch, std::int64_t now_ms);
     void end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno);
     void end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome);
+    Verdict follow_on(Follows::iterator at, wire::RangeData const &message, std::int64_t now_ms);
+    void end_follow(Follows::iterator at, std::uint32_t outcome, int error_number = 0);
     Pieces::iterator piece_of(std::uint32_t id);
     Pieces::iterator piece_of_range(std::uint32_t id);
     Pieces::iterator piece_of_chunk_request(std::uint32_t id);
@@ -128,6 +142,7 @@ private:
     std::map<std::uint32_t, Question> questions_;
     std::map<std::uint32_t, Watch> watches_;
     Pieces pieces_;
+    Follows follows_;
     std::uint32_t next_id_ = 1;
     std::int64_t heard_ms_ = 0;  // when the last chunk of any piece came
     std::uint64_t bytes_down_ = 0;

@@ -11,6 +11,9 @@ constexpr std::size_t max_queue = 512;
 // Bytes that wait in the socket's queue before more are read. With one batch this bounds the memory of a peer.
 constexpr std::size_t max_unsent_bytes = 2 * 1024 * 1024;
 constexpr std::uint32_t error_busy = 1;
+// What one peer may follow, and how many may follow one draft: more are served sooner by those who have all of it.
+constexpr std::size_t max_follows = 32;
+constexpr unsigned max_followers = 8;
 
 }  // namespace
 
@@ -43,11 +46,63 @@ void Responder::on(wire::XorbRequest const &message) {
     enqueue({What::xorb, message.id, Kind::xorb, message.xorb, message.chunks, message.chunks.first});
 }
 
+void Responder::on(wire::FollowRequest const &message) {
+    if (closed_) return;
+    auto const draft = host_.drafts.find(message.xorb, message.chunks.first);
+    if (!draft || message.chunks.end > draft->chunks.end)
+        return link_.send_zest(wire::range_end(message.id, Answer::not_found));
+    if (follows_.size() >= max_follows || draft->followers >= max_followers || follows_.count(message.id))
+        return link_.send_zest(wire::range_end(message.id, Answer::busy));
+    auto const first = draft->chunks.first;
+    follows_.try_emplace(message.id, draft, ChunkSpan{message.chunks.first - first, message.chunks.end - first});
+    tick();
+    host_.followed();
+}
+
+void Responder::tick() {
+    if (follows_.empty()) return;
+    for (auto at = follows_.begin(); at != follows_.end();) {
+        auto const here = at++;
+        if (!feed(here->first, here->second)) follows_.erase(here);
+    }
+    pump();
+}
+
+// What has come waits its turn like any other answer.
+bool Responder::feed(std::uint32_t id, Follow &follow) {
+    if (follow.queued) return true;
+    // In this order: what came before the end is not overlooked.
+    bool const ended = follow.draft->ended();
+    auto const come = std::min(follow.draft->count(), follow.end);
+    if (come > follow.next) {
+        if (queue_.size() >= max_queue) return true;
+        Reply reply{What::draft, id};
+        reply.chunks = {follow.next, come};
+        reply.next = follow.next;
+        reply.draft = follow.draft;
+        follow.next = come;
+        follow.queued = true;
+        queue_.push_back(std::move(reply));
+        return true;
+    }
+    if (follow.next == follow.end) return false;
+    if (ended) link_.send_zest(wire::range_end(id, Answer::busy));
+    return !ended;
+}
+
+void Responder::passed_on(Reply const &reply) {
+    auto const follow = follows_.find(reply.id);
+    if (reply.what != What::draft || follow == follows_.end() || follow->second.draft != reply.draft) return;
+    follow->second.queued = false;
+    if (!feed(follow->first, follow->second)) follows_.erase(follow);
+}
+
 void Responder::on(wire::Cancel const &message) {
     host_.updates.forget(link_.number(), message.id);
+    follows_.erase(message.id);
     for (auto at = queue_.begin(); at != queue_.end(); ++at) {
         if (at->what == What::have && at->id == message.id) at->updates = false;
-        if (at->what != What::range || at->id != message.id) continue;
+        if ((at->what != What::range && at->what != What::draft) || at->id != message.id) continue;
         if (at == queue_.begin())
             at->cancelled = true;  // it may be being read
         else
@@ -60,6 +115,7 @@ void Responder::on(wire::Cancel const &message) {
 void Responder::close() {
     closed_ = true;
     queue_.clear();
+    follows_.clear();
     host_.turns.forget(link_.number());
     host_.updates.forget(link_.number());
 }
@@ -91,6 +147,7 @@ void Responder::refuse(Reply const &reply, Answer answer) {
             return link_.send_zest(message);
         }
         case What::range:
+        case What::draft:
             return link_.send_zest(wire::range_end(reply.id, answer));
         case What::chunk:
         case What::xorb:
@@ -114,7 +171,9 @@ std::size_t Responder::advance(bool has_turn) {
     while (!closed_ && !link_.gone() && !reading_ && !queue_.empty() && unsent_bytes_ < max_unsent_bytes) {
         auto &reply = queue_.front();
         if (reply.cancelled || answer_now(reply)) {
+            auto const done = std::move(reply);
             queue_.pop_front();
+            passed_on(done);
             continue;
         }
         if (reading_) break;
@@ -243,6 +302,7 @@ void Responder::read_manifest(Located located, std::uint32_t chunks, ChunkSpan s
 }
 
 bool Responder::find_rest(Reply &reply) {
+    if (reply.draft) return true;
     auto const &extents = reply.located.extents;
     auto const here =
         std::find_if(extents.begin(), extents.end(), [&](Extent const &e) { return reply.next < e.object.end; });
@@ -273,23 +333,36 @@ void Responder::find_chunk(Hash const &chunk) {
 }
 
 Responder::Batch Responder::next_batch(Reply const &reply) const {
-    auto const extent = std::find_if(reply.located.extents.begin(), reply.located.extents.end(),
-                                     [&](Extent const &e) { return reply.next < e.object.end; });
-    auto const first = extent->file_first + (reply.next - extent->object.first);
-    Batch batch{extent->file, {first, first}, 0, 0, link_.tail_bytes(), 0};
+    Batch batch{nullptr, reply.draft, {reply.next, reply.next}, 0, 0, link_.tail_bytes(), 0, {}};
+    auto end = reply.chunks.end;
+    if (!batch.draft) {
+        auto const extent = std::find_if(reply.located.extents.begin(), reply.located.extents.end(),
+                                         [&](Extent const &e) { return reply.next < e.object.end; });
+        auto const first = extent->file_first + (reply.next - extent->object.first);
+        batch.file = extent->file;
+        batch.chunks = {first, first};
+        end = first + (extent->object.end - reply.next);
+    }
+    end = std::min(end, batch.chunks.first + max_read_chunks);
+    batch.lengths.resize(end - batch.chunks.first);
+    if (batch.draft)
+        batch.draft->copy({batch.chunks.first, end}, nullptr, batch.lengths.data());
+    else
+        for (std::size_t i = 0; i < batch.lengths.size(); ++i)
+            batch.lengths[i] = batch.file->list->length(batch.chunks.first + static_cast<std::uint32_t>(i));
     batch.header = reply.what == What::xorb    ? wire::stored_chunk_header_bytes
                    : reply.what == What::chunk ? Link::frame_bytes + wire::chunk_response_header_bytes
                                                : Link::frame_bytes + wire::range_data_header_bytes;
     if (reply.what == What::xorb && reply.next == reply.chunks.first)
         batch.lead = Link::frame_bytes + wire::xorb_response_header_bytes;
     batch.bytes = batch.lead;
-    auto const end = first + std::min(extent->object.end - reply.next, max_read_chunks);
     while (batch.chunks.end < end) {
-        auto const size = batch.header + batch.file->list->length(batch.chunks.end) + batch.tail;
+        auto const size = batch.header + batch.lengths[batch.chunks.count()] + batch.tail;
         if (batch.chunks.count() != 0 && batch.bytes + size > host_.turns.batch_bytes()) break;
         batch.bytes += size;
         ++batch.chunks.end;
     }
+    batch.lengths.resize(batch.chunks.count());
     return batch;
 }
 
@@ -301,8 +374,9 @@ void Responder::read(Batch batch) {
         auto const block = std::make_shared<std::unique_ptr<SendBlock>>();
         try {
             *block = std::make_unique<SendBlock>(batch.bytes);
-            got = read_chunks(host.readers.files, *batch.file, batch.chunks, {batch.lead, batch.header, batch.tail},
-                              (*block)->at(0));
+            Spacing const spacing{batch.lead, batch.header, batch.tail};
+            got = batch.draft ? read_draft(*batch.draft, batch.chunks.first, batch.lengths, spacing, (*block)->at(0))
+                              : read_chunks(host.readers.files, *batch.file, batch.chunks, spacing, (*block)->at(0));
         } catch (std::bad_alloc const &) {
         }
         host.post([weak, batch, got, block, &host] {
@@ -314,19 +388,19 @@ void Responder::read(Batch batch) {
 
 void Responder::has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock> block) {
     reading_ = false;
-    if (got == Got::gone) host_.lost(batch.file);
+    if (got == Got::gone && batch.file) host_.lost(batch.file);
     if (closed_ || queue_.empty()) return;
     auto &reply = queue_.front();
-    if (got == Got::lacking) {
+    if (got == Got::lacking || (got == Got::gone && batch.draft)) {
+        follows_.erase(reply.id);
         give_up(reply, Answer::busy);
         queue_.pop_front();
-    } else if (got == Got::bytes && batch.file->offered && !reply.cancelled) {
+    } else if (got == Got::bytes && (batch.draft || batch.file->offered) && !reply.cancelled) {
         put_headers(reply, batch, *block);
         bool const begins = reply.next == reply.chunks.first;
         reply.next += batch.chunks.count();
-        auto const payload = batch.file->list->bytes(batch.chunks);
-        bytes_up_ += payload;
-        if (batch.file->hash) served_[*batch.file->hash] += payload;
+        bytes_up_ += batch.payload();
+        if (batch.file && batch.file->hash) served_[*batch.file->hash] += batch.payload();
         if (reply.what == What::xorb && begins) link_.begin_message();
         send(std::move(block));
         if (reply.what == What::xorb && reply.next == reply.chunks.end) link_.end_message();
@@ -351,12 +425,14 @@ void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &b
         at = batch.lead;
     }
     for (std::uint32_t i = 0; i < batch.chunks.count(); ++i) {
-        auto const length = batch.file->list->length(batch.chunks.first + i);
+        auto const length = batch.lengths[i];
         auto *const out = block.at(at);
         switch (reply.what) {
             case What::range:
+            case What::draft:
                 link_.put_frame(out, link_.zest_id, wire::range_data_header_bytes + length);
-                wire::put_range_data_header(out + Link::frame_bytes, reply.id, reply.next + i);
+                wire::put_range_data_header(out + Link::frame_bytes, reply.id,
+                                            reply.next + i + (batch.draft ? batch.draft->chunks.first : 0));
                 break;
             case What::chunk:
                 link_.put_frame(out, link_.xet_id, wire::chunk_response_header_bytes + length);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "bandwidth_turns.hpp"
 #include "have_updates.hpp"
@@ -19,6 +20,7 @@ namespace zest {
 // What the session gives every responder.
 struct ResponderHost {
     Store &store;
+    Drafts &drafts;
     ReaderPool &readers;
     BandwidthTurns &turns;
     HaveUpdates &updates;
@@ -27,6 +29,8 @@ struct ResponderHost {
     std::function<bool(Link const &)> gives;
     // An offered file is not what it was, or cannot be read any more.
     std::function<void(SharedFilePtr const &)> lost;
+    // A peer follows something: it wants to be ticked.
+    std::function<void()> followed;
 };
 
 class Responder final : public std::enable_shared_from_this<Responder>, public HaveUpdates::Listener {
@@ -39,6 +43,12 @@ public:
     void on(wire::Cancel const &message);
     void on(wire::ChunkRequest const &message);
     void on(wire::XorbRequest const &message);
+    void on(wire::FollowRequest const &message);
+
+    // Pass on what has come of drafts meanwhile. Wanted every follow_tick_ms while the peer follows any.
+    void tick();
+    bool is_followed() const noexcept { return !follows_.empty(); }
+    static constexpr std::int64_t follow_tick_ms = 20;
 
     // What is said without having been asked: not while other messages wait to be read.
     bool takes_updates() const override;
@@ -53,7 +63,7 @@ public:
     std::map<Hash, std::uint64_t> const &served() const noexcept { return served_; }
 
 private:
-    enum class What { have, manifest, range, chunk, xorb };
+    enum class What { have, manifest, range, chunk, xorb, draft };
     struct Reply {
         What what;
         std::uint32_t id;
@@ -67,15 +77,33 @@ private:
         bool updates = false;  // of a have: wants to be told more
         InfoHash swarm{};      // of a have: how the peer named the object, and
         Hash proof{};          // that it knows more than that name
+        DraftPtr draft{};      // whose chunks are counted from its first
     };
-    // A run of chunks of one file that is read in one go, with room for a header before each and a tag behind it.
+    // A run of chunks of one file, or of a draft, that is read in one go, with room for a header before each and a tag
+    // behind it.
     struct Batch {
         SharedFilePtr file;
-        ChunkSpan chunks;  // of the file
+        DraftPtr draft;
+        ChunkSpan chunks;  // of the file or the draft
         std::size_t lead;  // header bytes before the first chunk's own header
         std::size_t header;
         std::size_t tail;  // bytes behind each chunk
         std::size_t bytes;
+        std::vector<std::uint32_t> lengths;  // of the chunks
+        std::size_t payload() const noexcept { return bytes - lead - (header + tail) * chunks.count(); }
+    };
+    // What the peer follows: its chunks before `next` are sent, or waiting in the queue.
+    struct Follow {
+        Follow(DraftPtr of, ChunkSpan come) : draft(std::move(of)), next(come.first), end(come.end) {
+            ++draft->followers;
+        }
+        ~Follow() { --draft->followers; }
+        Follow(Follow const &) = delete;
+        Follow &operator=(Follow const &) = delete;
+        DraftPtr const draft;
+        std::uint32_t next;
+        std::uint32_t const end;
+        bool queued = false;
     };
 
     void enqueue(Reply reply);
@@ -89,6 +117,9 @@ private:
     template <typename Job, typename Then>
     void aside(Job job, Then then);
     bool answer_now(Reply &reply);
+    // Queue what has come and is not sent. False: nothing more will come of it.
+    bool feed(std::uint32_t id, Follow &follow);
+    void passed_on(Reply const &reply);
     bool answer_have(Reply &reply);
     bool answer_manifest(Reply const &reply);
     void read_manifest(Located located, std::uint32_t chunks, ChunkSpan span);
@@ -108,6 +139,7 @@ private:
     Link &link_;
     ResponderHost const &host_;
     std::deque<Reply> queue_;
+    std::map<std::uint32_t, Follow> follows_;  // by request
     bool reading_ = false;
     bool closed_ = false;
     std::size_t unsent_bytes_ = 0;

@@ -74,6 +74,7 @@ Session::Session(zest_session_config const &config)
       upload_turns_(network_),
       download_turns_(network_),
       host_{store_,
+            drafts_,
             readers_,
             upload_turns_,
             updates_,
@@ -85,7 +86,8 @@ Session::Session(zest_session_config const &config)
                 zest_event event{};
                 event.type = ZEST_EVENT_SHARE_LOST;
                 events_.push(event, file->path);
-            }},
+            },
+            [this] { tick_soon(); }},
       swarms_(std::make_shared<Swarms>(*this)),
       discovery_(DiscoverySettings(config), *swarms_) {
     std::copy_n(config.node_id, node_id_.size(), node_id_.begin());
@@ -249,9 +251,12 @@ std::int64_t Session::look_after_peers(std::int64_t now) {
     for (auto const &entry : peers_)
         if (auto peer = entry.second.lock()) all.push_back(std::move(peer));
     bool busy = false;
+    bool followed = false;
     for (auto const &peer : all) {
         peer->requester.tick(now);
+        peer->responder->tick();
         if (peer->requester.open()) busy = true;
+        if (peer->responder->is_followed()) followed = true;
         if (peer->link.ready) continue;
         busy = true;
         if (now - peer->link.since_ms > handshake_ms_) peer->link.disconnect("did not complete the handshakes");
@@ -264,7 +269,7 @@ std::int64_t Session::look_after_peers(std::int64_t now) {
         dials_.erase(here);
         dial_ended(endpoint, dial, "could not be dialled");
     }
-    return now + (busy ? busy_tick_ms : idle_tick_ms);
+    return now + (followed ? Responder::follow_tick_ms : busy ? busy_tick_ms : idle_tick_ms);
 }
 
 void Session::sweep(std::int64_t now) {

@@ -42,6 +42,7 @@ public:
     std::uint16_t port() const noexcept { return port_; }
     Events &events() noexcept { return events_; }
     Store &store() noexcept { return store_; }
+    Drafts &drafts() noexcept { return drafts_; }
     SwarmNames const &names() const noexcept { return names_; }
     HashFile &hash_file() noexcept { return *hash_file_; }
 
@@ -116,6 +117,7 @@ private:
     SwarmNames const names_;
     std::shared_ptr<HashFile> const hash_file_;
     Store store_{names_};
+    Drafts drafts_;
     std::vector<std::uint8_t> opened_;
     ReaderPool readers_;
     HaveUpdates updates_{store_, [this] { tick_soon(); },

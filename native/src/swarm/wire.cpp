@@ -18,6 +18,7 @@ enum class Zest : std::uint8_t {
     have_update = 9,
     peers = 10,
     claims = 11,
+    follow_request = 12,
 };
 
 // Reads forward through a message whose length was checked by the caller.
@@ -107,6 +108,7 @@ constexpr std::size_t peers_header_bytes = 22;
 constexpr std::size_t peer_address_bytes = 18;
 constexpr std::size_t claims_header_bytes = 24;
 constexpr std::size_t claim_bytes = 11;
+constexpr std::size_t follow_request_bytes = 45;
 
 // What HAVE and HAVE_UPDATE end with: the size of the object and ranges of it, as many as there is room for.
 bool read_ranges(Reader &in, std::size_t room, std::uint32_t &chunks, std::vector<ChunkSpan> &ranges) {
@@ -374,6 +376,16 @@ std::optional<ZestMessage> parse_zest(Bytes message) {
             return parse_peers(message);
         case Zest::claims:
             return parse_claims(message);
+        case Zest::follow_request: {
+            if (message.size != follow_request_bytes) return std::nullopt;
+            FollowRequest out{};
+            out.id = in.u32();
+            out.xorb = in.hash();
+            out.chunks.first = in.u32();
+            out.chunks.end = in.u32();
+            if (!in_object(out.chunks) || out.chunks.count() > max_range_chunks) return std::nullopt;
+            return out;
+        }
     }
     return std::nullopt;
 }
@@ -463,6 +475,15 @@ std::vector<std::uint8_t> range_end(std::uint32_t id, Answer answer) {
 
 std::vector<std::uint8_t> cancel(std::uint32_t id) {
     return Writer(5, static_cast<std::uint8_t>(Zest::cancel)).u32(id).take();
+}
+
+std::vector<std::uint8_t> follow_request(std::uint32_t id, Hash const &xorb, ChunkSpan chunks) {
+    return Writer(follow_request_bytes, static_cast<std::uint8_t>(Zest::follow_request))
+        .u32(id)
+        .hash(xorb)
+        .u32(chunks.first)
+        .u32(chunks.end)
+        .take();
 }
 
 }  // namespace zest::wire

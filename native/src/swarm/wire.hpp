@@ -162,6 +162,13 @@ struct RangeEnd {
 struct Cancel {
     std::uint32_t id;
 };
+// Chunks of a xorb that the receiver is getting from elsewhere, as they come and before anything proves them. Answered
+// like a range: in order, and with an early end when no more of them come.
+struct FollowRequest {
+    std::uint32_t id;
+    Hash xorb;
+    ChunkSpan chunks;
+};
 // Peer exchange: where others who know an object listen. IPv4 addresses are mapped (::ffff:a.b.c.d).
 struct PeerAddress {
     std::array<std::uint8_t, 16> address;
@@ -189,7 +196,7 @@ struct Claims {
     std::vector<Claim> claims;  // in order, disjoint
 };
 using ZestMessage = std::variant<HaveRequest, Have, ManifestRequest, ManifestPart, RangeRequest, RangeData, RangeEnd,
-                                 Cancel, HaveUpdate, Peers, Claims>;
+                                 Cancel, HaveUpdate, Peers, Claims, FollowRequest>;
 
 std::optional<ZestMessage> parse_zest(Bytes message);
 
@@ -212,6 +219,7 @@ constexpr std::size_t range_data_header_bytes = 9;
 void put_range_data_header(std::uint8_t *out, std::uint32_t id, std::uint32_t chunk);
 std::vector<std::uint8_t> range_end(std::uint32_t id, Answer answer);
 std::vector<std::uint8_t> cancel(std::uint32_t id);
+std::vector<std::uint8_t> follow_request(std::uint32_t id, Hash const &xorb, ChunkSpan chunks);
 
 std::uint32_t get_u32(std::uint8_t const *p) noexcept;
 std::uint8_t *put_u32(std::uint8_t *p, std::uint32_t value) noexcept;
