@@ -28,13 +28,14 @@ from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, CancelPeer, StopGet, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, Follow, StopFollow, StopGet, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
     CdnStops,
+    FollowEnded,
     ManifestProved,
     PeerEnded,
     PeerHolds,
@@ -45,6 +46,7 @@ from zest_hf.sources.base import (
     XorbProved,
 )
 from zest_hf.sources.cdn import RETRY, CdnSource, Workers
+from zest_hf.sources.drafts import Drafts
 from zest_hf.sources.peer import PeerSource
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
@@ -52,6 +54,8 @@ from zest_hf.swarm import Swarm
 log = logging.getLogger("zest_hf.download")
 
 TICK_S = 0.1
+CROWD_PATIENCE_S = 1.0
+"""How long it is taken for possible, while that is not known, that peers may be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,7 @@ class FileDownload:
         self._permission_until_s: float | None = None
         """Until when it is waited for whether peers may be asked; None: that is settled."""
         self._cdn: CdnSource | None = None
+        self._drafts: Drafts | None = None
         self._withdrawn = False
 
     @property
@@ -174,14 +179,26 @@ class FileDownload:
             if self._swarm is not None:
                 self._permission_until_s = time.monotonic() + self._permission_patience_s
                 threading.Thread(target=self._ask_permission, name="zest-permission", daemon=True).start()
+            if self._swarm is not None and self._share:
+                self._drafts = Drafts(fd)
+                stack.callback(self._drafts.close)
             self._cdn = CdnSource(
-                self._cas, request.file_hash, fd, self._workers, self._inbox.put, self._retry, self._cap
+                self._cas,
+                request.file_hash,
+                fd,
+                self._workers,
+                self._inbox.put,
+                self._retry,
+                self._cap,
+                self._drafts,
             )
             stack.callback(self._cdn.close)
             manifest = self._loop(progress, fd, stack)
             transfer = self._transfer
             assert transfer is not None
             offer = self._peers.finish() if self._peers is not None else None
+            if self._drafts is not None:
+                self._drafts.release()
             os.ftruncate(fd, manifest.size_bytes)
         counts = transfer.counts
         progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes())
@@ -250,6 +267,7 @@ class FileDownload:
             size_bytes=self._request.size_bytes,
             share=self._share,
             began_s=self._began_s,
+            drafts=self._drafts,
         )
 
     def _loop(self, progress: Progress, fd: int, stack: contextlib.ExitStack) -> Manifest:
@@ -291,8 +309,8 @@ class FileDownload:
             if now_s >= next_update_s:
                 next_update_s = now_s + TICK_S
                 # A GET that has ended counts as nothing until its report is taken; what is shown never falls.
-                now_done = self._transfer.counts.total + (self._cdn.written_bytes if self._cdn else 0)
-                done = max(done, now_done)
+                running = self._cdn.written_bytes if self._cdn is not None else 0
+                done = max(done, self._transfer.counts.total + running + self._followed_bytes())
                 total = self._transfer.plan.size_bytes
                 progress.update(min(done, total), total, self._network_bytes())
 
@@ -325,6 +343,8 @@ class FileDownload:
         assert transfer is not None
         if isinstance(report, PeerEnded):
             transfer.peer_ended(report.assignment, report.chunks_written, report.trouble, now_s)
+        elif isinstance(report, FollowEnded):
+            transfer.follow_ended(report.assignment, report.chunks, report.trouble, now_s)
         elif isinstance(report, CdnEnded):
             transfer.cdn_ended(report.assignment, report.chunks, now_s)
         elif isinstance(report, CdnStops):
@@ -356,14 +376,18 @@ class FileDownload:
             while self._reports:
                 self._take(self._reports.popleft())
             waiting = self._peers.waiting(now_s)
+            transfer.followed(self._peers.followed(), now_s)
+            others_may_come = self._peers.others_may_come(now_s)
         else:
-            waiting = self._permission_until_s is not None and now_s < self._permission_until_s
+            asking = self._permission_until_s is not None
+            waiting = asking and now_s < (self._permission_until_s or 0.0)
+            others_may_come = asking and self._share and now_s - self._began_s < CROWD_PATIENCE_S
         transfer.cdn_brought(self._cdn.progress(), now_s)
-        actions = transfer.actions(now_s, waiting)
+        actions = transfer.actions(now_s, waiting, others_may_come)
         for decision in transfer.take_decisions():
             log.debug("%s: GET %d: %s", self._request.display_name, decision.fetch, decision.reason.value)
         for action in actions:
-            if isinstance(action, AskPeer | CancelPeer):
+            if isinstance(action, AskPeer | CancelPeer | Follow | StopFollow):
                 assert self._peers is not None
                 self._peers.start(action)
             elif isinstance(action, StopGet):
@@ -377,9 +401,12 @@ class FileDownload:
                     )
                 self._cdn.start(action)
 
+    def _followed_bytes(self) -> int:
+        return sum(self._peers.followed().values()) if self._peers is not None else 0
+
     def _network_bytes(self) -> int:
         peer = self._transfer.counts.peer if self._transfer is not None else 0
-        return peer + (self._cdn.network_bytes if self._cdn is not None else 0)
+        return peer + self._followed_bytes() + (self._cdn.network_bytes if self._cdn is not None else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,8 @@ uint64_t zest_draft_bytes(zest_draft *draft);
 uint32_t zest_draft_copy(zest_draft *draft, uint32_t count, uint8_t *hashes, uint32_t *lengths);
 /* When this returns nothing is written by it any more, nor read. */
 void zest_draft_close(zest_draft *draft);
+/* It ends, but those who follow it get what has come; then it is closed. */
+void zest_draft_release(zest_draft *draft);
 
 /* Let peers follow a draft that the caller adds to, until it is not shared any more; who follows then may go on. */
 void zest_session_share_draft(zest_session *session, zest_draft *draft);

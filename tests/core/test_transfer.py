@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from array import array
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,207 +18,27 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from layouts import Layout, layout, layouts, plain, xorb
+from transfers import SETTINGS, World
 
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
+from zest_hf.core.actions import (
+    AskPeer,
+    FetchRun,
+    FetchWhole,
+    Follow,
+    PeerTrouble,
+)
 from zest_hf.core.assignments import Work
-from zest_hf.core.manifest import Manifest
+from zest_hf.core.crowd_claims import FULL
 from zest_hf.core.pieces import State
-from zest_hf.core.policy import PolicySettings
 from zest_hf.core.ranges import contains
 from zest_hf.core.transfer import CDN_REST_S, MAX_WRONG_FETCHES, Transfer
 from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError
 
-SETTINGS = PolicySettings()
 DEEP = replace(SETTINGS, min_depth=3, first_ask_bytes=1 << 30, least_ask_bytes=1 << 30)
 """Whole pieces, three at a time, of who was never heard of before."""
-GONE_CDN = CasUnavailable("the CDN is gone")
 
 
-class World:
-    """A transfer, what its sources were asked for, and the file that they write."""
-
-    def __init__(self, file: Layout, policy: PolicySettings = SETTINGS, seed: int | None = None) -> None:
-        self.file = file
-        self.transfer = Transfer(file.plan, file.file_hash, policy, seed)
-        self.now_s = 100.0
-        self.running: dict[int, Work] = {}
-        self.cancelled: set[int] = set()
-        self.brought: dict[int, int] = {}
-        """How many of its chunks a GET that runs has written,"""
-        self.stops: dict[int, int] = {}
-        """... and where it ends, if it was told to stop."""
-        self.content: list[bytes | None] = [None] * len(file.manifest)
-        """The hash of what stands at each chunk's place."""
-        self.proved: set[int] = set()
-
-    def act(self, waiting: bool = False) -> list[Work]:
-        """What to start; what is called off is noted."""
-        done = {chunk for p in self._pieces() if p.state is State.DONE for chunk in range(p.begin, p.end)}
-        actions = self.transfer.actions(self.now_s, waiting)
-        out: list[Work] = []
-        for action in actions:
-            if isinstance(action, CancelPeer):
-                asked = self.running[action.assignment]
-                assert isinstance(asked, AskPeer) and asked.peer == action.peer
-                assert action.assignment not in self.cancelled
-                self.cancelled.add(action.assignment)
-                continue
-            if isinstance(action, StopGet):
-                get = self.running[action.assignment]
-                assert not isinstance(get, AskPeer)
-                assert action.assignment not in self.stops or action.chunks < self.stops[action.assignment]
-                self.stop(get, action.chunks)
-                continue
-            assert action.assignment not in self.running
-            self.running[action.assignment] = action
-            assert done.isdisjoint(self.chunks_of(action))
-            out.append(action)
-        return out
-
-    def chunks_of(self, action: Work) -> list[int]:
-        """Which chunks of the file an action brings."""
-        if isinstance(action, AskPeer):
-            return list(range(action.first, action.first + action.count))
-        return self.first_of(action, self.stops.get(action.assignment, self.count_of(action)))
-
-    def count_of(self, get: FetchWhole | FetchRun) -> int:
-        """How many chunks a GET brings in all, in its own count."""
-        source = get.fetch.source if isinstance(get, FetchWhole) else None
-        return len(get.chunks) if isinstance(get, FetchRun) else source.end - source.start  # type: ignore[union-attr]
-
-    def first_of(self, get: FetchWhole | FetchRun, count: int) -> list[int]:
-        """The chunks of the file that the first so many of a GET are."""
-        if isinstance(get, FetchRun):
-            return list(range(get.first, get.first + count))
-        end = get.fetch.source.start + count
-        return [
-            place.file_chunk + i
-            for place in get.fetch.placements
-            for i in range(max(0, min(end, place.end) - place.start))
-        ]
-
-    def stop(self, get: FetchWhole | FetchRun, chunks: int) -> None:
-        """It may be further already."""
-        stops = max(chunks, self.brought.get(get.assignment, 0))
-        self.stops[get.assignment] = min(stops, self.stops.get(get.assignment, stops))
-        self.transfer.cdn_stops(get.assignment, self.stops[get.assignment])
-
-    def cdn_brings(self, get: FetchWhole | FetchRun, chunks: int) -> None:
-        """The first so many are written, and it goes on."""
-        self.brought[get.assignment] = max(chunks, self.brought.get(get.assignment, 0))
-        written = self.first_of(get, self.brought[get.assignment])
-        for chunk in written:
-            self.content[chunk] = self.file.manifest.hash(chunk)
-        size = sum(self.file.manifest.length(chunk) for chunk in written)
-        self.transfer.cdn_brought({get.assignment: size}, self.now_s)
-
-    def peer_ends(self, ask: AskPeer, written: int, trouble: PeerTrouble | None) -> None:
-        del self.running[ask.assignment]
-        self._write(ask.first, ask.first + written)
-        self.transfer.peer_ended(ask.assignment, written, trouble, self.now_s)
-
-    def cdn_ends(self, get: FetchWhole | FetchRun, wrong: int | None = None) -> None:
-        """``wrong``: which chunk of a GET without known hashes is falsified."""
-        del self.running[get.assignment]
-        count = min(self.count_of(get), self.stops.pop(get.assignment, 1 << 30))
-        self.brought.pop(get.assignment, None)
-        if isinstance(get, FetchRun):
-            self._write(get.first, get.first + count)
-            self.transfer.cdn_ended(get.assignment, get.chunks.slice(0, count), self.now_s)
-            return
-        truth = self.file.truth(get.fetch.source)
-        if get.expected is not None:
-            assert get.expected == truth.hashes
-        truth = truth.slice(0, count)
-        hashes = [truth.hash(i) for i in range(count)]
-        if get.expected is None and wrong is not None and hashes:
-            hashes[wrong % len(hashes)] = type(hashes[0])(b"\xee" * 32)
-        for place in get.fetch.placements:
-            for i in range(place.start, min(place.end, get.fetch.source.start + count)):
-                self.content[place.file_chunk + i - place.start] = hashes[i - get.fetch.source.start]
-        sent = Manifest(b"".join(hashes), array("I", truth.lengths))
-        self.transfer.cdn_ended(get.assignment, sent, self.now_s)
-
-    def cdn_fails(self, get: FetchWhole | FetchRun, error: Exception = GONE_CDN) -> None:
-        del self.running[get.assignment]
-        self.stops.pop(get.assignment, None)
-        self.brought.pop(get.assignment, None)
-        self.transfer.cdn_failed(get.assignment, error, self.now_s)
-
-    def finished(self) -> bool:
-        """Whether the transfer is complete and proved; then the file is what it should be."""
-        if not self.transfer.complete:
-            return False
-        manifest = self.transfer.finish()
-        if manifest is None:
-            return False
-        assert manifest == self.file.manifest
-        assert self.content == [manifest.hash(i) for i in range(len(manifest))]
-        assert self.transfer.counts.total == manifest.size_bytes
-        return True
-
-    def check(self) -> None:
-        """What is true at any time."""
-        pieces = list(self._pieces())
-        assert self._pieces().wanted == [p.begin for p in pieces if p.state is State.WANTED]
-        assert self._pieces().wanted_chunks == sum(p.count for p in pieces if p.state is State.WANTED)
-        assert self._pieces().open == sum(p.state is not State.DONE for p in pieces)
-        # Every chunk is in one piece, which lies in one of the plan's.
-        assert [c for p in pieces for c in range(p.begin, p.end)] == list(range(len(self.file.manifest)))
-        planned_of = {c: p for p in self.file.plan.pieces for c in range(p.first, p.first + p.count)}
-        asked: dict[int, list[int]] = {}
-        known = self.transfer.knowledge.known
-        begin_of = self._begin_of
-        for number, action in self.running.items():
-            if isinstance(action, AskPeer):
-                assert contains(known, action.first, action.first + action.count)
-                of_xorb = self.file.xorbs[action.xorb].slice(action.xorb_first, action.xorb_first + action.count)
-                assert of_xorb == self.file.manifest.slice(action.first, action.first + action.count)
-            brings = self.chunks_of(action)
-            for begin in {begin_of[c] for c in brings if c >= self._pieces()[begin_of[c]].first}:
-                asked.setdefault(begin, []).append(number)
-        for piece in pieces:
-            planned = planned_of[piece.begin]
-            assert piece.begin in self._pieces().of_fetch(planned.fetch) and piece.fetch == planned.fetch
-            assert piece.state is State.DONE or sorted(piece.askers) == sorted(asked.get(piece.begin, []))
-            assert piece.state is State.DONE or (piece.state is State.ASKED) == bool(piece.askers)
-            assert piece.end <= planned.first + planned.count
-            assert piece.xorb_first - planned.xorb_first == piece.first - planned.first
-            askers = [self.running[number] for number in piece.askers]
-            assert sum(not isinstance(one, AskPeer) for one in askers) <= 1
-            if any(isinstance(one, FetchWhole) and one.expected is None for one in askers):
-                assert len(askers) == 1
-            peers = [one.peer for one in askers if isinstance(one, AskPeer)]
-            assert len(set(peers)) == len(peers) <= 2
-        gets = sum(not isinstance(action, AskPeer) for action in self.running.values())
-        assert gets == self.transfer._assignments.gets <= SETTINGS.max_cdn_fetches
-        manifest = self.file.manifest
-        size = sum(
-            manifest.offset(p.end if p.state is State.DONE else p.first) - manifest.offset(p.begin) for p in pieces
-        )
-        assert self.transfer.counts.total == size
-        assert self.transfer.counts.peer >= 0 and self.transfer.counts.cdn >= 0
-        for first, end in self.transfer.take_proved():
-            for chunk in range(first, end):
-                assert self.content[chunk] == manifest.hash(chunk)
-                self.proved.add(chunk)
-        for piece in pieces:
-            # What is known and written is proved, and the other way round; of a blind GET before only by chance.
-            for chunk in range(piece.begin, piece.end):
-                is_written = piece.state is State.DONE or chunk < piece.first
-                if is_written and contains(known, chunk, chunk + 1):
-                    assert chunk in self.proved
-
-    @property
-    def _begin_of(self) -> dict[int, int]:
-        return {chunk: p.begin for p in self._pieces() for chunk in range(p.begin, p.end)}
-
-    def _write(self, first: int, end: int) -> None:
-        for chunk in range(first, end):
-            self.content[chunk] = self.file.manifest.hash(chunk)
-
-    def _pieces(self):  # type: ignore[no-untyped-def]
-        return self.transfer._pieces
+MEMBERS = [bytes([number]) * 20 for number in range(4)]
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -227,24 +46,55 @@ class AnyOrder(RuleBasedStateMachine):
 
     Peers come, lie about what they hold, break off and go; the CDN fails, or sends wrong chunks while it can."""
 
-    @initialize(file=layouts(max_xorbs=3, max_terms=5), seed=st.none() | st.integers(0, 1 << 30))
-    def begin(self, file: Layout, seed: int | None) -> None:
+    @initialize(file=layouts(max_xorbs=3, max_terms=5), seed=st.none() | st.integers(0, 1 << 30), joins=st.booleans())
+    def begin(self, file: Layout, seed: int | None, joins: bool) -> None:
         # A few chunks are a lot here, so that pieces are split.
         small = replace(SETTINGS, least_ask_bytes=1, first_ask_bytes=200_000)
         self.world = World(file, small if seed else SETTINGS, seed)
+        if joins:
+            self.world.join()
         self.over = False
 
-    @rule(passed_s=st.sampled_from([0.0, 0.01, 0.5, 1.0, 5.0, 20.0, 40.0]), waiting=st.booleans())
-    def act(self, passed_s: float, waiting: bool) -> None:
+    @rule(
+        passed_s=st.sampled_from([0.0, 0.01, 0.5, 1.0, 5.0, 20.0, 40.0]), waiting=st.booleans(), may_come=st.booleans()
+    )
+    def act(self, passed_s: float, waiting: bool, may_come: bool) -> None:
         if self.over:
             return
         self.world.now_s += passed_s
         try:
-            self.world.act(waiting)
+            self.world.act(waiting, may_come)
         except CasUnavailable:
             # Only when nothing runs and there is nothing to hope for.
             assert all(state is not State.ASKED for state in self._states())
             self.over = True
+
+    @rule(member=st.sampled_from(MEMBERS), data=st.data(), downloading=st.sampled_from([True, True, True, False]))
+    def member_claims(self, member: bytes, data: st.DataObject, downloading: bool) -> None:
+        numbers = st.integers(0, len(self.world.crowd.units) - 1)
+        units = data.draw(st.lists(st.tuples(numbers, st.integers(0, FULL)), unique_by=lambda one: one[0]))
+        self.world.hears(member, *units, downloading=downloading)
+
+    @rule(member=st.sampled_from(MEMBERS))
+    def member_leaves(self, member: bytes) -> None:
+        self.world.crowd.others.left(member)
+
+    @precondition(lambda self: not self.over)
+    @precondition(lambda self: any(isinstance(a, Follow) for a in self.world.running.values()))
+    @rule(data=st.data(), trouble=st.sampled_from([None, None, *PeerTrouble]), wrong=st.none() | st.integers(0, 99))
+    def follow_ends(self, data: st.DataObject, trouble: PeerTrouble | None, wrong: int | None) -> None:
+        follow = data.draw(st.sampled_from([a for a in self.world.running.values() if isinstance(a, Follow)]))
+        count = self.world.count_of(follow)
+        if trouble is not None:
+            count = data.draw(st.integers(0, count - 1))
+        self._risk(lambda: self.world.follow_ends(follow, count, trouble, wrong))
+
+    @precondition(lambda self: not self.over)
+    @precondition(lambda self: any(isinstance(a, Follow) for a in self.world.running.values()))
+    @rule(data=st.data())
+    def follow_brings(self, data: st.DataObject) -> None:
+        follow = data.draw(st.sampled_from([a for a in self.world.running.values() if isinstance(a, Follow)]))
+        self.world.follow_brings(follow, data.draw(st.integers(0, self.world.count_of(follow))))
 
     @precondition(lambda self: not self.over)
     @rule()
@@ -293,10 +143,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.world.peer_ends(ask, written, trouble)
 
     @precondition(lambda self: not self.over)
-    @precondition(lambda self: any(not isinstance(a, AskPeer) for a in self.world.running.values()))
+    @precondition(lambda self: any(isinstance(a, FetchWhole | FetchRun) for a in self.world.running.values()))
     @rule(data=st.data(), outcome=st.sampled_from(["right", "right", "wrong", "fails"]))
     def cdn_ends(self, data: st.DataObject, outcome: str) -> None:
-        gets = [a for a in self.world.running.values() if not isinstance(a, AskPeer)]
+        gets = [a for a in self.world.running.values() if isinstance(a, FetchWhole | FetchRun)]
         get = data.draw(st.sampled_from(gets))
         if outcome == "fails":
             self.world.cdn_fails(get)
@@ -305,12 +155,12 @@ class AnyOrder(RuleBasedStateMachine):
             self._risk(lambda: self.world.cdn_ends(get, wrong))
 
     @precondition(lambda self: not self.over)
-    @precondition(lambda self: any(not isinstance(a, AskPeer) for a in self.world.running.values()))
+    @precondition(lambda self: any(isinstance(a, FetchWhole | FetchRun) for a in self.world.running.values()))
     @rule(data=st.data(), stops=st.booleans())
     def cdn_brings_some(self, data: st.DataObject, stops: bool) -> None:
         """A GET is somewhere, and may end there if others can bring the rest, whoever told it to."""
         world = self.world
-        get = data.draw(st.sampled_from([a for a in world.running.values() if not isinstance(a, AskPeer)]))
+        get = data.draw(st.sampled_from([a for a in world.running.values() if isinstance(a, FetchWhole | FetchRun)]))
         count = data.draw(st.integers(0, min(world.count_of(get), world.stops.get(get.assignment, 1 << 30))))
         known = world.transfer.knowledge.known
         if stops and all(contains(known, chunk, chunk + 1) for chunk in world.chunks_of(get)):
@@ -341,6 +191,8 @@ class AnyOrder(RuleBasedStateMachine):
             for action in list(world.running.values()):
                 if isinstance(action, AskPeer):
                     world.peer_ends(action, action.count, None)
+                elif isinstance(action, Follow):
+                    self._risk(lambda one=action: world.follow_ends(one, world.count_of(one)))  # type: ignore[misc]
                 else:
                     self._risk(lambda get=action: world.cdn_ends(get))  # type: ignore[misc]
             if not self.over and self._risk(world.finished):
@@ -363,9 +215,29 @@ class AnyOrder(RuleBasedStateMachine):
             self.over = True
 
 
-def test_any_order_of_events() -> None:
+class AnyOrderInACrowd(AnyOrder):
+    """... where others fetch the same, and are followed."""
+
+    @initialize(count=st.integers(1, 4), size=st.integers(1, 12), seed=st.integers(0, 9), part=st.booleans())
+    def begin(self, count: int, size: int, seed: int, part: bool) -> None:
+        xorbs = [xorb(f"x{number}", [1000 + number + at for at in range(size)]) for number in range(count)]
+        terms = [(number, 0, size - (part and number == count - 1 and size > 1)) for number in range(count)]
+        self.world = World(layout(xorbs, terms, ranges="merged", piece_chunks=5), SETTINGS, seed)
+        self.world.join()
+        self.over = False
+        self.claim(0)
+        self.world.act()
+
+    @rule(member=st.integers(0, 3), progress=st.integers(1, FULL))
+    def claim(self, member: int, progress: int = 1) -> None:
+        units = range(len(self.world.crowd.units))
+        self.world.hears(MEMBERS[member], *((number, progress) for number in units))
+
+
+@pytest.mark.parametrize("machine", [AnyOrder, AnyOrderInACrowd])
+def test_any_order_of_events(machine: type[AnyOrder]) -> None:
     run_state_machine_as_test(
-        AnyOrder,
+        machine,
         settings=settings(
             max_examples=150,
             stateful_step_count=40,
@@ -727,7 +599,7 @@ def test_a_second_failure_of_the_proof_is_the_last() -> None:
     for _ in range(2):
         for get in world.act():
             world.cdn_ends(get, wrong=0)  # type: ignore[arg-type]
-        if not world.transfer._refetched:
+        if not world.transfer._proof.refetched:
             assert world.transfer.finish() is None
     with pytest.raises(ProofError):
         world.transfer.finish()

@@ -201,12 +201,13 @@ class Unpacker:
         check(lib.zest_unpacker_finish(self._unpacker, self._err), self._err)
         return self.chunks()
 
-    def chunks(self) -> ChunkList:
-        """Hashes and lengths of the chunks done so far."""
-        count = self.chunks_done
+    def chunks(self, first: int = 0) -> ChunkList:
+        """Hashes and lengths of the chunks done so far, from the ``first`` of them on."""
+        count = max(0, self.chunks_done - first)
+        hashes = lib.zest_unpacker_hashes(self._unpacker) + first * HASH_SIZE
         return ChunkList(
-            bytes(ffi.buffer(lib.zest_unpacker_hashes(self._unpacker), count * HASH_SIZE)),
-            _array("I", lib.zest_unpacker_lengths(self._unpacker), count),
+            bytes(ffi.buffer(hashes, count * HASH_SIZE)),
+            _array("I", lib.zest_unpacker_lengths(self._unpacker) + first, count),
         )
 
     @property

@@ -57,6 +57,12 @@ class Draft:
                 lib.zest_draft_end(self._handle)
 
     @property
+    def count(self) -> int:
+        """Chunks that have come; 0 when it is closed."""
+        with self._lock:
+            return 0 if self._handle is None else int(lib.zest_draft_count(self._handle))
+
+    @property
     def size_bytes(self) -> int:
         """That have come; 0 when it is closed."""
         with self._lock:
@@ -71,6 +77,13 @@ class Draft:
                 draft, self._chunks, ffi.from_buffer(hashes), ffi.from_buffer("uint32_t[]", lengths)
             )
         return Manifest(bytes(hashes[: 32 * count]), lengths[:count])
+
+    def release(self) -> None:
+        """Nothing more comes, but peers that follow get the rest. What is in the file must stay as it is."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                lib.zest_draft_release(handle)
 
     def close(self) -> None:
         """When this returns nothing is written, nor read for peers, any more."""

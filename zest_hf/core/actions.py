@@ -66,7 +66,27 @@ class StopGet:
     chunks: int
 
 
-Action = AskPeer | CancelPeer | FetchWhole | FetchRun | StopGet
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Take one of the plan's GETs from a member of the crowd that is fetching it, while it comes.
+
+    Nothing of it is proved before all of it is there. ``fetch`` has one placement, which covers its whole source;
+    ``member`` is a node id of 20 bytes.
+    """
+
+    assignment: int
+    member: bytes
+    fetch: Fetch
+
+
+@dataclass(frozen=True, slots=True)
+class StopFollow:
+    """What a member would still bring is not needed from there. It still ends, by a report of its own."""
+
+    assignment: int
+
+
+Action = AskPeer | CancelPeer | FetchWhole | FetchRun | StopGet | Follow | StopFollow
 
 
 class PeerTrouble(enum.Enum):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole
+from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, Follow
 from zest_hf.core.pieces import Piece, Pieces, State
 
-Work = AskPeer | FetchRun | FetchWhole
+Work = AskPeer | FetchRun | FetchWhole | Follow
 """Actions that bring something, and end by a report."""
 
 
@@ -26,11 +26,18 @@ class Assignment:
     @property
     def is_blind(self) -> bool:
         """Nobody else may write where it does, as nothing of it is checked."""
-        return isinstance(self.action, FetchWhole) and self.action.expected is None
+        if isinstance(self.action, FetchWhole):
+            return self.action.expected is None
+        return isinstance(self.action, Follow)
+
+    @property
+    def is_get(self) -> bool:
+        """The CDN is asked."""
+        return isinstance(self.action, FetchWhole | FetchRun)
 
     def index(self, piece: Piece) -> int:
         """Of the chunks that a GET brings, which one what is left of a piece begins with."""
-        if isinstance(self.action, FetchWhole):
+        if isinstance(self.action, FetchWhole | Follow):
             return piece.xorb_first - self.action.fetch.source.start
         return piece.first - self.action.first
 
@@ -61,7 +68,7 @@ class Assignments:
         """Those of the CDN."""
         if not self.gets:
             return []
-        return [one for one in self._running.items() if not isinstance(one[1].action, AskPeer)]
+        return [one for one in self._running.items() if one[1].is_get]
 
     def latest_first(self) -> Iterator[tuple[int, Assignment]]:
         return reversed(self._running.items())
@@ -70,8 +77,8 @@ class Assignments:
         """``action`` has to bear `next_number`."""
         assert action.assignment == self.next_number
         self.next_number += 1
-        self._running[action.assignment] = Assignment(action, pieces, now_s)
-        self.gets += not isinstance(action, AskPeer)
+        self._running[action.assignment] = begun = Assignment(action, pieces, now_s)
+        self.gets += begun.is_get
         for begin in pieces:
             self._pieces.ask(begin, action.assignment)
         return action
@@ -79,7 +86,7 @@ class Assignments:
     def end(self, number: int) -> Assignment:
         """It has ended, with what it brought noted in the pieces afterwards: `answered` follows."""
         ended = self._running.pop(number)
-        self.gets -= not isinstance(ended.action, AskPeer)
+        self.gets -= ended.is_get
         return ended
 
     def answered(self, number: int, ended: Assignment) -> None:

@@ -32,6 +32,8 @@ from zest_hf.core.rate import RateMeter
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
+AT_ONCE = 8
+"""So many GETs that began when nobody was known yet go on: as all are followed, none keeps others waiting."""
 STEP = FULL // 8
 """Progress is compared in such steps by those who are to agree."""
 KEPT = FULL // 4
@@ -86,7 +88,7 @@ class Crowd:
         self.others = Others(me, units, self.settings, self.pace)
         self.generation = 0
         """Grows with everything that others might want to hear of our claims."""
-        self._me = me
+        self.me = me
         self._size_bytes = sum(unit.size_bytes for unit in units)
         self._due_s: dict[int, float] = {}
         self._gave_way: dict[int, int] = {}
@@ -174,10 +176,31 @@ class Crowd:
         """So much came from peers."""
         self._income.came += size_bytes
 
+    def alone_bytes_s(self, now_s: float) -> float:
+        """What the CDN gives us, or has given; 0: nobody knows."""
+        return self._cdn.bytes_s(now_s)
+
+    def is_line_full(self, now_s: float) -> bool:
+        """Whether all together get what the CDN gives us: then each gets a part of that."""
+        alone = self.alone_bytes_s(now_s)
+        own = alone if any(not own.ended for own in self._own.values()) else 0.0
+        return alone > 0 and own + self.others.fetching_bytes_s(now_s) >= self.settings.fair_share * alone
+
+    def is_starving(self, now_s: float) -> bool:
+        """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
+        if self.others.met_s is None or self.alone_bytes_s(now_s) > 0:
+            return False
+        patience_s = self._patience_s(now_s)
+        if now_s - self.others.met_s < patience_s or any(not own.ended for own in self._own.values()):
+            return False
+        income = self._income.bytes_s(now_s, patience_s)
+        largest = max((unit.size_bytes for unit in self.units), default=0)
+        return (income or 0.0) * patience_s < self.settings.little_share * largest
+
     def owner(self, fetch: int, now_s: float = 0.0) -> bytes:
         """The member, perhaps this one, that is to fetch a unit."""
         trusted = [one for one in self.others.members if self.others.is_trusted(one, now_s)]
-        return max([self._me, *trusted], key=lambda one: self.others.score(one, fetch))
+        return max([self.me, *trusted], key=lambda one: self.others.score(one, fetch))
 
     def choose(
         self, now_s: float, missing: Callable[[], Iterator[int]], wanted: Callable[[], Iterator[int]]
@@ -185,7 +208,8 @@ class Crowd:
         """Which GETs to make now. ``missing``: units of which something is wanted that no peer gives, in order;
         ``wanted``: also those that peers give.
         """
-        self.others.judge(self._cdn.bytes_s(now_s), now_s)
+        self._income.note(now_s)
+        self.others.judge(0.0 if self.is_line_full(now_s) else self.alone_bytes_s(now_s), now_s)
         running = [own for own in self._own.values() if not own.ended]
         others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others
@@ -234,7 +258,7 @@ class Crowd:
                 continue
             if not self._goes_on(number, own, now_s):
                 out.append(Decision(number, Reason.COLLISION))
-            elif own.alone and own.told < KEPT and self._place(number, now_s) >= self.pace.allowed:
+            elif own.alone and own.told < KEPT and self._place(number, now_s) >= max(self.pace.allowed, AT_ONCE):
                 out.append(Decision(number, Reason.CROWDED))
         for decision in out:
             self._own[decision.fetch].stopped = True
@@ -291,12 +315,11 @@ class Crowd:
         running: int,
     ) -> Iterator[Decision]:
         settings = self.settings
-        self._income.note(now_s)
         if self.others.met_s is None or now_s - self._helped_s < settings.help_s:
             return
-        alone = self._cdn.bytes_s(now_s)
+        alone = self.alone_bytes_s(now_s)
         if alone <= 0:
-            if self._income.came or running or now_s - self.others.met_s < self._patience_s(now_s):
+            if not self.is_starving(now_s):
                 return
             reason = Reason.MEASURE
         else:
@@ -313,7 +336,7 @@ class Crowd:
         if free:
             self._helped_s = now_s
             # Not the same as others in our place.
-            yield Decision(max(free[-16:], key=lambda number: self.others.score(self._me, number)), reason)
+            yield Decision(max(free[-16:], key=lambda number: self.others.score(self.me, number)), reason)
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings
@@ -326,7 +349,7 @@ class Crowd:
         if wanted_s > settings.longest_patience_s:
             wanted_s = settings.patience_s
         # One after the other.
-        place = sum(one > self._me for one in self.others.members)
+        place = sum(one > self.me for one in self.others.members)
         return wanted_s + settings.answer_s * place
 
     def _window_s(self, alone_bytes_s: float) -> float:

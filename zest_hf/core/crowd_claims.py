@@ -44,6 +44,8 @@ class CrowdSettings:
     """A claim that will take so many times as long as we would is void."""
     fair_share: float = 0.6
     """Who gets less from the crowd than this part of what the CDN alone has given it takes more."""
+    little_share: float = 1 / 64
+    """... and who got less than this part of a unit while it waited has got nothing."""
     help_s: float = 2.0
     """... one GET in this time."""
 
@@ -93,6 +95,8 @@ class Member:
     joined_s: float
     record: Record
     claims: dict[int, Claim] = field(default_factory=dict)
+    fetching: dict[int, Claim] = field(default_factory=dict)
+    """Those that are not of what it holds."""
 
 
 @dataclass(slots=True)

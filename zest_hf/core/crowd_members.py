@@ -41,6 +41,8 @@ class Others:
         self.members: dict[bytes, Member] = {}
         self.claimed: dict[int, dict[bytes, Claim]] = {}
         """Unit -> who claims it."""
+        self.fetching: dict[int, dict[bytes, Claim]] = {}
+        """... and says to be fetching it, or to have fetched what it cannot prove."""
         self.met_s: float | None = None
         """When the first of them was heard of."""
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
@@ -92,6 +94,7 @@ class Others:
         for number in known.claims:
             self._drop(number, member)
         known.claims = new
+        self._note_fetching(member, known)
         return held
 
     def _finished(self, member: bytes, now_s: float) -> list[int]:
@@ -119,6 +122,8 @@ class Others:
             self._records[member] = known.record
             for number in known.claims:
                 self._drop(number, member)
+            known.claims = {}
+            self._note_fetching(member, known)
             for better in self._better.values():
                 better.discard(member)
 
@@ -132,6 +137,35 @@ class Others:
         del of_unit[member]
         if not of_unit:
             del self.claimed[number]
+
+    def _note_fetching(self, member: bytes, known: Member) -> None:
+        now = {number: claim for number, claim in known.claims.items() if claim.state == FETCHING}
+        for number in known.fetching.keys() - now.keys():
+            del self.fetching[number][member]
+            if not self.fetching[number]:
+                del self.fetching[number]
+        for number, claim in now.items():
+            self.fetching.setdefault(number, {})[member] = claim
+        known.fetching = now
+
+    def claim(self, member: bytes, number: int) -> Claim | None:
+        return self.claimed.get(number, {}).get(member)
+
+    def found_out(self, member: bytes, number: int, now_s: float) -> None:
+        """It does not give what it says to be getting."""
+        claim = self.claim(member, number)
+        if claim is not None and not claim.voided:
+            claim.voided = True
+            self._blame(self.members[member], 1, now_s)
+
+    def fetching_bytes_s(self, now_s: float) -> float:
+        """What they say to be getting from the CDN, all together."""
+        return sum(
+            claim.rate(now_s) / FULL * self.units[number].size_bytes
+            for number, claims in self.fetching.items()
+            for member, claim in claims.items()
+            if claim.progress < FULL and self.is_valid(member, claim, now_s)
+        )
 
     def score(self, member: bytes, number: int) -> int:
         return score(member, self.units[number])
@@ -191,11 +225,11 @@ class Others:
         out = ending = 0
         ahead_bytes = 0.0
         for name, member in self.members.items():
-            if not member.claims or member.record.until_s > now_s:
+            if not member.fetching or member.record.until_s > now_s:
                 continue
             moving = idle = 0
-            for number, claim in member.claims.items():
-                if claim.state != FETCHING or claim.progress == FULL or not self.is_valid(name, claim, now_s):
+            for number, claim in member.fetching.items():
+                if claim.progress == FULL or not self.is_valid(name, claim, now_s):
                     continue
                 if claim.progress > claim.began_at:
                     is_ending = claim.rest_s(now_s) <= ENDING_S
@@ -209,14 +243,14 @@ class Others:
         return out, ending, ahead_bytes
 
     def judge(self, alone_bytes_s: float, now_s: float) -> None:
-        """Finds out who claims what it does not do, or much later than we would."""
+        """Finds out who claims what it does not do, or much later than we would (0: that is not known)."""
         for member in self.members.values():
-            if member.record.until_s > now_s:
+            if not member.fetching or member.record.until_s > now_s:
                 continue
-            claims = member.claims.items()
-            void = [number for number, claim in claims if self._is_void(number, claim, alone_bytes_s, now_s)]
-            for number in void:
-                member.claims[number].voided = True
+            claims = member.fetching.items()
+            void = [claim for number, claim in claims if self._is_void(number, claim, alone_bytes_s, now_s)]
+            for claim in void:
+                claim.voided = True
             self._blame(member, len(void), now_s)
 
     def _is_void(self, number: int, claim: Claim, alone_bytes_s: float, now_s: float) -> bool:
@@ -247,11 +281,7 @@ class Others:
 
     def coming_bytes(self, number: int, now_s: float) -> float:
         """What others say to have got of a unit, and cannot have passed on yet."""
-        told = [
-            claim.progress
-            for member, claim in self.claimed[number].items()
-            if self.is_valid(member, claim, now_s)
-        ]
+        told = [claim.progress for member, claim in self.claimed[number].items() if self.is_valid(member, claim, now_s)]
         return max(told, default=0) / FULL * self.units[number].size_bytes
 
     def before_in_closing(self) -> list[bytes]:

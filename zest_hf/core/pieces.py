@@ -87,6 +87,10 @@ class Pieces:
         """Whether nothing of it was written on its own."""
         return self._pieces[begin].first == begin
 
+    def is_whole(self, fetch: int, begins: list[int]) -> bool:
+        """Whether these are all pieces of a GET of the plan, and untouched."""
+        return begins == self._of_fetch[fetch] and all(map(self.is_untouched, begins))
+
     def wanted_from(self, chunk: int) -> int:
         """Where in `wanted` the first piece is of which something lies at or behind a chunk."""
         at = bisect_right(self.wanted, chunk)

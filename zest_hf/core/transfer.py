@@ -13,34 +13,46 @@ it has not come to can be taken from any GET, as soon as it is known: it then st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 
-from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
+from zest_hf.core.actions import (
+    Action,
+    AskPeer,
+    CancelPeer,
+    FetchRun,
+    FetchWhole,
+    Follow,
+    PeerTrouble,
+    StopFollow,
+    StopGet,
+)
 from zest_hf.core.assignments import Assignment, Assignments
 from zest_hf.core.crowd import Crowd, Decision
+from zest_hf.core.following import Following
+from zest_hf.core.gets import Gets
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.peers import Peer, Peers
 from zest_hf.core.pieces import Pieces, State
-from zest_hf.core.plan import Fetch, FilePlan, Placement
+from zest_hf.core.plan import Fetch, FilePlan
 from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use, peers_suffice
-from zest_hf.core.ranges import Ranges, contains, normalized
+from zest_hf.core.proof import MAX_WRONG_FETCHES, Counts, Proof
+from zest_hf.core.ranges import Ranges, contains
 from zest_hf.core.together import Together
-from zest_hf.core.unproved import Unproved
 from zest_hf.core.yielding import Yielding
-from zest_hf.errors import ProofError
 
 __all__ = [
+    "MAX_WRONG_FETCHES",
     "Action",
     "AskPeer",
     "CancelPeer",
     "Counts",
     "FetchRun",
     "FetchWhole",
+    "Follow",
     "PeerTrouble",
+    "StopFollow",
     "StopGet",
     "Transfer",
 ]
@@ -48,26 +60,7 @@ __all__ = [
 CDN_REST_S = 30.0
 """How long the CDN is left alone after a failure, as long as peers can give what is wanted."""
 
-MAX_WRONG_FETCHES = 3
-"""GETs without known hashes that may turn out wrong before the transfer is given up."""
-
-ORPHANS_AGE_S = 0.1
-"""How old an answer to "what does no peer hold" may be, when only what peers hold has changed."""
-
 _NEVER = float("-inf")
-
-
-@dataclass(slots=True)
-class Counts:
-    """Bytes of the file by where they came from."""
-
-    peer: int = 0
-    cdn: int = 0
-    local: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.peer + self.cdn + self.local
 
 
 class Transfer:
@@ -85,13 +78,12 @@ class Transfer:
         seed: int | None = None,
     ) -> None:
         self._plan = plan
-        self._file_hash = file_hash
         self._settings = settings
         self._pieces = Pieces(plan)
         self._knowledge = Knowledge(plan)
         self._assignments = Assignments(self._pieces)
         self._peers = Peers(self._pieces, self._knowledge, self._assignments, settings, plan, seed)
-        self._unproved = Unproved()
+        self._proof = Proof(plan, file_hash, self._pieces, self._knowledge)
         self._yielding = Yielding(
             self._pieces,
             self._knowledge,
@@ -100,21 +92,24 @@ class Transfer:
             settings,
             plan.size_bytes / max(plan.chunk_count, 1),
         )
+        self._gets = Gets(
+            plan,
+            self._pieces,
+            self._knowledge,
+            self._assignments,
+            self._peers,
+            self._yielding,
+            settings,
+            seed,
+        )
         self._together: Together | None = None
-        self._proved: list[tuple[int, int]] = []
-        """Chunks that were proved and nobody was told of yet."""
+        self._following: Following | None = None
         self._began_s: float | None = None
         self._moved_s = 0.0
         """When something was last written, or found out."""
-        self._cdn_began = False
-        self._cdn_leads = False
-        """It was asked for everything when no peer was useful, and they have not sufficed since."""
         self._cdn_rest_until_s = _NEVER
         self._cdn_error: Exception | None = None
-        self._wrong_fetches = 0
-        self._refetched = False
-        self._orphans = _Orphans()
-        self.counts = Counts()
+        self.counts = self._proof.counts
 
     # --- what is known -----------------------------------------------------------------------------
 
@@ -139,7 +134,8 @@ class Transfer:
 
     def join(self, crowd: Crowd, now_s: float) -> None:
         """From now on others are told what is done, and may be left to do a part of it."""
-        self._together = Together(crowd, self._pieces, self._knowledge, self._assignments)
+        self._together = self._gets.together = Together(crowd, self._pieces, self._knowledge, self._assignments)
+        self._following = Following(crowd, self._plan, self._pieces, self._knowledge, self._assignments)
         for number, running in self._assignments.running_gets():
             self._together.began(number, self._pieces[running.pieces[0]].fetch, now_s)
 
@@ -149,8 +145,15 @@ class Transfer:
 
     def take_proved(self) -> Ranges:
         """Chunks that have been written and proved, by whomever, since it was asked last."""
-        proved, self._proved = normalized(self._proved, self._plan.chunk_count), []
-        return proved
+        return self._proof.take_proved()
+
+    def take_liars(self) -> list[bytes]:
+        """Members of the crowd that have passed on what is known to be wrong, since it was asked last."""
+        liars = self._proof.take_liars()
+        for member in liars:
+            if self._following is not None:
+                self._following.wrong(member)
+        return liars
 
     def xorbs_to_look_for(self) -> list[XetHash]:
         """The xorbs of wanted pieces that no peer is known to hold, in the order of the file."""
@@ -171,18 +174,14 @@ class Transfer:
         that does.
         """
         if self._knowledge.file is None:
-            self._knowledge.file_proved(manifest)
-            self._peers.more_is_known()
-            self._settle(None)
-            self._tell_more_is_known()
+            self._proof.file(manifest)
+            self._more_is_known()
 
     def xorb_proved(self, xorb: XetHash, manifest: Manifest) -> None:
         """A manifest that a xorb's hash proves. Raises as `manifest_proved`."""
         if not self._knowledge.knows_xorb(xorb):
-            self._knowledge.xorb_proved(xorb, manifest)
-            self._peers.more_is_known()
-            self._settle(self._knowledge.terms_of(xorb))
-            self._tell_more_is_known()
+            self._proof.xorb(xorb, manifest)
+            self._more_is_known()
 
     def peer_holds(self, peer: int, ranges: Sequence[tuple[int, int]]) -> None:
         """A peer holds these chunks of the file (replaces what was known of that)."""
@@ -202,9 +201,7 @@ class Transfer:
         """Its assignments end by themselves: each reports."""
         self._peers.gone(peer)
 
-    def peer_ended(
-        self, assignment: int, chunks_written: int, trouble: PeerTrouble | None, now_s: float
-    ) -> None:
+    def peer_ended(self, assignment: int, chunks_written: int, trouble: PeerTrouble | None, now_s: float) -> None:
         """A peer's assignment ended with its first ``chunks_written`` chunks proved and written."""
         ended = self._assignments.end(assignment)
         gained = self._peers.ended(assignment, ended, chunks_written, trouble, now_s)
@@ -215,7 +212,7 @@ class Transfer:
             assert isinstance(ended.action, AskPeer)
             self._moved_s = now_s
             first, end = ended.action.first, ended.action.first + chunks_written
-            self._proved.append((first, end))
+            self._proof.proved(first, end)
             self._yielding.peers_gave(self._knowledge.offset(end) - self._knowledge.offset(first))
 
     def cdn_brought(self, brought: Mapping[int, int], now_s: float) -> None:
@@ -245,8 +242,7 @@ class Transfer:
         complete = all(ended.brings(self._pieces[at], len(chunks)) == self._pieces[at].end for at in ended.pieces)
         if ended.is_blind:
             assert isinstance(action, FetchWhole)
-            size = self._unproved.add(action.fetch, chunks)
-            self.counts.cdn += size
+            size = self._proof.keep(action.fetch, chunks)
         for begin in ended.pieces:
             piece = self._pieces[begin]
             end = ended.brings(piece, len(chunks))
@@ -255,7 +251,7 @@ class Transfer:
                     gained = self._knowledge.offset(end) - self._knowledge.offset(piece.first)
                     self.counts.cdn += gained
                     size += gained
-                self._proved.append((piece.first, end))
+                self._proof.proved(piece.first, end)
             if end == piece.end:
                 self._pieces.done(begin)
             else:
@@ -264,8 +260,7 @@ class Transfer:
         self._assignments.answered(assignment, ended)
         if ended.is_blind:
             assert isinstance(action, FetchWhole)
-            self._settle([place.file_chunk for place in action.fetch.placements])
-            self._prove_by_itself(action.fetch, chunks)
+            self._settle(action.fetch, chunks)
         if self._together is not None:
             self._together.ended(assignment, size, complete, now_s)
 
@@ -277,10 +272,48 @@ class Transfer:
         self._cdn_error = error
         self._cdn_rest_until_s = now_s + CDN_REST_S
 
-    # --- what to do ----------------------------------------------------------------------------------
+    def followed(self, brought: Mapping[int, int], now_s: float) -> None:
+        """So many bytes of the file has each member that is followed brought so far, by assignment."""
+        if self._following is not None and self._following.brought(brought, now_s):
+            self._moved_s = now_s
 
-    def actions(self, now_s: float, waiting_for_peers: bool) -> list[Action]:
-        """What to start now. Raises the CDN's error when it failed and nobody else can give what is left."""
+    def follow_ended(self, assignment: int, chunks: Manifest, trouble: PeerTrouble | None, now_s: float) -> None:
+        """It is over with whom was followed: ``chunks`` are the first of the GET's source, as written.
+
+        A part is kept only of what is known by now. Raises ReconstructionError when a term turns out to have another
+        size than the plan says.
+        """
+        ended = self._assignments.end(assignment)
+        action, following = ended.action, self._following
+        assert isinstance(action, Follow) and following is not None
+        fetch, giver = action.fetch, action.member
+        number = self._pieces[ended.pieces[0]].fetch
+        following.ended(assignment, chunks.size_bytes, trouble, now_s)
+        self._moved_s = now_s
+        count = fetch.source.end - fetch.source.start
+        right = 0
+        if self._knowledge.knows_xorb(fetch.source.xorb):
+            right = self._proof.right(fetch, chunks, giver)
+            is_wrong = right < len(chunks)
+        else:
+            is_wrong = len(chunks) > count or (len(chunks) == count and self._proof.is_wrong(fetch, chunks, giver))
+            right = count if len(chunks) == count and not is_wrong else 0
+        if is_wrong:
+            following.wrong(giver, number)
+        if right:
+            self._proof.keep(fetch, chunks.slice(0, right), giver)
+            for begin in ended.pieces:
+                piece = self._pieces[begin]
+                self._pieces.advance(begin, ended.brings(piece, right))
+        self._assignments.answered(assignment, ended)
+        if right:
+            self._settle(fetch, chunks)
+
+    def actions(self, now_s: float, waiting_for_peers: bool, others_may_come: bool = False) -> list[Action]:
+        """What to start now. Raises the CDN's error when it failed and nobody else can give what is left.
+
+        ``others_may_come``: nobody knows yet who else downloads the file, but that may change in a moment.
+        """
         if self._began_s is None:
             self._began_s = self._moved_s = now_s
         if self.complete:
@@ -292,26 +325,27 @@ class Transfer:
             stops = list(self._yielding.stops(now_s))
             out.extend(stops or self._peers.take_over(now_s))
             useful = self._peers.useful(now_s)
-            if self._cdn_leads and useful and peers_suffice(self._yielding.rates(now_s), self._settings):
-                self._cdn_leads = False
+            if self._gets.leads and useful and peers_suffice(self._yielding.rates(now_s), self._settings):
+                self._gets.leads = False
         view = View(
             now_s=now_s,
             # Once the CDN is at work it does not stop for somebody who may turn up.
             waiting_for_peers=waiting_for_peers
-            and not self._cdn_began
+            and not self._gets.began
             and now_s - self._began_s < self._settings.patience_s,
             useful_peers=len(useful),
             peers_since_s=self._peers.since_s,
             peer_rate_bytes_s=sum(peer.meter.bytes_s(now_s) for peer in useful),
-            cdn_leads=self._cdn_leads,
+            cdn_leads=self._gets.leads,
             in_crowd=bool(self._together),
         )
         use = cdn_use(view, self._settings)
         if self._together:
             out.extend(self._together.stops(now_s))
+            out.extend(self._follow(now_s))
         if use is not CdnUse.NOTHING:
             if self._cdn_error is None or now_s >= self._cdn_rest_until_s:
-                out.extend(self._ask_cdn(use, useful, now_s))
+                out.extend(self._gets.make(use, useful, others_may_come, now_s))
             else:
                 nothing_runs = self._pieces.open == len(self._pieces.wanted)
                 if nothing_runs and not self._is_hopeful(now_s, waiting_for_peers):
@@ -326,42 +360,24 @@ class Transfer:
         """
         if self._knowledge.file is not None:
             return self._knowledge.file
-        manifest = self._unproved.manifest(self._plan, self._knowledge)
-        try:
-            manifest.prove_file(self._file_hash)
-        except ProofError:
-            doubtful = [] if self._refetched else self._unproved.drop()
-            if not doubtful:
-                raise
-            self._refetched = True
-            for place in doubtful:
-                self._undo(place)
-            return None
-        self.manifest_proved(manifest)
+        manifest = self._proof.finish()
+        if manifest is not None:
+            self.manifest_proved(manifest)
         return manifest
 
-    # --- proof ---------------------------------------------------------------------------------------
+    def _settle(self, fetch: Fetch, chunks: Manifest) -> None:
+        """What was kept without proof may be known, or be a xorb as a whole."""
+        self._proof.settle([place.file_chunk for place in fetch.placements])
+        if self._proof.is_xorb(fetch, chunks):
+            self.xorb_proved(fetch.source.xorb, chunks)
 
-    def _prove_by_itself(self, fetch: Fetch, chunks: Manifest) -> None:
-        """The CDN may have sent all of a xorb."""
-        source = fetch.source
-        if source.start == 0 and not self._knowledge.knows_xorb(source.xorb) and chunks.xorb_hash() == source.xorb:
-            self.xorb_proved(source.xorb, chunks)
-
-    def _settle(self, terms: Iterable[int] | None) -> None:
-        """Compare what came without hashes with what is known by now. ``terms``: which, by first chunk; None: all."""
-        right, wrong = self._unproved.settle(self._knowledge, terms)
-        self._proved += [(place.file_chunk, place.file_chunk + place.end - place.start) for place in right]
-        for places in wrong:
-            self._wrong_fetches += 1
-            if self._wrong_fetches > MAX_WRONG_FETCHES:
-                raise ProofError("the CDN keeps sending chunks that are not the file's")
-            for place in places:
-                self._undo(place)
-
-    def _undo(self, place: Placement) -> None:
-        self._pieces.undo(place.file_chunk, place.file_chunk + place.end - place.start)
-        self.counts.cdn -= place.size_bytes
+    def _follow(self, now_s: float) -> Iterator[Action]:
+        following = self._following
+        assert following is not None
+        yield from following.stops(self._peers, now_s)
+        # After the file was wrong once, only what the CDN itself has sent can be so.
+        if not self._proof.refetched:
+            yield from following.starts(now_s)
 
     def _is_hopeful(self, now_s: float, waiting_for_peers: bool) -> bool:
         """Whether, with the CDN gone, a peer may soon give something."""
@@ -383,128 +399,8 @@ class Transfer:
         if self._together is not None:
             self._together.ended(assignment, size, complete, now_s)
 
-    def _tell_more_is_known(self) -> None:
+    def _more_is_known(self) -> None:
+        self._peers.more_is_known()
         if self._together is not None:
             self._together.more_is_known()
             self._together.look()
-
-    # --- CDN ----------------------------------------------------------------------------------------------
-
-    def _ask_cdn(self, use: CdnUse, useful: list[Peer], now_s: float) -> Iterator[Action]:
-        room = self._settings.max_cdn_fetches - self._assignments.gets
-        if room <= 0:
-            return
-        if use is CdnUse.CROWD:
-            yield from self._ask_cdn_in_crowd(useful, room, now_s)
-            return
-        if use is CdnUse.ORPHANS:
-            runs = self._in_gets(self._orphans.find(self._pieces, useful, self._plan.chunk_count, now_s))
-        elif self._pieces.wanted:
-            if useful and self._cdn_leads and self._yielding.stopped_just_now(now_s):
-                return
-            runs = self._everything(from_the_back=bool(useful))
-            self._cdn_leads |= not useful
-        else:
-            # A CDN that leads is not kept idle for long by who may give nothing.
-            is_idle = self._cdn_leads and not self._assignments.gets
-            overdue_s = self._settings.left_alone_s if is_idle else self._settings.overdue_s
-            late = self._peers.overdue(now_s, overdue_s)
-            runs = self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
-        for run in runs:
-            yield self._get(run, now_s)
-            room -= 1
-            if room == 0:
-                return
-
-    def _ask_cdn_in_crowd(self, useful: list[Peer], room: int, now_s: float) -> Iterator[Action]:
-        assert self._together is not None
-        if not self._pieces.wanted:
-            late = self._peers.overdue(now_s, self._together.crowd.settings.stall_s)
-            runs = self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
-            yield from (self._get(run, now_s) for run in islice(runs, room))
-            return
-        held = self._orphans.held(useful, self._plan.chunk_count, now_s)
-        for begins in self._together.choose(held, room, now_s):
-            for run in self._in_gets(begins):
-                yield self._get(run, now_s)
-
-    def _everything(self, from_the_back: bool) -> Iterator[list[int]]:
-        """What is wanted, one GET of the plan after the other. The CDN helps peers from the back."""
-        pieces = self._pieces
-        while pieces.wanted:
-            fetch = pieces[pieces.wanted[-1 if from_the_back else 0]].fetch
-            yield from self._in_gets(
-                [begin for begin in pieces.of_fetch(fetch) if pieces[begin].state is State.WANTED]
-            )
-
-    def _in_gets(self, begins: list[int]) -> Iterator[list[int]]:
-        """Wanted pieces as what one GET each can bring: no more than the plan's GETs do."""
-        by_fetch: dict[int, list[int]] = {}
-        for begin in begins:
-            by_fetch.setdefault(self._pieces[begin].fetch, []).append(begin)
-        for fetch, chosen in by_fetch.items():
-            if self._is_whole(fetch, chosen):
-                yield chosen
-            else:
-                yield from list(self._pieces.runs(chosen))
-
-    def _is_in_a_get(self, begin: int) -> bool:
-        askers = self._pieces[begin].askers
-        return any(not isinstance(self._assignments[number].action, AskPeer) for number in askers)
-
-    def _is_whole(self, fetch: int, chosen: list[int]) -> bool:
-        return chosen == self._pieces.of_fetch(fetch) and all(map(self._pieces.is_untouched, chosen))
-
-    def _get(self, run: list[int], now_s: float) -> Action:
-        """A GET for pieces that are the whole of one of the plan's, or lie together in the file."""
-        self._cdn_began = True
-        number = self._assignments.next_number
-        self._yielding.flow.began(number, now_s)
-        fetch = self._pieces[run[0]].fetch
-        if self._together is not None:
-            self._together.began(number, fetch, now_s)
-        if self._is_whole(fetch, run):
-            planned = self._plan.fetches[fetch]
-            whole = FetchWhole(number, planned, self._knowledge.expected_of(planned))
-            # Only with every hash may somebody else be writing there as well.
-            if whole.expected is not None or not any(self._pieces[begin].askers for begin in run):
-                return self._assignments.begin(whole, run, now_s)
-        # Parts of a GET are left over only where peers gave the others, and they give what is known alone.
-        first, end = self._pieces[run[0]].first, self._pieces[run[-1]].end
-        offset = self._knowledge.offset
-        part = FetchRun(number, first, offset(first), offset(end), self._knowledge.part(first, end))
-        return self._assignments.begin(part, run, now_s)
-
-
-class _Orphans:
-    """Which wanted pieces no useful peer holds: remembered, as it is asked often and changes seldom."""
-
-    def __init__(self) -> None:
-        self._generation = -1
-        self._ranges: list[Ranges] = []
-        self._found_s = _NEVER
-        self._found: list[int] = []
-        self._held_s = _NEVER
-        self._held: Ranges = ()
-
-    def held(self, useful: list[Peer], chunks: int, now_s: float) -> Ranges:
-        """What useful peers hold, a moment ago at most."""
-        if now_s - self._held_s >= ORPHANS_AGE_S:
-            self._held_s = now_s
-            self._held = normalized([one for peer in useful for one in peer.askable], chunks)
-        return self._held
-
-    def find(self, pieces: Pieces, useful: list[Peer], chunks: int, now_s: float) -> list[int]:
-        ranges = [peer.askable for peer in useful]
-        if not pieces.wanted:
-            return []
-        is_old = ranges != self._ranges and (
-            len(ranges) != len(self._ranges) or now_s - self._found_s >= ORPHANS_AGE_S
-        )
-        if pieces.generation != self._generation or is_old:
-            held = normalized([one for some in ranges for one in some], chunks)
-            self._generation, self._ranges, self._found_s = pieces.generation, ranges, now_s
-            self._found = [
-                begin for begin in pieces.wanted if not contains(held, pieces[begin].first, pieces[begin].end)
-            ]
-        return [begin for begin in self._found if pieces[begin].state is State.WANTED]

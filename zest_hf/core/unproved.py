@@ -1,15 +1,39 @@
-"""What the CDN sent with nothing there to check it by, until a manifest says whether it is right. Pure."""
+"""What came with nothing there to check it by, until a manifest says whether it is right. Pure.
+
+From the CDN, or from a member of the crowd that was still fetching it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch, FilePlan, Placement
 from zest_hf.core.ranges import contains
 from zest_hf.errors import ReconstructionError
+
+Giver = bytes | None
+"""The member that has sent something; None: the CDN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was written at one placement."""
+
+    fetch: Fetch
+    place: Placement
+    chunks: Manifest
+    giver: Giver
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What one GET has brought, and is not the file's."""
+
+    giver: Giver
+    places: list[Placement]
 
 
 class Unproved:
@@ -19,10 +43,10 @@ class Unproved:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[int, tuple[Fetch, Placement, Manifest]] = {}
+        self._parts: dict[int, Part] = {}
         """By the first file chunk."""
 
-    def add(self, fetch: Fetch, chunks: Manifest) -> int:
+    def add(self, fetch: Fetch, chunks: Manifest, giver: Giver = None) -> int:
         """A GET of the plan brought ``chunks``, all of its source or the first of it: so many bytes of the file.
 
         Raises ReconstructionError when a term has another size than the plan says.
@@ -40,32 +64,30 @@ class Unproved:
                     f"reconstruction: a term of {place.size_bytes} bytes has {part.size_bytes} in the xorb"
                 )
             brought = replace(place, end=source.start + end, size_bytes=part.size_bytes)
-            self._parts[place.file_chunk] = fetch, brought, part
+            self._parts[place.file_chunk] = Part(fetch, brought, part, giver)
             size += part.size_bytes
         return size
 
-    def settle(
-        self, knowledge: Knowledge, terms: Iterable[int] | None = None
-    ) -> tuple[list[Placement], list[list[Placement]]]:
+    def settle(self, knowledge: Knowledge, terms: Iterable[int] | None = None) -> tuple[list[Placement], list[Wrong]]:
         """Forgets what is known by now: where it was right, and for each GET that was wrong, where.
 
         ``terms``: the first chunks of those to look at, else all.
         """
         right: list[Placement] = []
-        wrong: dict[int, list[Placement]] = {}
+        wrong: dict[int, Wrong] = {}
         for first in list(self._parts if terms is None else terms):
             if first not in self._parts:
                 continue
-            fetch, place, part = self._parts[first]
-            end = first + len(part)
+            part = self._parts[first]
+            end = first + len(part.chunks)
             if not contains(knowledge.known, first, end):
                 continue
             del self._parts[first]
             wanted = knowledge.part(first, end)
-            if wanted.hashes == part.hashes and wanted.lengths == part.lengths:
-                right.append(place)
+            if wanted == part.chunks:
+                right.append(part.place)
             else:
-                wrong.setdefault(id(fetch), []).append(place)
+                wrong.setdefault(id(part.fetch), Wrong(part.giver, [])).places.append(part.place)
         return right, list(wrong.values())
 
     def manifest(self, plan: FilePlan, knowledge: Knowledge) -> Manifest:
@@ -74,12 +96,12 @@ class Unproved:
         first = 0
         for term in plan.terms:
             end = first + term.end - term.start
-            parts.append(self._parts[first][2] if first in self._parts else knowledge.part(first, end))
+            parts.append(self._parts[first].chunks if first in self._parts else knowledge.part(first, end))
             first = end
         return Manifest.join(parts)
 
-    def drop(self) -> list[Placement]:
-        """Forgets everything; where it was placed."""
-        places = [place for _, place, _ in self._parts.values()]
+    def drop(self) -> list[Wrong]:
+        """Forgets everything, as some of it is wrong."""
+        parts = [Wrong(part.giver, [part.place]) for part in self._parts.values()]
         self._parts.clear()
-        return places
+        return parts

@@ -79,6 +79,15 @@ class PeerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowEnded:
+    """A member's GET is followed no more; ``chunks``: what has come of it, written and unproved. None: all of it."""
+
+    assignment: int
+    chunks: Manifest
+    trouble: PeerTrouble | None
+
+
+@dataclass(frozen=True, slots=True)
 class CdnStops:
     """A GET that was to stop brings no more than its first ``chunks``: nothing behind them is written by it."""
 
@@ -117,6 +126,7 @@ Report = (
     | PeerLacks
     | PeerLeft
     | PeerEnded
+    | FollowEnded
     | CdnStops
     | CdnEnded
     | CdnFailed

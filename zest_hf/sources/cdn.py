@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from zest_hf._native.codec import Unpacker
+from zest_hf._native.draft import Draft
 from zest_hf.cas import CasClient
 from zest_hf.core.actions import FetchRun, FetchWhole, StopGet
 from zest_hf.core.ids import ZERO_HASH, XetHash
@@ -27,6 +28,7 @@ from zest_hf.errors import CasUnavailable, ProofError, ReconstructionError, UrlE
 from zest_hf.http_body import RangeBody
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import CdnEnded, CdnFailed, CdnStops, Reporter, WriteFailed
+from zest_hf.sources.drafts import Drafts
 
 log = logging.getLogger("zest_hf.sources.cdn")
 
@@ -67,8 +69,11 @@ class CdnSource:
         report: Reporter,
         retry: RetryPolicy = RETRY,
         cap: RateCap | None = None,
+        drafts: Drafts | None = None,
     ) -> None:
+        """``drafts``: others may follow what GETs bring that nothing proves yet."""
         self._cap = cap
+        self._drafts = drafts
         self._fd = fd
         self._workers = workers
         self._report = report
@@ -82,7 +87,7 @@ class CdnSource:
 
     def start(self, action: FetchWhole | FetchRun) -> None:
         """Begins a GET as soon as a worker is free. Raises ZestError when there are none any more."""
-        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry, self._cap)
+        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry, self._cap, self._drafts)
         with self._lock:
             self._jobs[action.assignment] = job
         try:
@@ -199,6 +204,7 @@ class _Part:
         self.fetch = fetch
         self.runs = runs
         self.end = fetch.source.end
+        self.draft: Draft | None = None
         self._unpacker: Unpacker | None = None
 
     def begin(self, unpacker: Unpacker) -> None:
@@ -246,8 +252,10 @@ class _Job:
         stop: threading.Event,
         retry: RetryPolicy,
         cap: RateCap | None,
+        drafts: Drafts | None,
     ) -> None:
         self._cap = cap
+        self._drafts = drafts
         self._cas = cas
         self._urls = urls
         self._fd = fd
@@ -296,7 +304,10 @@ class _Job:
 
         part = _Part(replace(action.fetch, source=source), (_Run(source.start, 0, source.end - source.start),))
         self._plan([part])
-        return self._fetch(part, action.expected, renewed)
+        try:
+            return self._fetch(part, action.expected, renewed)
+        finally:
+            self._end_draft(part)
 
     def run(self, action: FetchRun) -> Manifest:
         """A part of the file: the CAS gives urls for just its bytes."""
@@ -372,6 +383,8 @@ class _Job:
                 for count in self._bytes_of(replace(source, byte_start=source.byte_start + fed), part, unpacker):
                     fed += count
                     self.written_bytes = written_before + unpacker.bytes_written
+                    if part.draft is not None:
+                        Drafts.came(part.draft, unpacker)
                 if part.is_over:
                     break
                 chunks = unpacker.finish()
@@ -420,7 +433,15 @@ class _Job:
         unpacker = Unpacker(fd, source.start, source.end, places, expected)
         with self._gate:
             part.begin(unpacker)
+        self._end_draft(part)
+        if self._drafts is not None and expected is None:
+            part.draft = self._drafts.begin(part.fetch)
         return unpacker
+
+    def _end_draft(self, part: _Part) -> None:
+        draft, part.draft = part.draft, None
+        if draft is not None and self._drafts is not None:
+            self._drafts.ended(draft)
 
     def _bytes_of(self, source: FetchRange, part: _Part, unpacker: Unpacker) -> Iterator[int]:
         """Receive, decode and write; yields how many bytes each step took. Ends early when the rest is not wanted."""

@@ -31,7 +31,7 @@ from zest_hf.core.manifest import MAX_CHUNK_BYTES, Manifest
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.ranges import normalized
 from zest_hf.core.reconstruction import MAX_TERMS
-from zest_hf.core.transfer import AskPeer, CancelPeer, PeerTrouble, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, Follow, PeerTrouble, StopFollow, Transfer
 from zest_hf.errors import SwarmError
 from zest_hf.sources.base import (
     ManifestProved,
@@ -42,6 +42,8 @@ from zest_hf.sources.base import (
     Reporter,
     WriteFailed,
 )
+from zest_hf.sources.drafts import Drafts
+from zest_hf.sources.following import Following
 from zest_hf.sources.manifest_quest import ManifestQuest, NoManifest
 from zest_hf.sources.target import Run, Target
 from zest_hf.sources.xorb_search import XorbSearch
@@ -55,6 +57,8 @@ MAX_FILE_CHUNKS = min(1 << 28, MAX_TERMS * 8192)
 LEAST_MEAN_CHUNK_BYTES = 1024
 AGAIN_S = 1.0
 LONGEST_AGAIN_S = 16.0
+CROWD_FORMS_S = 0.4
+"""Those who begin at the same time have found each other by then, if their machines are not too busy."""
 """A peer that does not know the file is asked again after 1, 2, 4... 16 s: it may be about to download it."""
 
 _TROUBLE = {
@@ -109,11 +113,13 @@ class PeerSource:
         size_bytes: int | None = None,
         share: bool = False,
         began_s: float | None = None,
+        drafts: Drafts | None = None,
     ) -> None:
         """``listener`` puts the swarm's events where the download's thread finds them; it then calls `handle`.
 
         ``size_bytes`` of the file, if known, bounds what peers can claim of it. ``share``: what is proved is offered
-        to others meanwhile. ``began_s``: when the download began (monotonic clock), if that was before now.
+        to others meanwhile, and ``drafts`` what is not proved yet to members of the crowd that ask for such.
+        ``began_s``: when the download began (monotonic clock), if that was before now.
         """
         self._swarm = swarm
         self._file_hash = file_hash
@@ -124,6 +130,8 @@ class PeerSource:
         self._manifest = manifest
         self._size_bytes = size_bytes
         self._share = share
+        self._drafts = drafts
+        self._following = Following(swarm, fd, listener, report)
         self._transfer: Transfer | None = None
         self._target: Target | None = None
         self._holders: dict[int, _Holder] = {}
@@ -138,6 +146,9 @@ class PeerSource:
         self._crowd: Crowd | None = None
         self._names: dict[int, bytes] = {}
         """What peers call themselves, by connection."""
+        self._number_of: dict[bytes, int] = {}
+        """The last connection of each who has a name."""
+        self._met_s = time.monotonic()
         self._claims: dict[int, Claims] = {}
         """The last of each peer."""
         self._told: list[Told] | None = None
@@ -154,6 +165,8 @@ class PeerSource:
         self._target = Target(self._fd, self._file_hash, transfer.plan, transfer.knowledge, sharer)
         if self._share:
             # Who gives nothing has nothing to agree upon.
+            if self._drafts is not None:
+                self._drafts.offer_to(self._swarm)
             self._crowd = Crowd(self._swarm.node_id, units_of(transfer.plan))
             transfer.join(self._crowd, time.monotonic())
             for claims in self._claims.values():
@@ -174,6 +187,17 @@ class PeerSource:
             return True
         return self._search.waiting(now_s) or self._may_discover(now_s)
 
+    def others_may_come(self, now_s: float) -> bool:
+        """Whether it is too early to say that nobody else downloads the file at this moment."""
+        if self._withdrawn or not self._share:
+            return False
+        since_s = now_s - self._met_s
+        return since_s < CROWD_FORMS_S and (self._swarm.discovering(now_s) or self._swarm.reaching(now_s))
+
+    def followed(self) -> dict[int, int]:
+        """File bytes that have come from each member that is followed, by assignment."""
+        return self._following.progress()
+
     def summary(self, now_s: float) -> str:
         """What is known of the peers, for the log."""
         holding = sum(1 for holder in self._holders.values() if holder.chunks)
@@ -188,6 +212,9 @@ class PeerSource:
         if self._manifest is None and self._transfer.manifest is not None:
             self._know(self._transfer.manifest)
         self._target.proved(self._transfer.take_proved())
+        for name in self._transfer.take_liars():
+            if name in self._number_of:
+                self._swarm.ban(self._number_of[name], "passed on chunks of a xorb that are not the xorb's")
         if self._quest is not None and now_s >= self._quest.heard_s + self._settings.stranger_patience_s:
             self._replace_quest(self._quest)
         for peer, holder in self._holders.items():
@@ -203,8 +230,15 @@ class PeerSource:
             for term in self._transfer.plan.terms[:1]:
                 self._swarm.dial_xorb_swarm(term.xorb)
 
-    def start(self, action: AskPeer | CancelPeer) -> None:
-        """Asks a peer for a piece, or calls that off."""
+    def start(self, action: AskPeer | CancelPeer | Follow | StopFollow) -> None:
+        """Asks a peer for a piece, or follows one, or calls that off."""
+        if isinstance(action, Follow):
+            number = self._number_of.get(action.member)
+            self._following.start(action, number if number in self._names else None)
+            return
+        if isinstance(action, StopFollow):
+            self._following.stop(action.assignment)
+            return
         if isinstance(action, CancelPeer):
             token = self._tokens.get(action.assignment)
             if token is not None:
@@ -245,9 +279,12 @@ class PeerSource:
         if self._withdrawn:
             return
         self._withdrawn, self._share = True, False
+        if self._drafts is not None:
+            self._drafts.withdraw()
         self._swarm.leave_file(self._file_hash)
         if self._target is not None:
             self._target.withdraw()
+        self._following.stop_all()
         for token, asked in self._asked.items():
             self._swarm.cancel_piece(asked.peer, token)
         self._quest = None
@@ -266,6 +303,7 @@ class PeerSource:
             self._swarm.leave_file(self._file_hash)
         for token, asked in self._asked.items():
             self._swarm.cancel_piece(asked.peer, token)
+        self._following.close()
         if self._target is not None:
             self._target.end()
 
@@ -315,6 +353,7 @@ class PeerSource:
         self._met.add(ready.peer)
         if any(ready.node_id):
             self._names[ready.peer] = ready.node_id
+            self._number_of[ready.node_id] = ready.peer
         if ready.ranges:
             holder = self._holders[ready.peer] = _Holder(given=bool(ready.token))
             self._ask_have(ready.peer, holder, time.monotonic())
@@ -497,6 +536,8 @@ class PeerSource:
     # --- pieces ---------------------------------------------------------------------------------------------
 
     def _piece_ended(self, event: PieceEnd) -> None:
+        if self._following.takes(event):
+            return
         asked = self._asked.pop(event.token, None)
         if asked is None:
             return

@@ -312,6 +312,12 @@ void zest_draft_close(zest_draft *draft) {
     delete draft;
 }
 
+void zest_draft_release(zest_draft *draft) {
+    if (!draft) return;
+    draft->draft->end();
+    delete draft;
+}
+
 void zest_session_share_draft(zest_session *session, zest_draft *draft) {
     guarded([&] { session->session.drafts().offer(draft->draft); });
 }

@@ -180,6 +180,8 @@ lt::settings_pack settings_for(zest_session_config const &config) {
     auto const connect_s = static_cast<int>((config.connect_timeout_ms + 999) / 1000);
     pack.set_int(sp::peer_connect_timeout, std::max(1, connect_s));
     pack.set_int(sp::handshake_timeout, std::max(1, connect_s));
+    // As often as BEP 14 allows: parts of a network that become one find each other by nothing else.
+    pack.set_int(sp::local_service_announce_interval, 60);
     pack.set_int(sp::min_reconnect_time, 1);
     pack.set_int(sp::max_failcount, 31);
     pack.set_int(sp::max_peer_recv_buffer_size, 4 * 1024 * 1024);

@@ -1,0 +1,175 @@
+"""Which GETs a transfer makes, and for what: the plan's own as far as they are untouched, parts of them else. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+
+from zest_hf.core.actions import Action, FetchRun, FetchWhole
+from zest_hf.core.assignments import Assignments
+from zest_hf.core.knowledge import Knowledge
+from zest_hf.core.peers import Peer, Peers
+from zest_hf.core.pieces import Pieces, State
+from zest_hf.core.plan import FilePlan
+from zest_hf.core.policy import CdnUse, PolicySettings
+from zest_hf.core.ranges import Ranges, contains, normalized
+from zest_hf.core.together import Together
+from zest_hf.core.yielding import Yielding
+
+ORPHANS_AGE_S = 0.1
+"""How old an answer to "what does no peer hold" may be, when only what peers hold has changed."""
+
+_NEVER = float("-inf")
+
+
+class Gets:
+    """See the module. ``seed``: None, or this node's, by which it begins elsewhere than others who may come."""
+
+    def __init__(
+        self,
+        plan: FilePlan,
+        pieces: Pieces,
+        knowledge: Knowledge,
+        assignments: Assignments,
+        peers: Peers,
+        yielding: Yielding,
+        settings: PolicySettings,
+        seed: int | None,
+    ) -> None:
+        self._plan = plan
+        self._pieces = pieces
+        self._knowledge = knowledge
+        self._assignments = assignments
+        self._peers = peers
+        self._yielding = yielding
+        self._settings = settings
+        self._random = None if seed is None else random.Random(seed)
+        self._orphans = _Orphans()
+        self.together: Together | None = None
+        """The crowd, once there is one."""
+        self.began = False
+        """The CDN was asked for something."""
+        self.leads = False
+        """It was asked for everything when no peer was useful, and they have not sufficed since."""
+
+    def make(self, use: CdnUse, useful: list[Peer], others_may_come: bool, now_s: float) -> Iterator[Action]:
+        """What to ask the CDN for now. ``others_may_come``: who downloads the same may not have been found yet."""
+        room = self._settings.max_cdn_fetches - self._assignments.gets
+        if room <= 0:
+            return
+        if use is CdnUse.CROWD:
+            yield from self._in_crowd(useful, room, now_s)
+            return
+        if use is CdnUse.ORPHANS:
+            runs = self._in_gets(self._orphans.find(self._pieces, useful, self._plan.chunk_count, now_s))
+        elif self._pieces.wanted:
+            if useful and self.leads and self._yielding.stopped_just_now(now_s):
+                return
+            if others_may_come and not useful:
+                # What others will be left to do is not begun; what is, they should not have begun as well.
+                room, runs = 1 - self._assignments.gets, self._anything()
+            else:
+                runs = self._everything(from_the_back=bool(useful))
+            self.leads |= not useful
+        else:
+            # A CDN that leads is not kept idle for long by who may give nothing.
+            is_idle = self.leads and not self._assignments.gets
+            runs = self._overdue(self._settings.left_alone_s if is_idle else self._settings.overdue_s, now_s)
+        for run in islice(runs, max(0, room)):
+            yield self._get(run, now_s)
+
+    def _in_crowd(self, useful: list[Peer], room: int, now_s: float) -> Iterator[Action]:
+        assert self.together is not None
+        if not self._pieces.wanted:
+            for run in islice(self._overdue(self.together.crowd.settings.stall_s, now_s), room):
+                yield self._get(run, now_s)
+        held = self._orphans.held(useful, self._plan.chunk_count, now_s)
+        for begins in self.together.choose(held, room, now_s):
+            for run in self._in_gets(begins):
+                yield self._get(run, now_s)
+
+    def _anything(self) -> Iterator[list[int]]:
+        """One of the plan's GETs."""
+        wanted = self._pieces.wanted
+        yield from self._in_gets(self._wanted_of(wanted[self._random.randrange(len(wanted)) if self._random else 0]))
+
+    def _everything(self, from_the_back: bool) -> Iterator[list[int]]:
+        """What is wanted, one GET of the plan after the other. The CDN helps peers from the back."""
+        while self._pieces.wanted:
+            yield from self._in_gets(self._wanted_of(self._pieces.wanted[-1 if from_the_back else 0]))
+
+    def _overdue(self, after_s: float, now_s: float) -> Iterator[list[int]]:
+        late = self._peers.overdue(now_s, after_s)
+        return self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
+
+    def _wanted_of(self, begin: int) -> list[int]:
+        """What is wanted of the GET that a piece belongs to."""
+        of_fetch = self._pieces.of_fetch(self._pieces[begin].fetch)
+        return [one for one in of_fetch if self._pieces[one].state is State.WANTED]
+
+    def _in_gets(self, begins: list[int]) -> Iterator[list[int]]:
+        """Wanted pieces as what one GET each can bring: no more than the plan's GETs do."""
+        by_fetch: dict[int, list[int]] = {}
+        for begin in begins:
+            by_fetch.setdefault(self._pieces[begin].fetch, []).append(begin)
+        for fetch, chosen in by_fetch.items():
+            if self._pieces.is_whole(fetch, chosen):
+                yield chosen
+            else:
+                yield from list(self._pieces.runs(chosen))
+
+    def _is_in_a_get(self, begin: int) -> bool:
+        return any(self._assignments[number].is_get for number in self._pieces[begin].askers)
+
+    def _get(self, run: list[int], now_s: float) -> Action:
+        """A GET for pieces that are the whole of one of the plan's, or lie together in the file."""
+        self.began = True
+        number = self._assignments.next_number
+        self._yielding.flow.began(number, now_s)
+        fetch = self._pieces[run[0]].fetch
+        if self.together is not None:
+            self.together.began(number, fetch, now_s)
+        if self._pieces.is_whole(fetch, run):
+            planned = self._plan.fetches[fetch]
+            whole = FetchWhole(number, planned, self._knowledge.expected_of(planned))
+            # Only with every hash may somebody else be writing there as well.
+            if whole.expected is not None or not any(self._pieces[begin].askers for begin in run):
+                return self._assignments.begin(whole, run, now_s)
+        # Parts of a GET are left over only where peers gave the others, and they give what is known alone.
+        first, end = self._pieces[run[0]].first, self._pieces[run[-1]].end
+        offset = self._knowledge.offset
+        part = FetchRun(number, first, offset(first), offset(end), self._knowledge.part(first, end))
+        return self._assignments.begin(part, run, now_s)
+
+
+class _Orphans:
+    """Which wanted pieces no useful peer holds: remembered, as it is asked often and changes seldom."""
+
+    def __init__(self) -> None:
+        self._generation = -1
+        self._ranges: list[Ranges] = []
+        self._found_s = _NEVER
+        self._found: list[int] = []
+        self._held_s = _NEVER
+        self._held: Ranges = ()
+
+    def held(self, useful: list[Peer], chunks: int, now_s: float) -> Ranges:
+        """What useful peers hold, a moment ago at most."""
+        if now_s - self._held_s >= ORPHANS_AGE_S:
+            self._held_s = now_s
+            self._held = normalized([one for peer in useful for one in peer.askable], chunks)
+        return self._held
+
+    def find(self, pieces: Pieces, useful: list[Peer], chunks: int, now_s: float) -> list[int]:
+        ranges = [peer.askable for peer in useful]
+        if not pieces.wanted:
+            return []
+        is_old = ranges != self._ranges and (len(ranges) != len(self._ranges) or now_s - self._found_s >= ORPHANS_AGE_S)
+        if pieces.generation != self._generation or is_old:
+            held = normalized([one for some in ranges for one in some], chunks)
+            self._generation, self._ranges, self._found_s = pieces.generation, ranges, now_s
+            self._found = [
+                begin for begin in pieces.wanted if not contains(held, pieces[begin].first, pieces[begin].end)
+            ]
+        return [begin for begin in self._found if pieces[begin].state is State.WANTED]
