@@ -16,9 +16,9 @@ from typing import Any
 
 import hosts
 import requests
+from downloads import Publisher, xorb
 from hosts import SWITCH, Host, Network
-from machines import Console, Machine, Run, eventually
-from swarm import wire_peer as wire
+from machines import Console, Machine, Program, Run
 
 from zest_hf.core.ids import hash_from_text
 from zest_hf.core.plan import plan_file
@@ -34,6 +34,7 @@ IMPORTS = """
 import threading, time
 import huggingface_hub as hub, zest_hf
 """
+# A `REPO` as it is used everywhere: nothing of zest_hf is named but what counts the bytes.
 SNAPSHOT = """
 path = hub.snapshot_download(REPO)
 show(path=path, **zest_hf.status()["bytes"])
@@ -87,6 +88,14 @@ for repo, paths in { {repo: [str(path) for path in paths] for repo, paths in con
         for repo, paths in content.items():
             self.sources[repo] = {path.name: path for path in paths}
 
+    def publish(self, repo: str, *xorb_bytes: int) -> None:
+        """A repository with one file of so many xorbs of these sizes, smaller than those that clients make."""
+        parts = [xorb(f"{repo} {number}", size) for number, size in enumerate(xorb_bytes)]
+        stored = Publisher(self.hub.endpoint, repo).put(*parts)
+        path = self.root / repo.replace("/", "-")
+        path.write_bytes(stored.content)
+        self.sources[repo] = {"file1.bin": path}
+
     def origin_bytes(self) -> int:
         """That the CDN has sent since `fresh`."""
         return int(self.hub.stats()["cdn_bytes"])
@@ -96,14 +105,15 @@ for repo, paths in { {repo: [str(path) for path in paths] for repo, paths in con
         self.hub.clear_faults()
         self.hub.reset_stats()
 
-    def assert_right(self, machine: Machine, repo: str, names: Sequence[str] | None = None) -> None:
-        """Every file of the repository is in the cache, and is what was uploaded; nothing unfinished is left."""
+    def assert_right(self, machine: Machine, repo: str, *, finished: bool = True) -> None:
+        """Every file of the repository is in the cache, and is what was uploaded.
+
+        ``finished``: nothing that is unfinished is left.
+        """
         for name, source in self.sources[repo].items():
-            if names is None or name in names:
-                pattern = f"hub/models--{repo.replace('/', '--')}/snapshots/*/{name}"
-                paths = list(machine.home.glob(pattern))
-                assert len(paths) == 1 and filecmp.cmp(paths[0], source, shallow=False), f"{machine.root.name}: {name}"
-        assert machine.left_behind() == []
+            paths = list(machine.home.glob(f"hub/models--{repo.replace('/', '--')}/snapshots/*/{name}"))
+            assert len(paths) == 1 and filecmp.cmp(paths[0], source, shallow=False), f"{machine.root.name}: {name}"
+        assert not finished or machine.left_behind() == []
 
 
 @contextlib.contextmanager
@@ -113,7 +123,7 @@ def site(root: Path) -> Iterator[Site]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(hosts.a_switch_of_its_own())
         network = stack.enter_context(Network())
-        hub = HubProcess(root / "hub", listen=listen, cdn_listen=listen, remote_control=True, token=OWNER)
+        hub = HubProcess(root / "hub", listen=listen, cdn_listen=listen, remote_control=True, token=[OWNER, "somebody"])
         stack.enter_context(hub)
         # What the switch itself sends is the Hub's; what hosts send each other does not pass here.
         hosts.run("tc", "qdisc", "replace", "dev", BRIDGE, "root", *hosts.shaped(ORIGIN_MBIT))
@@ -207,13 +217,13 @@ def known(site: Site, repo: str, name: str) -> Known:
 
 
 @contextlib.contextmanager
-def liar(machine: HostMachine, how: str, of: Known) -> Iterator[None]:
-    """See `liars`."""
+def liar(machine: HostMachine, how: str, of: Known) -> Iterator[Program]:
+    """See `liars`. It says "met" for each member that it lies to."""
     xorbs = ",".join(f"{xorb.hex()}:{chunks}" for xorb, chunks in of.xorbs.items())
     units = ",".join(f"{first}-{end}" for first, end in of.units)
     arguments = (how, machine.host.address, of.file_hash.hex(), str(of.chunks), xorbs, units)
     script = Path(__file__).with_name("liars.py")
     with machine.running(sys.executable, str(script), *arguments, HF_HUB_ENABLE_ZEST=None) as program:
         program.wait_for_line("lying")
-        yield
+        yield program
         assert program.process.poll() is None, program.end()

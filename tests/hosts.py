@@ -1,6 +1,6 @@
 """Hosts of a network, on this machine: each a network namespace with one link to a common switch.
 
-The switch is the namespace of the thread that makes it: that of `tests/private-network`, or one of `a_switch_of_its_own`.
+The switch is the namespace of the thread that makes it: that of `tests/private-network`, or of `a_switch_of_its_own`.
 What is made here ends with it, and names cannot collide.
 """
 
@@ -17,6 +17,7 @@ from types import TracebackType
 
 SWITCH = "10.77.0.1"
 _PREFIX = 16
+REACH_S = 0.3
 _BRIDGE = "switch"
 _CLONE_NEWNET = 0x40000000
 _FIREWALL = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -98,7 +99,7 @@ class Host:
         run("tc", "qdisc", "replace", "dev", self._link, *rate)
 
     def ignore(self, *others: Host) -> None:
-        """From now on nothing that these send arrives here: two hosts that ignore each other have no network in common."""
+        """From now on nothing that these send arrives here."""
         # Classic BPF: load the last byte of the sender's Ethernet address, compare, and drop (2) or let pass (-1).
         last = len(others)
         program = ["48 0 0 11", *(f"21 {last - at} 0 {other._number}" for at, other in enumerate(others))]
@@ -107,6 +108,16 @@ class Host:
         run(*self.prefix, "tc", "filter", "delete", "dev", "eth0", "ingress")
         bytecode = f"{len(program)},{','.join(program)}"
         run(*self.prefix, "tc", "filter", "add", "dev", "eth0", "ingress", "bpf", "da", "bytecode", bytecode)
+
+    def reaches(self, other: Host) -> bool:
+        """Whether the other answers that nobody listens at a port, or nothing comes back."""
+        command = (*self.prefix, "bash", "-c", f": < /dev/tcp/{other.address}/9")
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=REACH_S)
+        except subprocess.TimeoutExpired:
+            return False
+        assert "refused" in done.stderr, done.stderr
+        return True
 
     def received_bytes(self) -> int:
         """That have come to it, frames as they are."""
