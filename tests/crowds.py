@@ -197,10 +197,10 @@ class Known:
     """Ranges of the file's chunks, one for each GET."""
 
 
-def known(site: Site, repo: str, name: str) -> Known:
-    api = f"{site.hub.endpoint}/api/models/{repo}/xet-read-token/main"
+def known(hub: HubProcess, repo: str, name: str) -> Known:
+    api = f"{hub.endpoint}/api/models/{repo}/xet-read-token/main"
     headers = {"Authorization": f"Bearer {OWNER}"}
-    head = requests.head(f"{site.hub.endpoint}/{repo}/resolve/main/{name}", headers=headers, timeout=10)
+    head = requests.head(f"{hub.endpoint}/{repo}/resolve/main/{name}", headers=headers, timeout=10)
     token = requests.get(api, headers=headers, timeout=10).json()
     answer = requests.get(
         f"{token['casUrl']}/v2/reconstructions/{head.headers['X-Xet-Hash']}",
@@ -217,11 +217,11 @@ def known(site: Site, repo: str, name: str) -> Known:
 
 
 @contextlib.contextmanager
-def liar(machine: HostMachine, how: str, of: Known) -> Iterator[Program]:
+def liar(machine: Machine, address: str, how: str, of: Known) -> Iterator[Program]:
     """See `liars`. It says "met" for each member that it lies to."""
     xorbs = ",".join(f"{xorb.hex()}:{chunks}" for xorb, chunks in of.xorbs.items())
     units = ",".join(f"{first}-{end}" for first, end in of.units)
-    arguments = (how, machine.host.address, of.file_hash.hex(), str(of.chunks), xorbs, units)
+    arguments = (how, address, of.file_hash.hex(), str(of.chunks), xorbs, units)
     script = Path(__file__).with_name("liars.py")
     with machine.running(sys.executable, str(script), *arguments, HF_HUB_ENABLE_ZEST=None) as program:
         program.wait_for_line("lying")

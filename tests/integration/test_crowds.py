@@ -171,7 +171,7 @@ def test_a_private_repository_among_those_with_the_key(site: Site) -> None:
 @pytest.mark.skipif(opentracker_program() is None, reason="opentracker is not installed")
 def test_at_a_tracker(site: Site) -> None:
     machines = site.machines(3)
-    swarm = wire.file_swarm(crowds.known(site, "org/model", MODEL).file_hash)
+    swarm = wire.file_swarm(crowds.known(site.hub, "org/model", MODEL).file_hash)
     with opentracker([swarm], hosts.SWITCH) as port:
         url = f"http://{hosts.SWITCH}:{port}/announce"
         with consoles(machines, "org/model", ZEST_LSD="off", ZEST_TRACKERS=url) as three:
@@ -197,10 +197,10 @@ def test_with_given_peers_whose_clocks_differ(site: Site) -> None:
 def test_liars(site: Site) -> None:
     """One of each kind, whom all others meet."""
     *machines, a, b, c, d = site.machines(7)
-    of = crowds.known(site, "org/many", "file1.bin")
+    of = crowds.known(site.hub, "org/many", "file1.bin")
     with contextlib.ExitStack() as stack:
         kinds = zip((a, b, c, d), ("claims", "creeps", "haves", "floods"), strict=True)
-        liars = [stack.enter_context(crowds.liar(machine, how, of)) for machine, how in kinds]
+        liars = [stack.enter_context(crowds.liar(machine, machine.host.address, how, of)) for machine, how in kinds]
         three = stack.enter_context(consoles(machines, "org/many"))
         shown(together(three, SNAPSHOT))
         for machine in machines:
