@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from downloads import Publisher, StoredFile, engine, fetch, xorb
+from downloads import Publisher, StoredFile, Watch, engine, fetch, within, xorb
+from swarm import wire_peer as wire
 
 from zest_hf.engine import Engine
 from zest_hf.hub.process import HubProcess
@@ -71,3 +72,81 @@ def test_the_origin_sends_about_one_copy(
     assert min(by_cdn) >= 0, "each has the file"
     # One copy and a bit on hosts of their own (make bench-crowd); here they share the processors with other tests.
     assert copies <= NODES / 1.6, by_cdn
+
+
+@pytest.fixture(scope="module")
+def one_xorb(publisher: Publisher) -> StoredFile:
+    return publisher.put(xorb("one", 8_000_000))
+
+
+def test_a_xorb_travels_while_it_comes(local_hub: HubProcess, one_xorb: StoredFile, tmp_path: Path) -> None:
+    """Half of the only one is at the second node before all of it is at the first."""
+    local_hub.fault("cdn", "rate", bytes_per_second=4_000_000)
+    size = len(one_xorb.content)
+    sent_when_half_was_there: list[int] = []
+    half = Watch(lambda: sent_when_half_was_there.append(local_hub.stats()["cdn_bytes"]), size // 2)
+    results = []
+    with crowd(tmp_path, 2) as engines:
+        second = threading.Thread(
+            target=lambda: results.append(fetch(engines[1], one_xorb, tmp_path / "second", half)), daemon=True
+        )
+        fetch(engines[0], one_xorb, tmp_path / "first", Watch(second.start, size // 8))
+        second.join()
+    assert sent_when_half_was_there[0] < size
+    assert results[0].bytes_peer == size
+    # Its own GET may have begun before it had found the first.
+    assert local_hub.stats()["cdn_bytes"] < 1.5 * size
+
+
+def member(file: StoredFile, claim: tuple[int, int, int, int], chunks: list[bytes]) -> wire.Script:
+    """Says that it downloads the file, too, and passes on these chunks to who follows it."""
+
+    def script(peer: wire.WirePeer) -> None:
+        while True:
+            question = peer.question()
+            if question.type == wire.HAVE_REQUEST and question.swarm == wire.file_swarm(file.file_hash):
+                proof = question.hold(file.file_hash)
+                peer.send_zest(wire.have(question.request, wire.OK, 0, [], proof))
+                peer.send_zest(wire.claims(question.swarm, 1, [claim]))
+            elif question.type == wire.HAVE_REQUEST:
+                peer.send_zest(wire.have(question.request, wire.NOT_FOUND, 0, []))
+            elif question.type == wire.FOLLOW_REQUEST:
+                followed.append(peer)
+                for number, chunk in enumerate(chunks):
+                    peer.send_zest(wire.range_data(question.request, number, chunk))
+
+    followed: list[wire.WirePeer] = []
+    script.followed = followed  # type: ignore[attr-defined]
+    return script
+
+
+def chunks_of(file: StoredFile) -> list[bytes]:
+    manifest = file.manifest
+    return [file.content[manifest.offset(at) : manifest.offset(at + 1)] for at in range(len(manifest))]
+
+
+@pytest.mark.parametrize("what", ["right", "wrong", "short", "long", "nothing"])
+def test_a_member_that_passes_on(
+    what: str, local_hub: HubProcess, one_xorb: StoredFile, tmp_path: Path
+) -> None:
+    """... what is right, and what is not: the file is right, and exactly the liar is banned."""
+    local_hub.fault("cdn", "rate", bytes_per_second=8_000_000)
+    right = chunks_of(one_xorb)
+    wrong = [right[0][:-1] + bytes([right[0][-1] ^ 1]), *right[1:]]
+    chunks = {"right": right, "wrong": wrong, "short": [*right[:-1], b"x"], "long": [*right[:-1], right[-1] + b"x"]}
+    script = member(one_xorb, (0, len(right), 1, 1000), chunks.get(what, []))
+    with (
+        wire.WireServer(script) as server,
+        engine(tmp_path / "home", [server.port]) as one,
+        within(20),
+    ):
+        result = fetch(one, one_xorb, tmp_path / "file")
+        assert script.followed  # type: ignore[attr-defined]
+        swarm = one.swarm()
+        assert swarm is not None
+        banned = [ban.reason for ban in swarm.bans()]
+    if what == "right":
+        assert (result.bytes_cdn, banned) == (0, [])
+    else:
+        assert result.bytes_cdn == len(one_xorb.content)
+        assert len(banned) == (0 if what == "nothing" else 1), banned

@@ -28,7 +28,7 @@ from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, CancelPeer, Follow, StopFollow, StopGet, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, FetchWhole, Follow, StopFollow, StopGet, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
@@ -344,6 +344,8 @@ class FileDownload:
         if isinstance(report, PeerEnded):
             transfer.peer_ended(report.assignment, report.chunks_written, report.trouble, now_s)
         elif isinstance(report, FollowEnded):
+            why = "all" if report.trouble is None else report.trouble.value
+            log.debug("%s: %d chunks of a member's GET: %s", self._request.display_name, len(report.chunks), why)
             transfer.follow_ended(report.assignment, report.chunks, report.trouble, now_s)
         elif isinstance(report, CdnEnded):
             transfer.cdn_ended(report.assignment, report.chunks, now_s)
@@ -387,6 +389,10 @@ class FileDownload:
         for decision in transfer.take_decisions():
             log.debug("%s: GET %d: %s", self._request.display_name, decision.fetch, decision.reason.value)
         for action in actions:
+            if isinstance(action, FetchWhole | Follow) and log.isEnabledFor(logging.DEBUG):
+                number = transfer.plan.fetches.index(action.fetch)
+                whom = action.member.hex()[:8] if isinstance(action, Follow) else "the CDN"
+                log.debug("%s: GET %d from %s", self._request.display_name, number, whom)
             if isinstance(action, AskPeer | CancelPeer | Follow | StopFollow):
                 assert self._peers is not None
                 self._peers.start(action)

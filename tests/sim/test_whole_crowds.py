@@ -28,14 +28,12 @@ def run(file: VirtualFile, nodes: list[NodeSpec], **changes: object) -> Outcome:
     return outcome
 
 
-MORE_THAN_A_COPY = pytest.mark.xfail(reason="nodes that come late to few xorbs: 1.07 copies", strict=True)
-
 
 @pytest.mark.parametrize(
     ("file", "over_s"),
     [
         pytest.param(SMALL, 0.0, id="300MB-together"),
-        pytest.param(SMALL, 10.0, id="300MB-over 10 s", marks=MORE_THAN_A_COPY),
+        pytest.param(SMALL, 10.0, id="300MB-over 10 s"),
         pytest.param(LARGE, 0.0, id="1GB-together"),
         pytest.param(LARGE, 10.0, id="1GB-over 10 s"),
     ],

@@ -12,96 +12,50 @@ import heapq
 import itertools
 import math
 import random
+from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from zest_hf.bench.virtual import CHUNK_BYTES, VirtualFile
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
+from zest_hf.bench.liars import Lies
+from zest_hf.bench.lines import Link, shares
+from zest_hf.bench.scenario import NodeSpec, Outcome, Scenario, bound_s
+from zest_hf.bench.virtual import CHUNK_BYTES
+from zest_hf.core.actions import (
+    Action,
+    AskPeer,
+    CancelPeer,
+    FetchRun,
+    FetchWhole,
+    Follow,
+    PeerTrouble,
+    StopFollow,
+    StopGet,
+)
 from zest_hf.core.crowd import Crowd
-from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, Told, units_of
+from zest_hf.core.crowd_claims import Told, units_of
+from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.ranges import Ranges, normalized
 from zest_hf.core.transfer import Transfer
 
-TELL_S = 0.1
+__all__ = ["NodeSpec", "Outcome", "Scenario", "Simulation"]
+
 PROGRESS_S = 0.5
-"""Claims are told at most so often; mere progress less often."""
+"""Mere progress is told so often."""
+MAX_FOLLOWERS = 8
+"""Of one unit, at one member."""
+SILENT_S = 3.0
+"""Who sends nothing to who follows it for so long is given up."""
+TRICKLE_BYTES_S = 1000.0
+_ORIGIN = -1
 MESSAGE_BYTES = 100
 """Of one message with everything around it;"""
 CLAIM_BYTES = 11
 RANGE_BYTES = 8
 MANIFEST_BYTES = 36 * 1024
 """... of a xorb's manifest."""
-
-
-@dataclass
-class NodeSpec:
-    """``liar``: "claims" (all of it, without fetching), "creeps" (with invented progress), "haves" (which it lacks),
-    "floods" (with claims that change all the time). Rates are true bytes per second."""
-
-    up_bytes_s: float
-    down_bytes_s: float
-    start_s: float = 0.0
-    dies_s: float = float("inf")
-    noticed_s: float = 0.05
-    """How long after its death the others hear of it."""
-    liar: str | None = None
-    group: int = 0
-    """Groups do not reach each other while the network is split."""
-
-
-@dataclass
-class Scenario:
-    file: VirtualFile
-    nodes: list[NodeSpec]
-    origin_bytes_s: float
-    per_connection_bytes_s: float = float("inf")
-    latency_s: float = 0.01
-    meets_s: float = 0.2
-    """How long it takes from a node's start until others know of it."""
-    waits_s: float = 0.05
-    """How long a node waits for others at its start."""
-    seed: int = 1
-    split_s: tuple[float, float] | None = None
-    neighbours: int = 32
-    """Of whom a node takes chunks, if there are more; all hear each other's claims."""
-    tick_s: float = 0.02
-    crowd: bool = True
-    """False: nobody coordinates anything."""
-    latest_s: float = 1e4
-    log: Callable[[str], None] | None = None
-
-
-@dataclass
-class Outcome:
-    """Sizes in true bytes; ``done_s`` of each honest node that lived, since the first began."""
-
-    size_bytes: int
-    origin_bytes: float
-    done_s: list[float]
-    control_bytes: float
-    payload_bytes: float
-    bound_s: float
-    gets: int
-    reasons: dict[str, int]
-
-    @property
-    def copies(self) -> float:
-        return self.origin_bytes / self.size_bytes
-
-    @property
-    def slowdown(self) -> float:
-        """The last node's time over what copy and lines alone would take."""
-        return max(self.done_s) / self.bound_s
-
-    def __str__(self) -> str:
-        share = self.control_bytes / max(self.payload_bytes, 1)
-        return (
-            f"{self.copies:.3f} copies, last {max(self.done_s):.1f} s = {self.slowdown:.2f} of the bound, "
-            f"first {min(self.done_s):.1f} s, control {100 * share:.3f} %, {self.gets} GETs, {self.reasons}"
-        )
 
 
 @dataclass(slots=True)
@@ -120,6 +74,16 @@ class _Get:
     sent: float = 0.0
 
 
+@dataclass(slots=True)
+class _Follow:
+    action: Follow
+    giver: int
+    unit: int
+    begins_s: float
+    heard_s: float
+    sent: float = 0.0
+
+
 @dataclass(eq=False)
 class _Node:
     number: int
@@ -127,10 +91,20 @@ class _Node:
     name: bytes
     transfer: Transfer | None = None
     crowd: Crowd | None = None
-    neighbours: list[int] = field(default_factory=list)
+    neighbours: set[int] = field(default_factory=set)
     up: bool = False
     done_s: float | None = None
     gets: dict[int, _Get] = field(default_factory=dict)
+    follows: dict[int, _Follow] = field(default_factory=dict)
+    followers: dict[int, int] = field(default_factory=dict)
+    """Unit -> how many follow it here."""
+    getting: dict[int, int] = field(default_factory=dict)
+    """Unit -> the GET that brings it."""
+    fetched: set[int] = field(default_factory=set)
+    """Units that it has got of the origin as a whole."""
+    met: set[int] = field(default_factory=set)
+    """Whom it knows."""
+    banned: set[int] = field(default_factory=set)
     queues: dict[int, deque[_Request]] = field(default_factory=dict)
     """What it was asked for, by who asks."""
     open: dict[int, tuple[int, _Request]] = field(default_factory=dict)
@@ -159,13 +133,15 @@ class Simulation:
         self._policy = file.policy(PolicySettings())
         self._units = units_of(file.plan)
         self._unit_at = {chunk: n for n, unit in enumerate(self._units) for chunk in range(unit.first, unit.end)}
+        self._unit_of = {fetch.source: number for number, fetch in enumerate(file.plan.fetches)}
         self._fetch_xorb = [fetch.source.xorb for fetch in file.plan.fetches]
+        self._lies = Lies(self._units, self._random)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._origin_bytes = 0.0
         self._control_bytes = 0.0
         self._payload_bytes = 0.0
-        self._gets = 0
+        self._gets = self._follows = 0
         self._reasons: dict[str, int] = {}
         self.nodes = [
             _Node(number, spec, hashlib.sha1(b"%d/%d" % (scenario.seed, number)).digest())
@@ -176,11 +152,10 @@ class Simulation:
         for node in self.nodes:
             others = [other.number for other in self.nodes if other is not node]
             count = min(scenario.neighbours, len(others))
-            node.neighbours = sorted(self._random.sample(others, count))
+            node.neighbours = set(self._random.sample(others, count))
         for node in self.nodes:
             for other in node.neighbours:
-                if node.number not in self.nodes[other].neighbours:
-                    self.nodes[other].neighbours.append(node.number)
+                self.nodes[other].neighbours.add(node.number)
 
     def run(self) -> Outcome:
         scenario = self.scenario
@@ -191,9 +166,7 @@ class Simulation:
         if scenario.split_s is not None:
             self._at(scenario.split_s[0], lambda: self._cut(True))
             self._at(scenario.split_s[1], lambda: self._cut(False))
-        waited_for = [
-            node for node in self.nodes if node.spec.liar is None and node.spec.dies_s == float("inf")
-        ]
+        waited_for = [node for node in self.nodes if node.spec.liar is None and node.spec.dies_s == float("inf")]
         while any(node.done_s is None for node in waited_for):
             if self.now_s > scenario.latest_s:
                 raise TimeoutError(f"{sum(node.done_s is None for node in waited_for)} nodes are not done")
@@ -205,21 +178,16 @@ class Simulation:
             self._flow(scenario.tick_s)
             self.now_s += scenario.tick_s
         first_s = min(node.spec.start_s for node in waited_for)
-        size = float(scenario.file.size_bytes)
         size = scenario.file.plan.size_bytes * self._scale
-        slowest = min(min(node.spec.up_bytes_s, node.spec.down_bytes_s) for node in waited_for)
-        bound_s = max(size / scenario.origin_bytes_s, size / slowest)
-        last_start_s = max(node.spec.start_s for node in waited_for)
-        # Who comes last cannot be done before it has got a copy over its own line.
-        bound_s = max(bound_s, last_start_s - first_s + size / slowest)
         return Outcome(
-            int(size),
+            size,
             self._origin_bytes * self._scale,
             [node.done_s - first_s for node in waited_for if node.done_s is not None],
             self._control_bytes,
             self._payload_bytes * self._scale,
-            bound_s,
+            bound_s(scenario, [node.spec for node in waited_for], size),
             self._gets,
+            self._follows,
             self._reasons,
         )
 
@@ -228,6 +196,10 @@ class Simulation:
     def _at(self, when_s: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when_s, next(self._order), what))
 
+    def _clock(self, node: _Node) -> float:
+        """What time it is there."""
+        return node.spec.clock_s + self.now_s * node.spec.clock_rate
+
     def _start(self, node: _Node) -> None:
         file = self.scenario.file
         node.up = True
@@ -235,17 +207,20 @@ class Simulation:
             node.crowd = Crowd(node.name, self._units) if self.scenario.crowd else None
             node.transfer = Transfer(file.plan, file.file_hash, self._policy, node.number)
             if node.crowd is not None:
-                node.transfer.join(node.crowd, self.now_s)
+                node.transfer.join(node.crowd, self._clock(node))
         else:
             node.acts_s = self.now_s
         for other in self.nodes:
             if other is not node and other.up and self._connected(node, other):
-                self._at(self.now_s + self.scenario.meets_s, partial(self._meet, node, other))
+                self._at(self.now_s + self._random.uniform(*self.scenario.meets_s), partial(self._meet, node, other))
 
     def _meet(self, one: _Node, other: _Node) -> None:
         if not (one.up and other.up and self._connected(one, other)):
             return
         for a, b in ((one, other), (other, one)):
+            if b.number in a.banned or a.number in b.banned:
+                return
+            a.met.add(b.number)
             if a.done_s is None:
                 self._send_claims(a, [b])
             if a.held and b.number in a.neighbours:
@@ -254,15 +229,15 @@ class Simulation:
     def _connected(self, one: _Node, other: _Node) -> bool:
         return not self._split or one.spec.group == other.spec.group
 
-    def _has_met(self, one: _Node, other: _Node) -> bool:
-        began_s = max(one.spec.start_s, other.spec.start_s)
-        return other.up and self._connected(one, other) and self.now_s >= began_s + self.scenario.meets_s
-
     def _die(self, node: _Node) -> None:
         if not node.up:
             return
         node.up = False
         node.gets.clear()
+        node.getting.clear()
+        for follow in node.follows.values():
+            self.nodes[follow.giver].followers[follow.unit] -= 1
+        node.follows.clear()
         for other in self.nodes:
             if other is not node:
                 self._at(self.now_s + node.spec.noticed_s, partial(self._lose, other, node))
@@ -273,6 +248,7 @@ class Simulation:
         node.open.clear()
 
     def _lose(self, node: _Node, gone: _Node) -> None:
+        node.met.discard(gone.number)
         if node.crowd is not None:
             node.crowd.others.left(gone.name)
         node.dirty = True
@@ -282,6 +258,8 @@ class Simulation:
         queue = gone.queues.pop(node.number, deque())
         for one in queue:
             self._ended(node, one, PeerTrouble.GONE)
+        for follow in [one for one in node.follows.values() if one.giver == gone.number]:
+            self._follow_ended(node, follow, PeerTrouble.GONE)
 
     def _cut(self, split: bool) -> None:
         self._split = split
@@ -300,7 +278,7 @@ class Simulation:
         if crowd is None:
             return
         since_s = self.now_s - node.told_s
-        if since_s < TELL_S:
+        if since_s < self.scenario.tell_s:
             return
         if crowd.generation == node.told_generation and since_s < PROGRESS_S:
             return
@@ -308,22 +286,24 @@ class Simulation:
         if claims == node.told_claims:
             return
         node.told_s, node.told_generation, node.told_claims = self.now_s, crowd.generation, claims
-        self._send_claims(node, self.nodes)
+        self._send_claims(node, self._met(node))
+
+    def _met(self, node: _Node) -> list[_Node]:
+        return [self.nodes[number] for number in sorted(node.met)]
 
     def _send_claims(self, node: _Node, others: list[_Node]) -> None:
         if not self.scenario.crowd:
             return
         claims = list(node.told_claims)
-        hears = [one for one in others if one is not node and self._has_met(node, one)]
-        self._control_bytes += len(hears) * (MESSAGE_BYTES + CLAIM_BYTES * len(claims))
+        self._control_bytes += len(others) * (MESSAGE_BYTES + CLAIM_BYTES * len(claims))
         downloading = node.done_s is None
-        self._at(self.now_s + self.scenario.latency_s, lambda: self._hear(node, hears, downloading, claims))
+        self._at(self.now_s + self.scenario.latency_s, lambda: self._hear(node, others, downloading, claims))
 
     def _hear(self, node: _Node, hears: list[_Node], downloading: bool, claims: list[Told]) -> None:
         for other in hears:
-            if other.crowd is None or not other.up or other.done_s is not None:
+            if other.crowd is None or not other.up or other.done_s is not None or node.number not in other.met:
                 continue
-            held = other.crowd.others.heard(node.name, downloading, claims, self.now_s)
+            held = other.crowd.others.heard(node.name, downloading, claims, self._clock(other))
             other.dirty = True
             for unit in held:
                 self._learn(other, unit, node)
@@ -333,6 +313,8 @@ class Simulation:
         if unit in node.knows or holder.spec.liar is not None:
             return
         node.knows.add(unit)
+        if node.transfer is None or node.transfer.knowledge.knows_xorb(self._fetch_xorb[unit]):
+            return
         self._control_bytes += MANIFEST_BYTES + 4 * MESSAGE_BYTES
         xorb = self._fetch_xorb[unit]
 
@@ -348,21 +330,22 @@ class Simulation:
         node.proved += node.transfer.take_proved()
         if not node.proved or self.now_s < node.tells_haves_s:
             return
-        node.tells_haves_s = self.now_s + TELL_S
+        node.tells_haves_s = self.now_s + self.scenario.tell_s
         new = normalized(node.proved, self.scenario.file.plan.chunk_count)
         node.proved = []
         node.held = normalized([*node.held, *new], self.scenario.file.plan.chunk_count)
-        for number in node.neighbours:
-            other = self.nodes[number]
-            if other.done_s is None and self._has_met(node, other):
-                self._send_haves(node, other, new)
+        for number in sorted(node.neighbours & node.met):
+            if self.nodes[number].done_s is None:
+                self._send_haves(node, self.nodes[number], new)
 
     def _send_haves(self, node: _Node, other: _Node, ranges: Ranges) -> None:
         self._control_bytes += MESSAGE_BYTES + RANGE_BYTES * len(ranges)
         file = self.scenario.file
 
         def heard() -> None:
-            if other.transfer is None or other.done_s is not None or not (node.up and other.up):
+            if other.transfer is None or other.done_s is not None or node.number not in other.met:
+                return
+            if not (node.up and other.up):
                 return
             other.transfer.peer_holds_more(node.number, ranges)
             other.dirty = True
@@ -384,56 +367,89 @@ class Simulation:
         node.dirty = False
         node.acts_s = self.now_s + 0.1
         if node.spec.liar is not None:
-            self._lie(node)
+            self._lie(node, node.spec.liar)
             return
-        transfer, crowd = node.transfer, node.crowd
+        transfer = node.transfer
         assert transfer is not None
         if node.done_s is not None:
-            if node.proved or transfer is not None:
-                self._tell_haves(node)
-            return
-        if node.gets:
-            transfer.cdn_brought({number: int(get.sent) for number, get in node.gets.items()}, self.now_s)
-        if transfer.complete and transfer.finish() is not None:
-            node.done_s = self.now_s
-            assert transfer.counts.total == self.scenario.file.plan.size_bytes
-            node.told_claims = []
-            self._send_claims(node, self.nodes)
-            node.tells_haves_s = 0.0
             self._tell_haves(node)
             return
-        waits = self.now_s < node.spec.start_s + self.scenario.waits_s
-        for action in transfer.actions(self.now_s, waits):
-            if isinstance(action, AskPeer):
-                self._ask(node, action)
-            elif isinstance(action, CancelPeer):
-                number, one = node.open[action.assignment]
-                self.nodes[number].queues[node.number].remove(one)
-                self._ended(node, one, PeerTrouble.CANCELLED)
-            elif isinstance(action, StopGet):
-                self._stop_get(node, action)
-            else:
-                whole = isinstance(action, FetchWhole)
-                size = self._size(action)
-                latency_s = self.scenario.latency_s * (2 if whole else 4)
-                node.gets[action.assignment] = _Get(action, size, self.now_s + latency_s)
-                self._gets += 1
-        if crowd is not None:
-            for decision in transfer.take_decisions():
-                self._reasons[decision.reason.name] = self._reasons.get(decision.reason.name, 0) + 1
-                if self.scenario.log is not None:
-                    self.scenario.log(
-                        f"{self.now_s:9.2f} node {node.number}: unit {decision.fetch}: {decision.reason.value}"
-                        f" ({crowd.pace.allowed} at once, {crowd.pace.bytes_s * self._scale / 1e6:.1f} MB/s)"
-                    )
+        clock_s = self._clock(node)
+        if node.gets:
+            transfer.cdn_brought({number: int(get.sent) for number, get in node.gets.items()}, clock_s)
+        if node.follows:
+            transfer.followed({number: int(one.sent) for number, one in node.follows.items()}, clock_s)
+        if transfer.complete and transfer.finish() is not None:
+            self._finish(node, transfer)
+            return
+        since_s = self.now_s - node.spec.start_s
+        waits, may_come = since_s < self.scenario.waits_s, since_s < self.scenario.may_come_s
+        for action in transfer.actions(clock_s, waits, may_come):
+            self._begin(node, action)
+        for name in transfer.take_liars():
+            self._ban(node, self.nodes[self._by_name[name]])
+        self._note_decisions(node, transfer)
         self._tell(node)
         self._tell_haves(node)
 
-    @staticmethod
-    def _size(action: FetchWhole | FetchRun) -> int:
-        if isinstance(action, FetchWhole):
-            return action.fetch.size_bytes
-        return action.byte_end - action.byte_start
+    def _finish(self, node: _Node, transfer: Transfer) -> None:
+        node.done_s = self.now_s
+        assert transfer.counts.total == self.scenario.file.plan.size_bytes
+        node.told_claims = []
+        self._send_claims(node, self._met(node))
+        node.tells_haves_s = 0.0
+        self._tell_haves(node)
+
+    def _ban(self, node: _Node, liar: _Node) -> None:
+        assert liar.spec.liar is not None, "who does not lie is banned"
+        node.banned.add(liar.number)
+        self._lose(node, liar)
+
+    def _note_decisions(self, node: _Node, transfer: Transfer) -> None:
+        crowd = node.crowd
+        if crowd is None:
+            return
+        for decision in transfer.take_decisions():
+            self._reasons[decision.reason.name] = self._reasons.get(decision.reason.name, 0) + 1
+            if self.scenario.log is not None:
+                self.scenario.log(
+                    f"{self.now_s:9.2f} node {node.number}: unit {decision.fetch}: {decision.reason.value}"
+                    f" ({crowd.pace.allowed} at once, {crowd.pace.bytes_s * self._scale / 1e6:.1f} MB/s)"
+                )
+
+    def _begin(self, node: _Node, action: Action) -> None:
+        latency_s = self.scenario.latency_s
+        if isinstance(action, AskPeer):
+            self._ask(node, action)
+        elif isinstance(action, CancelPeer):
+            number, one = node.open[action.assignment]
+            self.nodes[number].queues[node.number].remove(one)
+            self._ended(node, one, PeerTrouble.CANCELLED)
+        elif isinstance(action, StopGet):
+            self._stop_get(node, action)
+        elif isinstance(action, Follow):
+            giver = self._by_name[action.member]
+            unit = self._unit_of[action.fetch.source]
+            followers = self.nodes[giver].followers
+            followers[unit] = followers.get(unit, 0) + 1
+            begins_s = self.now_s + 2 * latency_s
+            node.follows[action.assignment] = _Follow(action, giver, unit, begins_s, begins_s)
+            self._control_bytes += MESSAGE_BYTES
+            self._follows += 1
+        elif isinstance(action, StopFollow):
+            follow = node.follows.get(action.assignment)
+            if follow is not None:
+                self._follow_ended(node, follow, PeerTrouble.CANCELLED)
+        elif isinstance(action, FetchWhole):
+            node.gets[action.assignment] = _Get(action, action.fetch.size_bytes, self.now_s + 2 * latency_s)
+            node.getting[self._unit_of[action.fetch.source]] = action.assignment
+            self._gets += 1
+        else:
+            size = action.byte_end - action.byte_start
+            node.gets[action.assignment] = _Get(action, size, self.now_s + 4 * latency_s)
+            self._gets += 1
+        if isinstance(action, FetchWhole | FetchRun) and self.scenario.log is not None:
+            self.scenario.log(f"{self.now_s:9.2f} node {node.number}: GET {action}"[:200])
 
     def _ask(self, node: _Node, action: AskPeer) -> None:
         offset = self.scenario.file.manifest.offset
@@ -452,7 +468,21 @@ class Simulation:
             written = 0
             while offset(first + written + 1) - offset(first) <= one.sent:
                 written += 1
-        node.transfer.peer_ended(one.action.assignment, written, trouble, self.now_s)
+        node.transfer.peer_ended(one.action.assignment, written, trouble, self._clock(node))
+        node.dirty = True
+
+    def _follow_ended(self, node: _Node, one: _Follow, trouble: PeerTrouble | None) -> None:
+        del node.follows[one.action.assignment]
+        giver = self.nodes[one.giver]
+        giver.followers[one.unit] -= 1
+        if node.transfer is None or node.done_s is not None:
+            return
+        chunks = self.scenario.file.truth(one.action.fetch.source)
+        if trouble is not None:
+            chunks = chunks.slice(0, int(one.sent // CHUNK_BYTES))
+        if giver.spec.liar == "spoils" and len(chunks):
+            chunks = Manifest(bytes(32) + chunks.hashes[32:], array("I", chunks.lengths))
+        node.transfer.follow_ended(one.action.assignment, chunks, trouble, self._clock(node))
         node.dirty = True
 
     def _stop_get(self, node: _Node, action: StopGet) -> None:
@@ -468,95 +498,118 @@ class Simulation:
             self._get_ended(node, get)
 
     def _get_ended(self, node: _Node, get: _Get) -> None:
-        del node.gets[get.action.assignment]
+        action = get.action
+        del node.gets[action.assignment]
+        if isinstance(action, FetchWhole):
+            unit = self._unit_of[action.fetch.source]
+            del node.getting[unit]
+            if get.size == action.fetch.size_bytes:
+                node.fetched.add(unit)
         if node.transfer is None or node.done_s is not None:
             return
-        action = get.action
         chunks = self.scenario.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
         chunks = chunks.slice(0, min(len(chunks), round(get.size / CHUNK_BYTES)))
-        node.transfer.cdn_ended(action.assignment, chunks, self.now_s)
+        node.transfer.cdn_ended(action.assignment, chunks, self._clock(node))
         node.dirty = True
 
-    def _lie(self, node: _Node) -> None:
-        kind = node.spec.liar
-        claims: list[Told] = []
-        for unit in self._units[:1024]:
-            if kind == "claims":
-                claims.append((unit.first, unit.end, FETCHING, 0))
-            elif kind == "creeps":
-                claims.append((unit.first, unit.end, FETCHING, min(FULL - 1, int(self.now_s * 20))))
-            elif kind == "haves":
-                claims.append((unit.first, unit.end, HELD, FULL))
-            elif kind == "floods":
-                state = self._random.choice((FETCHING, HELD))
-                claims.append((unit.first, unit.end, state, self._random.randrange(FULL)))
-        if claims != node.told_claims:
-            node.told_claims = claims
-            self._send_claims(node, self.nodes)
+    def _lie(self, node: _Node, kind: str) -> None:
+        claims = self._lies.claims(kind, self.now_s)
+        if claims != node.told_claims and self.now_s - node.told_s >= self.scenario.tell_s:
+            node.told_s, node.told_claims = self.now_s, claims
+            self._send_claims(node, self._met(node))
         if kind == "haves" and not node.held:
             node.held = ((0, self.scenario.file.plan.chunk_count),)
-            for other in self.nodes:
-                if other is not node and self._has_met(node, other):
-                    self._send_haves(node, other, node.held)
+            for other in self._met(node):
+                self._send_haves(node, other, node.held)
 
     # --- bytes --------------------------------------------------------------------------------------------------------
 
     def _flow(self, passed_s: float) -> None:
         scale, scenario = self._scale, self.scenario
-        ready_s = self.now_s - scenario.latency_s
-        coming: dict[int, int] = {}
-        links: list[tuple[_Node, int, deque[_Request]]] = []
-        outgoing: dict[int, int] = {}
+        links: list[Link] = []
+        carry: list[Callable[[float], None]] = []
         for node in self.nodes:
-            if not node.queues or not node.up:
+            if not node.up:
                 continue
-            for asker, queue in node.queues.items():
-                if not queue:
-                    continue
-                if node.spec.liar is not None:
-                    while queue and self.now_s - queue[0].asked_s >= 2 * scenario.latency_s:
-                        self._ended(self.nodes[asker], queue.popleft(), PeerTrouble.LACKS)
-                    continue
-                if queue[0].asked_s <= ready_s:
-                    links.append((node, asker, queue))
-                    coming[asker] = coming.get(asker, 0) + 1
-                    outgoing[node.number] = outgoing.get(node.number, 0) + 1
-        all_gets = [(node, get) for node in self.nodes if node.up for get in node.gets.values()]
-        gets = [(node, get) for node, get in all_gets if get.begins_s <= self.now_s]
-        for node, _ in gets:
-            coming[node.number] = coming.get(node.number, 0) + 1
-        # Twice, so that what somebody cannot use another gets.
-        down = {number: self.nodes[number].spec.down_bytes_s * passed_s / scale for number in coming}
-        up = {number: self.nodes[number].spec.up_bytes_s * passed_s / scale for number in outgoing}
-        most = scenario.per_connection_bytes_s * passed_s / scale
-        origin = scenario.origin_bytes_s * passed_s / scale
-        share = dict(down)
-        taken_of_get = [0.0] * len(gets)
-        for _ in range(2):
-            fair = origin / max(len(gets), 1)
-            for at, (node, _get) in enumerate(gets):
-                size = min(fair, share[node.number] / coming[node.number], most - taken_of_get[at], down[node.number])
-                taken_of_get[at] += size
-                down[node.number] -= size
-                origin -= size
-        for at, (node, get) in enumerate(gets):
-            size = min(taken_of_get[at], get.size - get.sent)
-            get.sent += size
-            self._origin_bytes += size
-            node.dirty = node.dirty or size > 0
-            if get.sent >= get.size - 1e-3:
-                self._get_ended(node, get)
-        taken = [0.0] * len(links)
-        for _ in range(2):
-            fair_up = {number: up[number] / count for number, count in outgoing.items()}
-            fair_down = {number: down[number] / count for number, count in coming.items()}
-            for at, (node, asker, _queue) in enumerate(links):
-                size = min(fair_up[node.number], fair_down[asker])
-                taken[at] += size
-                up[node.number] -= size
-                down[asker] -= size
-        for at, (_node, asker, queue) in enumerate(links):
-            self._send(asker, queue, taken[at])
+            if node.queues:
+                self._queue_links(node, links, carry)
+            for follow in list(node.follows.values()):
+                self._follow_link(node, follow, passed_s, links, carry)
+            for get in node.gets.values():
+                if get.begins_s <= self.now_s:
+                    most = min(get.size - get.sent, scenario.per_connection_bytes_s * passed_s / scale)
+                    links.append((_ORIGIN, node.number, most))
+                    carry.append(partial(self._bring, node, get))
+        up = {_ORIGIN: scenario.origin_bytes_s * passed_s / scale}
+        down = {}
+        for giver, taker, _ in links:
+            if giver not in up:
+                up[giver] = self.nodes[giver].spec.up_bytes_s * passed_s / scale
+            if taker not in down:
+                down[taker] = self.nodes[taker].spec.down_bytes_s * passed_s / scale
+        for one, size in zip(carry, shares(links, up, down), strict=True):
+            one(size)
+
+    def _queue_links(self, node: _Node, links: list[Link], carry: list[Callable[[float], None]]) -> None:
+        latency_s = self.scenario.latency_s
+        for asker, queue in list(node.queues.items()):
+            if not queue:
+                del node.queues[asker]
+            elif node.spec.liar is not None:
+                while queue and self.now_s - queue[0].asked_s >= 2 * latency_s:
+                    self._ended(self.nodes[asker], queue.popleft(), PeerTrouble.LACKS)
+            elif queue[0].asked_s <= self.now_s - latency_s:
+                links.append((node.number, asker, sum(one.size - one.sent for one in queue)))
+                carry.append(partial(self._send, asker, queue))
+
+    def _follow_link(
+        self,
+        node: _Node,
+        one: _Follow,
+        passed_s: float,
+        links: list[Link],
+        carry: list[Callable[[float], None]],
+    ) -> None:
+        giver = self.nodes[one.giver]
+        if one.begins_s > self.now_s:
+            return
+        come = self._come(giver, one)
+        if come is None:
+            self._follow_ended(node, one, PeerTrouble.LACKS)
+        elif one.sent == 0 and giver.followers[one.unit] > MAX_FOLLOWERS:
+            self._follow_ended(node, one, PeerTrouble.BUSY)
+        elif self.now_s - one.heard_s >= SILENT_S:
+            self._follow_ended(node, one, PeerTrouble.SILENT)
+        elif come > one.sent:
+            most = come - one.sent
+            if giver.spec.liar == "trickles":
+                most = min(most, TRICKLE_BYTES_S * passed_s / self._scale)
+            links.append((giver.number, node.number, most))
+            carry.append(partial(self._pass_on, node, one))
+
+    def _come(self, giver: _Node, one: _Follow) -> float | None:
+        """How many bytes of a unit a member can pass on; None: it does not fetch it."""
+        size = one.action.fetch.size_bytes
+        if giver.spec.liar is not None:
+            return size if giver.spec.liar in ("trickles", "spoils") else 0
+        if one.unit in giver.fetched:
+            return size
+        number = giver.getting.get(one.unit)
+        return None if number is None else giver.gets[number].sent
+
+    def _bring(self, node: _Node, get: _Get, size: float) -> None:
+        get.sent += size
+        self._origin_bytes += size
+        if get.sent >= get.size - 1e-3:
+            self._get_ended(node, get)
+
+    def _pass_on(self, node: _Node, one: _Follow, size: float) -> None:
+        if size > 0:
+            one.heard_s = self.now_s
+        one.sent += size
+        self._payload_bytes += size
+        if one.sent >= one.action.fetch.size_bytes - 1e-3:
+            self._follow_ended(node, one, None)
 
     def _send(self, asker: int, queue: deque[_Request], room: float) -> None:
         while queue and room > 0:

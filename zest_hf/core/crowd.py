@@ -25,10 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
-from zest_hf.core.crowd_income import LONGEST_WINDOW_S, Income
+from zest_hf.core.crowd_income import LONGEST_WINDOW_S, CdnRate, Income
 from zest_hf.core.crowd_members import Others
 from zest_hf.core.crowd_pace import Pace
-from zest_hf.core.rate import RateMeter
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
@@ -96,9 +95,10 @@ class Crowd:
         self._own: dict[int, _Own] = {}
         self._fetched: deque[int] = deque(maxlen=64)
         """What we have fetched and proved, the last of it."""
-        self._cdn = RateMeter(2.0)
+        self._cdn = CdnRate()
         self._income = Income()
         self._helped_s = _NEVER
+        self._line_was_full_s = _NEVER
         self._only_unproved_s: float | None = None
         self._first_rest_s: float | None = None
 
@@ -121,8 +121,9 @@ class Crowd:
 
     def began(self, fetch: int, now_s: float) -> None:
         """A GET for a unit was made."""
-        if not any(not own.ended for own in self._own.values()):
-            self._cdn.start(now_s)
+        self._cdn.began(now_s)
+        if fetch in self._fetched:
+            self._fetched.remove(fetch)
         self._own[fetch] = _Own(now_s, not self.others.members)
         self._due_s.pop(fetch, None)
         self.generation += 1
@@ -135,7 +136,7 @@ class Crowd:
         more = min(size_bytes, self.units[fetch].size_bytes) - own.size_bytes
         if more > 0:
             own.size_bytes += more
-            self._cdn.add(more, now_s)
+            self._cdn.came(more, now_s)
             self._income.came += more
             self.pace.moved(more)
 
@@ -152,7 +153,7 @@ class Crowd:
         else:
             del self._own[fetch]
         if not any(not one.ended for one in self._own.values()):
-            self._cdn.stop()
+            self._cdn.stopped(now_s)
         self.generation += 1
 
     def dropped(self, fetch: int) -> None:
@@ -181,10 +182,15 @@ class Crowd:
         return self._cdn.bytes_s(now_s)
 
     def is_line_full(self, now_s: float) -> bool:
-        """Whether all together get what the CDN gives us: then each gets a part of that."""
+        """Whether all together get what the CDN gives us, or did a moment ago: then each gets a part of that.
+
+        How large a part is not the member's doing, and it is larger as soon as another's GET ends.
+        """
         alone = self.alone_bytes_s(now_s)
         own = alone if any(not own.ended for own in self._own.values()) else 0.0
-        return alone > 0 and own + self.others.fetching_bytes_s(now_s) >= self.settings.fair_share * alone
+        if alone > 0 and own + self.others.fetching_bytes_s(now_s) >= self.settings.fair_share * alone:
+            self._line_was_full_s = now_s
+        return now_s - self._line_was_full_s < self.settings.stall_s
 
     def is_starving(self, now_s: float) -> bool:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""

@@ -4,8 +4,50 @@ from __future__ import annotations
 
 from collections import deque
 
+from zest_hf.core.rate import RateMeter
+
 LONGEST_WINDOW_S = 60.0
 _STEP_S = 0.25
+
+
+class CdnRate:
+    """What the CDN gives while it is asked for something.
+
+    What has waited in buffers comes all at once, so that the first moment says nothing, and little time not much.
+    """
+
+    SETTLE_S = 0.3
+    LEAST_S = 1.0
+
+    def __init__(self) -> None:
+        self._meter = RateMeter(2.0)
+        self._since_s: float | None = None
+        self._before_s = 0.0
+        """So long it was asked before that."""
+
+    def began(self, now_s: float) -> None:
+        """It is asked, if it was not."""
+        if self._since_s is None:
+            self._since_s = now_s
+            self._meter.start(now_s)
+
+    def came(self, size_bytes: int, now_s: float) -> None:
+        if self._asked_s(now_s) < self.SETTLE_S:
+            self._meter.start(now_s)
+        else:
+            self._meter.add(size_bytes, now_s)
+
+    def stopped(self, now_s: float) -> None:
+        """It is not asked any more."""
+        self._before_s, self._since_s = self._asked_s(now_s), None
+        self._meter.stop()
+
+    def bytes_s(self, now_s: float) -> float:
+        """0: nobody knows."""
+        return self._meter.bytes_s(now_s) if self._asked_s(now_s) >= self.LEAST_S else 0.0
+
+    def _asked_s(self, now_s: float) -> float:
+        return self._before_s + (0.0 if self._since_s is None else now_s - self._since_s)
 
 
 class Income:

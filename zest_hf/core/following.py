@@ -64,8 +64,6 @@ class Following:
         self._gave: set[bytes] = set()
         self._wrong: dict[bytes, int | None] = {}
         """Who has passed on what is not the file's, and the unit."""
-        self._best_bytes_s = 0.0
-        """What one of them has given."""
         self._looks_s = self._checks_s = float("-inf")
         self._news = 0
 
@@ -80,7 +78,6 @@ class Following:
                 new += size_bytes - followed.size_bytes
                 followed.size_bytes = size_bytes
                 self._gave.add(followed.member)
-                self._best_bytes_s = max(self._best_bytes_s, self._bytes_s(followed, now_s))
         self._crowd.came(new)
         return new
 
@@ -208,7 +205,9 @@ class Following:
         settings = self._crowd.settings
         if now_s - followed.began_s < settings.stall_s or self._crowd.is_line_full(now_s):
             return False
-        usual = max(self._best_bytes_s, self._crowd.alone_bytes_s(now_s))
+        # What others give at the same time: when more run, each gives less.
+        rates = [self._bytes_s(one, now_s) for one in self._running.values() if one is not followed]
+        usual = max([*rates, self._crowd.alone_bytes_s(now_s)])
         size = self._crowd.units[followed.fetch].size_bytes
         claim = self._crowd.others.claim(followed.member, followed.fetch)
         if claim is not None and followed.size_bytes >= claim.progress / FULL * size / 2:

@@ -96,7 +96,7 @@ class Proof:
         is_whole = source.start == 0 and source.byte_end - source.byte_start >= WHOLE_XORB_BYTES
         if chunks.size_bytes == fetch.size_bytes and (not is_whole or chunks.xorb_hash() == source.xorb):
             return False
-        self._suspects.setdefault(source.xorb, []).append((giver, fetch, chunks))
+        self._suspect(giver, fetch, chunks)
         return True
 
     def right(self, fetch: Fetch, chunks: Manifest, giver: bytes) -> int:
@@ -136,6 +136,9 @@ class Proof:
         try:
             manifest.prove_file(self._file_hash)
         except ProofError:
+            for part in self._unproved.given():
+                assert part.giver is not None
+                self._suspect(part.giver, part.fetch, part.chunks)
             doubtful = [] if self.refetched else self._unproved.drop()
             if not doubtful:
                 raise
@@ -144,6 +147,9 @@ class Proof:
                 self._undo(one)
             return None
         return manifest
+
+    def _suspect(self, giver: bytes, fetch: Fetch, chunks: Manifest) -> None:
+        self._suspects.setdefault(fetch.source.xorb, []).append((giver, fetch, chunks))
 
     def _judge(self, xorb: XetHash) -> None:
         for giver, fetch, chunks in self._suspects.pop(xorb, ()):

@@ -68,6 +68,10 @@ class Unproved:
             size += part.size_bytes
         return size
 
+    def given(self) -> list[Part]:
+        """What members have sent."""
+        return [part for part in self._parts.values() if part.giver is not None]
+
     def settle(self, knowledge: Knowledge, terms: Iterable[int] | None = None) -> tuple[list[Placement], list[Wrong]]:
         """Forgets what is known by now: where it was right, and for each GET that was wrong, where.
 

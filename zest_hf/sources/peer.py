@@ -212,9 +212,7 @@ class PeerSource:
         if self._manifest is None and self._transfer.manifest is not None:
             self._know(self._transfer.manifest)
         self._target.proved(self._transfer.take_proved())
-        for name in self._transfer.take_liars():
-            if name in self._number_of:
-                self._swarm.ban(self._number_of[name], "passed on chunks of a xorb that are not the xorb's")
+        self._ban_liars(self._transfer)
         if self._quest is not None and now_s >= self._quest.heard_s + self._settings.stranger_patience_s:
             self._replace_quest(self._quest)
         for peer, holder in self._holders.items():
@@ -268,6 +266,8 @@ class PeerSource:
     def finish(self) -> Target | None:
         """The file is complete and proved: `close`, but what is offered of it stays so until the target's `end`."""
         target, self._target = self._target, None
+        if self._transfer is not None:
+            self._ban_liars(self._transfer)
         if target is not None:
             if self._transfer is not None:
                 target.proved(self._transfer.take_proved())
@@ -383,6 +383,11 @@ class PeerSource:
         now_s = time.monotonic()
         for unit in self._crowd.others.heard(name, claims.downloading, claims.claims, now_s):
             self._search.got(claims.peer, self._transfer.plan.fetches[unit].source.xorb, now_s)
+
+    def _ban_liars(self, transfer: Transfer) -> None:
+        for name in transfer.take_liars():
+            if name in self._number_of:
+                self._swarm.ban(self._number_of[name], "passed on chunks of a xorb that are not the xorb's")
 
     def _ask_for_held(self, peer: int) -> None:
         if self._crowd is not None and self._transfer is not None and peer in self._names:
