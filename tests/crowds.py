@@ -26,7 +26,6 @@ from zest_hf.core.reconstruction import parse_v2
 from zest_hf.hub.process import HubProcess
 
 OWNER = "hf_owner"
-BRIDGE = "switch"
 HOST_MBIT = 500
 ORIGIN_MBIT = 200
 
@@ -126,7 +125,7 @@ def site(root: Path) -> Iterator[Site]:
         hub = HubProcess(root / "hub", listen=listen, cdn_listen=listen, remote_control=True, token=[OWNER, "somebody"])
         stack.enter_context(hub)
         # What the switch itself sends is the Hub's; what hosts send each other does not pass here.
-        hosts.run("tc", "qdisc", "replace", "dev", BRIDGE, "root", *hosts.shaped(ORIGIN_MBIT))
+        network.limit(ORIGIN_MBIT)
         yield Site(hub, network, root)
 
 

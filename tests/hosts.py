@@ -19,6 +19,8 @@ SWITCH = "10.77.0.1"
 _PREFIX = 16
 REACH_S = 0.3
 _BRIDGE = "switch"
+_SHARES = 64
+"""That are promised of the Hub's line; what is left over hosts share evenly."""
 _CLONE_NEWNET = 0x40000000
 _FIREWALL = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
@@ -83,7 +85,7 @@ class Host:
         self._namespace = _Namespace()
         pid = self._namespace.pid
         self.prefix = ("nsenter", f"--net={self._namespace.path}", "--")
-        self._number = number
+        self.number = number
         near = ("ip", "link", "add", self._link, "type", "veth")
         run(*near, "peer", "name", "eth0", "address", f"02:00:00:00:77:{number:02x}", "netns", pid)
         run("ip", "link", "set", self._link, "master", _BRIDGE, "up")
@@ -102,7 +104,7 @@ class Host:
         """From now on nothing that these send arrives here."""
         # Classic BPF: load the last byte of the sender's Ethernet address, compare, and drop (2) or let pass (-1).
         last = len(others)
-        program = ["48 0 0 11", *(f"21 {last - at} 0 {other._number}" for at, other in enumerate(others))]
+        program = ["48 0 0 11", *(f"21 {last - at} 0 {other.number}" for at, other in enumerate(others))]
         program += ["6 0 0 4294967295", "6 0 0 2"]
         run(*self.prefix, "tc", "qdisc", "replace", "dev", "eth0", "clsact")
         run(*self.prefix, "tc", "filter", "delete", "dev", "eth0", "ingress")
@@ -147,6 +149,7 @@ class Network:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._hosts: list[Host] = []
+        self._mbit: float | None = None
 
     def __enter__(self) -> Network:
         run("ip", "link", "add", _BRIDGE, "type", "bridge", "mcast_snooping", "0")
@@ -165,4 +168,28 @@ class Network:
     def host(self) -> Host:
         host = Host(next(self._numbers))
         self._hosts.append(host)
+        self._share(host)
         return host
+
+    def limit(self, megabits_s: float) -> None:
+        """From now on the switch itself sends so much, of which each host has a fair share.
+
+        One queue for all would starve some of them for seconds.
+        """
+        assert self._mbit is None
+        self._mbit = megabits_s
+        run("tc", "qdisc", "replace", "dev", _BRIDGE, "root", "handle", "1:", "htb", "default", "1")
+        self._line("parent", "1:", "classid", "1:1", rate=megabits_s)
+        for host in self._hosts:
+            self._share(host)
+
+    def _share(self, host: Host) -> None:
+        if self._mbit is not None:
+            name = f"1:{host.number + 0x10:x}"
+            self._line("parent", "1:1", "classid", name, rate=self._mbit / _SHARES)
+            to_host = ("u32", "match", "ip", "dst", f"{host.address}/32", "flowid", name)
+            run("tc", "filter", "add", "dev", _BRIDGE, "parent", "1:", "protocol", "ip", "prio", "1", *to_host)
+
+    def _line(self, *where: str, rate: float) -> None:
+        limits = ("rate", f"{rate}mbit", "ceil", f"{self._mbit}mbit", "quantum", "65536")
+        run("tc", "class", "add", "dev", _BRIDGE, *where, "htb", *limits)

@@ -48,9 +48,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         base = random.Random("base").randbytes(BASE_BYTES)
         tuned = base + random.Random("tuned").randbytes(NEW_BYTES)
         model = write(MODEL, random.Random("model").randbytes(MODEL_BYTES))
-        it.upload({"org/base": [write("base/weights.bin", base)]})
         it.upload(
             {
+                "org/base": [write("base/weights.bin", base)],
                 "org/snapshot": [write(name, random.Random(name).randbytes(size)) for name, size in SIZES.items()],
                 "org/model": [model],
                 "org/secret": [model],
@@ -100,7 +100,8 @@ def test_several_ranks_on_a_host(site: Site, cache: str) -> None:
             assert sorted(fetched) == [0] * 6 + [MODEL_BYTES] * 2
         else:
             assert fetched == [MODEL_BYTES] * 8
-        assert copies(site, MODEL_BYTES) <= 2.0
+        # Of eight copies without a crowd, and two with the hub's lock.
+        assert copies(site, MODEL_BYTES) <= (1.7 if cache == "one cache" else 2.5)
 
 
 def test_a_rank_that_is_killed(site: Site) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crowds import known, liar
-from hosts import SWITCH, Network, run, split
+from hosts import SWITCH, Network, split
 from machines import Console
 from table import Figure, show
 from weights import write_weights
@@ -30,7 +30,6 @@ from world import FILE, REPO, UPLOAD, HostMachine, good
 
 from zest_hf.hub.process import HubProcess
 
-BRIDGE = "switch"
 COPIES = 1.05
 SLOWER = 1.25
 DOWNLOAD = f"""
@@ -119,24 +118,8 @@ class Crowd:
                 machine.host.limit(self._host_mbit)
                 self._machines.append(machine)
             # What the switch itself sends is the Hub's; what hosts send each other does not pass here.
-            self._shape_origin()
+            self._network.limit(self._origin_mbit)
             yield self
-
-    def _shape_origin(self) -> None:
-        """One line for all, of which each host has a fair share: a queue for all starves some of them for seconds."""
-
-        def tc(*args: str) -> None:
-            run("tc", *args)
-
-        rate = f"{self._origin_mbit}mbit"
-        share = f"{self._origin_mbit / self._hosts}mbit"
-        tc("qdisc", "replace", "dev", BRIDGE, "root", "handle", "1:", "htb", "default", "1")
-        tc("class", "add", "dev", BRIDGE, "parent", "1:", "classid", "1:1", "htb", "rate", rate, "quantum", "65536")
-        for number, machine in enumerate(self._machines, start=0x10):
-            of_host = ("parent", "1:1", "classid", f"1:{number:x}")
-            tc("class", "add", "dev", BRIDGE, *of_host, "htb", "rate", share, "ceil", rate, "quantum", "65536")
-            to_host = ("u32", "match", "ip", "dst", f"{machine.host.address}/32", "flowid", f"1:{number:x}")
-            tc("filter", "add", "dev", BRIDGE, "parent", "1:", "protocol", "ip", "prio", "1", *to_host)
 
     def alone(self) -> Outcome:
         """One host: what a copy is, and how long it takes."""
