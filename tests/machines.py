@@ -72,9 +72,11 @@ class Program:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None and process.stderr is not None
         self.process = process
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        """None: one of the streams is at its end."""
         self._text: dict[str, list[str]] = {"stdout": [], "stderr": []}
         streams: dict[str, IO[str]] = {"stdout": process.stdout, "stderr": process.stderr}
+        self._open = len(streams)
         self._readers = [threading.Thread(target=self._read, args=item, daemon=True) for item in streams.items()]
         for reader in self._readers:
             reader.start()
@@ -87,7 +89,9 @@ class Program:
                 line = self._lines.get(timeout=max(0.0, deadline_s - time.monotonic()))
             except queue.Empty:
                 raise AssertionError(f"no line with {text!r}: {self._text}") from None
-            if text in line:
+            self._open -= line is None
+            assert self._open, f"it ended without a line with {text!r}: {self._text}"
+            if line is not None and text in line:
                 return line
 
     def end(self, signal_number: int | None = None, timeout_s: float = WAIT_S) -> Run:
@@ -109,6 +113,7 @@ class Program:
             for line in stream:
                 self._text[name].append(line)
                 self._lines.put(line)
+        self._lines.put(None)
 
 
 CONSOLE = """

@@ -23,6 +23,7 @@ import enum
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 
 from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
 from zest_hf.core.crowd_income import LONGEST_WINDOW_S, CdnRate, Income
@@ -31,9 +32,11 @@ from zest_hf.core.crowd_pace import AT_ONCE, Pace
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
+STARVING_SHARE = 0.5
+"""Who has got so much of a unit has got something."""
 STEP = FULL // 8
 """Progress is compared in such steps by those who are to agree."""
-KEPT = FULL // 4
+KEPT = FULL // 16
 """What has come so far is fetched to its end, whoever else turns up."""
 MAX_GIVEN_WAY = 2
 """A unit's GET is stopped for others so often at most."""
@@ -96,6 +99,7 @@ class Crowd:
         """What we have fetched and proved, the last of it."""
         self._cdn = CdnRate()
         self._income = Income()
+        self._given_bytes = 0
         self._helped_s = _NEVER
         self._line_was_full_s = _NEVER
         self._only_unproved_s: float | None = None
@@ -177,8 +181,12 @@ class Crowd:
         return [number for number, own in self._own.items() if own.ended]
 
     def came(self, size_bytes: int) -> None:
-        """So much came from peers."""
+        """So much came from members."""
         self._income.came += size_bytes
+
+    def given(self, size_bytes: int) -> None:
+        """So much of what came from members is proved."""
+        self._given_bytes += size_bytes
 
     def alone_bytes_s(self, now_s: float) -> float:
         """What the CDN gives us, or has given; 0: nobody knows."""
@@ -195,11 +203,20 @@ class Crowd:
             self._line_was_full_s = now_s
         return now_s - self._line_was_full_s < self.settings.stall_s
 
+    def usual_bytes_s(self, now_s: float) -> float:
+        """What one would have from somebody else: as much as half of the GETs bring, or what the CDN gives us if its
+        line is not everybody's at the moment.
+        """
+        rates = self.others.rates_bytes_s(now_s)
+        usual = median_high(rates) if len(rates) > 1 else 0.0
+        return usual if self.is_line_full(now_s) else max(usual, self.alone_bytes_s(now_s))
+
     def is_starving(self, now_s: float) -> bool:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
         if self.others.met_s is None or self.alone_bytes_s(now_s) > 0:
             return False
-        if any(not own.ended for own in self._own.values()):
+        # Units come one after the other: to who has got one the next will come.
+        if self._given_bytes >= STARVING_SHARE * self._largest or any(not own.ended for own in self._own.values()):
             return False
         for patience_s in (self.settings.patience_s, self._patience_s(now_s)):
             if now_s - self.others.met_s < patience_s:
@@ -221,13 +238,15 @@ class Crowd:
         ``wanted``: also those that peers give.
         """
         self._income.note(now_s)
-        self.others.judge(0.0 if self.is_line_full(now_s) else self.alone_bytes_s(now_s), now_s)
+        self.others.judge(self.usual_bytes_s(now_s), now_s)
         running = [own for own in self._own.values() if not own.ended]
         others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others
         limit = self.pace.limit(now_s, active, ahead_bytes, ending)
         free = limit - active
         out: list[Decision] = []
+        if self.others.met_s is not None and now_s - self.others.met_s < self.settings.hear_s:
+            return out
         unproved: list[int] = []
         claimed: list[int] = []
         more = False

@@ -16,6 +16,9 @@ FULL = 65535
 WHOLE_XORB_BYTES = 60 * 1024 * 1024
 """Xorbs are closed when the next chunk would make them larger than 64 MiB: of this size one is whole."""
 
+RATE_OVER_S = 0.4
+"""Progress is told every 0.5 s; over less than this it says nothing."""
+
 Told = tuple[int, int, int, int]
 """A claim as it is told: first chunk of the file, end, state, progress."""
 
@@ -29,6 +32,8 @@ class CrowdSettings:
 
     answer_s: float = 0.5
     """An owner claims what is due within this time, or the next one does."""
+    hear_s: float = 0.3
+    """Who has just met the first of the others hears within this time what is fetched, and held."""
     stall_s: float = 3.0
     """A claim without progress for so long is void,"""
     held_s: float = 6.0
@@ -75,9 +80,9 @@ class Claim:
     """It was found out."""
 
     def rate(self, now_s: float) -> float:
-        """Progress per second."""
-        moved = self.progress - self.began_at
-        return moved / max(self.moved_s - self.began_s, 1e-3) if moved > 0 else 0.0
+        """Progress per second; 0 while it was told of in one breath."""
+        passed_s = self.moved_s - self.began_s
+        return max(0, self.progress - self.began_at) / passed_s if passed_s >= RATE_OVER_S else 0.0
 
     def expected(self, now_s: float) -> float:
         """The progress that it should have made by now."""

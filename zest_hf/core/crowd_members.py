@@ -162,12 +162,16 @@ class Others:
 
     def fetching_bytes_s(self, now_s: float) -> float:
         """What they say to be getting from the CDN, all together."""
-        return sum(
+        return sum(self.rates_bytes_s(now_s))
+
+    def rates_bytes_s(self, now_s: float) -> list[float]:
+        """... by each GET."""
+        return [
             claim.rate(now_s) / FULL * self.units[number].size_bytes
             for number, claims in self.fetching.items()
             for member, claim in claims.items()
             if claim.progress < FULL and self.is_valid(member, claim, now_s)
-        )
+        ]
 
     def score(self, member: bytes, number: int) -> int:
         """Of those who know each other the one with the highest is to fetch a unit."""
@@ -253,26 +257,26 @@ class Others:
                     idle.add(member)
         return moving + len(idle), ending, ahead_bytes
 
-    def judge(self, alone_bytes_s: float, now_s: float) -> None:
+    def judge(self, usual_bytes_s: float, now_s: float) -> None:
         """Finds out who claims what it does not do, or much later than we would (0: that is not known)."""
         faults: dict[bytes, int] = {}
         for number, claims in self.fetching.items():
             for member, claim in claims.items():
-                if self.is_trusted(member, now_s) and self._is_void(number, claim, alone_bytes_s, now_s):
+                if self.is_trusted(member, now_s) and self._is_void(number, claim, usual_bytes_s, now_s):
                     claim.voided = True
                     faults[member] = faults.get(member, 0) + 1
         for member, count in faults.items():
             self._blame(self.members[member], count, now_s)
 
-    def _is_void(self, number: int, claim: Claim, alone_bytes_s: float, now_s: float) -> bool:
+    def _is_void(self, number: int, claim: Claim, usual_bytes_s: float, now_s: float) -> bool:
         if claim.state != FETCHING or claim.progress == FULL or claim.voided:
             return False
         stall_s = self.settings.stall_s
         if now_s - claim.moved_s >= stall_s:
             return True
-        if alone_bytes_s <= 0 or now_s - claim.began_s < stall_s:
+        if usual_bytes_s <= 0 or now_s - claim.began_s < stall_s:
             return False
-        needs_s = self.units[number].size_bytes / alone_bytes_s
+        needs_s = self.units[number].size_bytes / usual_bytes_s
         return claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
 
     def _blame(self, member: Member, faults: int, now_s: float) -> None:

@@ -120,9 +120,10 @@ class Following:
         """What it has passed on is not what it should be."""
         self._wrong.setdefault(member, fetch)
 
-    def right(self, member: bytes) -> None:
-        """What it has passed on is proved."""
+    def right(self, member: bytes, size_bytes: int) -> None:
+        """So much that it has passed on is proved."""
         self._right.add(member)
+        self._crowd.given(size_bytes)
 
     def has_proved(self, member: bytes) -> bool:
         """Whether it has passed on what was right."""
@@ -155,14 +156,13 @@ class Following:
         if not self._running or now_s < self._checks_s:
             return
         self._checks_s = now_s + LOOK_S
-        is_full = self._crowd.is_line_full(now_s)
         for number, followed in self._running.items():
             if followed.stopped:
                 continue
             if self._is_had_elsewhere(followed, peers, now_s):
                 followed.stopped = True
                 yield StopFollow(number)
-            elif not is_full and self._is_slow(followed, now_s):
+            elif self._is_slow(followed, now_s):
                 followed.stopped = True
                 self._failed.add((followed.member, followed.fetch))
                 self._crowd.others.found_out(followed.member, followed.fetch, now_s)
@@ -235,19 +235,14 @@ class Following:
         settings = self._crowd.settings
         if now_s - followed.began_s < settings.stall_s:
             return False
+        usual = self._crowd.usual_bytes_s(now_s)
         size = self._crowd.units[followed.fetch].size_bytes
         claim = self._crowd.others.claim(followed.member, followed.fetch)
         if claim is not None and followed.there_bytes >= claim.progress / FULL * size / 2:
             # It gives what it gets: whether that is enough is judged by what it says.
             return not self._crowd.others.is_valid(followed.member, claim, now_s)
-        usual, rate = self._crowd.alone_bytes_s(now_s), self._bytes_s(followed, now_s)
-        if usual <= 0:
-            # What others give at the same time. All that one gives is on the same line, and comes unevenly.
-            given: dict[bytes, float] = {}
-            for one in self._running.values():
-                given[one.member] = given.get(one.member, 0.0) + self._bytes_s(one, now_s)
-            rate = given.pop(followed.member)
-            usual = max(given.values(), default=0.0)
+        # All that it gives is on the same line, and comes unevenly.
+        rate = sum(self._bytes_s(one, now_s) for one in self._running.values() if one.member == followed.member)
         needs_s = (size - followed.there_bytes) / max(rate, 1.0)
         return usual > 0 and needs_s > settings.slow_factor * size / usual + settings.stall_s
 

@@ -27,7 +27,7 @@ from zest_hf.core.actions import (
     StopGet,
 )
 from zest_hf.core.assignments import Assignment, Assignments
-from zest_hf.core.begun import Givers, begun_bytes, givers_of
+from zest_hf.core.begun import Givers, begun_bytes, givers_of, peer_bytes
 from zest_hf.core.crowd import Crowd, Decision
 from zest_hf.core.following import Following
 from zest_hf.core.gets import Gets
@@ -213,6 +213,7 @@ class Transfer:
         self.counts.peer += gained
         if self._together is not None:
             self._together.crowd.came(gained)
+            self._together.crowd.given(gained)
         if chunks_written:
             assert isinstance(ended.action, AskPeer)
             self._moved_s = now_s
@@ -332,7 +333,7 @@ class Transfer:
         if right:
             self._settle(fetch, chunks)
             if not is_wrong and self._knowledge.knows_xorb(fetch.source.xorb):
-                following.right(giver)
+                following.right(giver, peer_bytes(givers, chunks))
 
     def actions(self, now_s: float, waiting_for_peers: bool, others_may_come: bool = False) -> list[Action]:
         """What to start now. Raises the CDN's error when it failed and nobody else can give what is left.

@@ -14,6 +14,8 @@ constexpr std::uint32_t error_busy = 1;
 // What one peer may follow, and how many may follow one draft: more are served sooner by those who have all of it.
 constexpr std::size_t max_follows = 32;
 constexpr unsigned max_followers = 8;
+// Chunks of one draft that are answered in one go: who begins late and follows several gets of each in turn.
+constexpr std::uint32_t max_passed_on = 64;
 
 }  // namespace
 
@@ -77,10 +79,10 @@ bool Responder::feed(std::uint32_t id, Follow &follow) {
     if (come > follow.next) {
         if (queue_.size() >= max_queue) return true;
         Reply reply{What::draft, id};
-        reply.chunks = {follow.next, come};
+        reply.chunks = {follow.next, std::min(come, follow.next + max_passed_on)};
         reply.next = follow.next;
         reply.draft = follow.draft;
-        follow.next = come;
+        follow.next = reply.chunks.end;
         follow.queued = true;
         queue_.push_back(std::move(reply));
         return true;

@@ -21,7 +21,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hosts import SWITCH, Network, run
+from crowds import known, liar
+from hosts import SWITCH, Network, split
 from machines import Console
 from table import Figure, show
 from weights import write_weights
@@ -29,7 +30,6 @@ from world import FILE, REPO, UPLOAD, HostMachine, good
 
 from zest_hf.hub.process import HubProcess
 
-BRIDGE = "switch"
 COPIES = 1.05
 SLOWER = 1.25
 DOWNLOAD = f"""
@@ -41,27 +41,25 @@ TO_THE_LOG = """
 import logging
 logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
 """
-LIAR = """
-import os, zest_hf.engine as engines
-from zest_hf._native.session import Kind, Session
-from zest_hf.core.ids import hash_from_text
-session = Session(node_id=os.urandom(20), lsd=True)
-file_hash = hash_from_text(HASH)
-session.join(Kind.FILE, file_hash, announce=False)
-session.tell_claims(file_hash, True, [(first, end, 1, 0) for first, end in UNITS])
-show(port=session.port)
-"""
-
-
 @dataclass
 class Case:
-    """``delay_s``: how long after each other the hosts start."""
+    """``delay_s``: from the first start to the last. ``liar``: of this kind (`liars`) there is one more member.
+
+    ``slow_mbit``: the link of one, whose end is not waited for. ``halves``: how many copies have been sent when half of
+    the hosts are cut off from the others, and when no more; the Hub they all reach. ``split_s``: they are so long at
+    least. ``copies`` and ``slower``: what is to be kept.
+    """
 
     name: str
     zest: bool = True
     delay_s: float = 0.0
     killed: int = 0
-    liars: int = 0
+    liar: str | None = None
+    slow_mbit: float | None = None
+    halves: tuple[float, float] | None = None
+    split_s: float = 0.0
+    copies: float = COPIES
+    slower: float = SLOWER
 
 
 @dataclass
@@ -80,7 +78,14 @@ CASES = (
     Case("together"),
     Case("over 10 s", delay_s=10.0),
     Case("2 killed half-way", killed=2),
-    Case("1 liar", liars=1),
+    Case("1 that claims and fetches nothing", liar="claims"),
+    Case("1 that creeps", liar="creeps"),
+    Case("1 that announces what it lacks", liar="haves"),
+    Case("1 that floods", liar="floods"),
+    Case("1 at 20 Mbit per s", slow_mbit=20.0),
+    # Each half needs what the other has, and the line of the Hub is shared.
+    Case("split for 30 s", halves=(0.25, 0.3), split_s=30.0, copies=2.0, slower=2 * SLOWER),
+    Case("two groups that meet", halves=(0.0, 0.5), copies=1.5, slower=1.5 * SLOWER),
 )
 
 
@@ -113,24 +118,8 @@ class Crowd:
                 machine.host.limit(self._host_mbit)
                 self._machines.append(machine)
             # What the switch itself sends is the Hub's; what hosts send each other does not pass here.
-            self._shape_origin()
+            self._network.limit(self._origin_mbit)
             yield self
-
-    def _shape_origin(self) -> None:
-        """One line for all, of which each host has a fair share: a queue for all starves some of them for seconds."""
-
-        def tc(*args: str) -> None:
-            run("tc", *args)
-
-        rate = f"{self._origin_mbit}mbit"
-        share = f"{self._origin_mbit / self._hosts}mbit"
-        tc("qdisc", "replace", "dev", BRIDGE, "root", "handle", "1:", "htb", "default", "1")
-        tc("class", "add", "dev", BRIDGE, "parent", "1:", "classid", "1:1", "htb", "rate", rate, "quantum", "65536")
-        for number, machine in enumerate(self._machines, start=0x10):
-            of_host = ("parent", "1:1", "classid", f"1:{number:x}")
-            tc("class", "add", "dev", BRIDGE, *of_host, "htb", "rate", share, "ceil", rate, "quantum", "65536")
-            to_host = ("u32", "match", "ip", "dst", f"{machine.host.address}/32", "flowid", f"1:{number:x}")
-            tc("filter", "add", "dev", BRIDGE, "parent", "1:", "protocol", "ip", "prio", "1", *to_host)
 
     def alone(self) -> Outcome:
         """One host: what a copy is, and how long it takes."""
@@ -145,6 +134,9 @@ class Crowd:
         machines = self._machines[: hosts or self._hosts]
         for machine in machines:
             shutil.rmtree(machine.home, ignore_errors=True)
+            machine.host.limit(self._host_mbit)
+        if case.slow_mbit is not None:
+            machines[-1].host.limit(case.slow_mbit)
         self._hub.reset_stats()
         environ = {
             "HF_HUB_ENABLE_ZEST": "1" if case.zest else None,
@@ -153,9 +145,13 @@ class Crowd:
             "ZEST_STRICT": "on",
             "ZEST_LOG": "debug" if self._logs else None,
         }
+        if case.halves is not None:
+            # Local discovery speaks once a minute; given peers are tried again after some seconds.
+            environ["ZEST_LISTEN"] = "0.0.0.0:6881"
+            environ["ZEST_PEERS"] = ",".join(f"{machine.host.address}:6881" for machine in machines)
         with ExitStack() as stack:
-            if case.liars:
-                self._lie(stack)
+            if case.liar is not None:
+                self._lie(stack, case.liar)
             consoles = [stack.enter_context(machine.console(**environ)) for machine in machines]
             for console in consoles:
                 good(console.run(f"import time, huggingface_hub, zest_hf\nZEST = {case.zest}"))
@@ -168,16 +164,17 @@ class Crowd:
         wrong = 0
         peers: list[int] = []
         began_s = time.monotonic()
-        killed = set(range(len(consoles) - case.killed, len(consoles)))
+        killed = set(range(len(consoles) - case.killed - (case.slow_mbit is not None), len(consoles)))
 
         def one(number: int) -> None:
             nonlocal wrong
             time.sleep(case.delay_s * number / max(1, len(consoles) - 1))
             try:
                 outcome = consoles[number].run(DOWNLOAD)
-            except (AssertionError, OSError):
+            except (AssertionError, OSError) as error:
                 if number not in killed:
                     wrong += 1
+                    print(f"host {number}: {error}, exit code {consoles[number].process.poll()}", file=sys.stderr)
                 return
             if number in killed:
                 return
@@ -192,11 +189,20 @@ class Crowd:
             peers.append(int(outcome.shown.get("peer", 0)))
 
         threads = [threading.Thread(target=one, args=(number,)) for number in range(len(consoles))]
+        if case.halves is not None and not case.halves[0]:
+            self._split(machines)
         for thread in threads:
             thread.start()
-        if killed:
-            while self._hub.stats()["cdn_bytes"] < self.copy_bytes / 2:
+        if case.halves is not None:
+            self._wait_for_copies(case.halves[0], threads)
+            self._split(machines)
+            until_s = time.monotonic() + case.split_s
+            self._wait_for_copies(case.halves[1], threads)
+            while time.monotonic() < until_s and any(thread.is_alive() for thread in threads):
                 time.sleep(0.1)
+            split([machine.host for machine in machines])
+        if case.killed:
+            self._wait_for_copies(0.5, threads)
             for number in killed:
                 consoles[number].process.kill()
         for number, thread in enumerate(threads):
@@ -211,28 +217,17 @@ class Crowd:
         origin = int(self._hub.stats()["cdn_bytes"])
         return Outcome(wall_s, origin, statistics.mean(cpu_s), len(ends), wrong, peers)
 
-    def _lie(self, stack: ExitStack) -> None:
-        import requests
+    def _wait_for_copies(self, copies: float, threads: list[threading.Thread]) -> None:
+        while self._hub.stats()["cdn_bytes"] < copies * self.copy_bytes and any(one.is_alive() for one in threads):
+            time.sleep(0.1)
 
-        from zest_hf.core.plan import plan_file
-        from zest_hf.core.reconstruction import parse_v2
+    def _split(self, machines: list[HostMachine]) -> None:
+        ends = [machine.host for machine in machines]
+        split(ends[: len(ends) // 2], ends[len(ends) // 2 :])
 
+    def _lie(self, stack: ExitStack, how: str) -> None:
         machine = HostMachine(self._hub, self._root / f"liar{time.monotonic_ns()}", self._network.host())
-        head = requests.head(f"{self._hub.endpoint}/{REPO}/resolve/main/{FILE}", timeout=10)
-        text = head.headers["X-Xet-Hash"]
-        token = requests.get(f"{self._hub.endpoint}/api/models/{REPO}/xet-read-token/main", timeout=10).json()
-        answer = requests.get(
-            f"{token['casUrl']}/v2/reconstructions/{text}",
-            headers={"Authorization": f"Bearer {token['accessToken']}"},
-            timeout=10,
-        )
-        plan = plan_file(parse_v2(answer.json()))
-        units = [
-            (place.file_chunk, place.file_chunk + place.end - place.start)
-            for place in (fetch.placements[0] for fetch in plan.fetches)
-        ]
-        console = stack.enter_context(machine.console(HF_HUB_ENABLE_ZEST=None))
-        good(console.run(f"HASH, UNITS = {(text, units)!r}\n{LIAR}"))
+        stack.enter_context(liar(machine, machine.host.address, how, known(self._hub, REPO, FILE)))
 
 
 def _cpu_s(pid: int) -> float:
@@ -266,8 +261,8 @@ def main() -> int:
                 show(
                     f"{args.hosts} hosts, {args.megabytes} MiB, {case.name}",
                     [
-                        Figure("copies from the origin", outcome.origin_bytes / crowd.copy_bytes, COPIES, "x"),
-                        Figure("last one done", outcome.wall_s, SLOWER * bound_s, "s", note=note),
+                        Figure("copies from the origin", outcome.origin_bytes / crowd.copy_bytes, case.copies, "x"),
+                        Figure("last one done", outcome.wall_s, case.slower * bound_s, "s", note=note),
                         Figure("hosts without the right file", outcome.wrong, 0.5, "hosts"),
                     ],
                 )
