@@ -54,6 +54,11 @@ class Reason(enum.Enum):
     ALONE = "the crowd gives less than the CDN did"
     COLLISION = "another member fetches it as well, and goes on"
     CROWDED = "others have come, to whom we leave it"
+    STALLED = "who claims it makes no progress"
+    SLOW = "who claims it takes much longer than others"
+    ELSEWHERE = "other peers can give what is left of it"
+    UNFOLLOWED = "it comes too slowly from whom we follow"
+    STARVING = "nothing comes from whom we follow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class Crowd:
         self.settings = settings or CrowdSettings()
         self.pace = Pace()
         self.others = Others(me, units, self.settings, self.pace)
+        self.notes: list[Decision] = []
+        """What was found out, for the log."""
         self.generation = 0
         """Grows with everything that others might want to hear of our claims."""
         self.me = me
@@ -238,7 +245,8 @@ class Crowd:
         ``wanted``: also those that peers give.
         """
         self._income.note(now_s)
-        self.others.judge(self.usual_bytes_s(now_s), now_s)
+        for number, stands_still in self.others.judge(self.usual_bytes_s(now_s), now_s):
+            self.notes.append(Decision(number, Reason.STALLED if stands_still else Reason.SLOW))
         running = [own for own in self._own.values() if not own.ended]
         others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others

@@ -257,16 +257,22 @@ class Others:
                     idle.add(member)
         return moving + len(idle), ending, ahead_bytes
 
-    def judge(self, usual_bytes_s: float, now_s: float) -> None:
-        """Finds out who claims what it does not do, or much later than we would (0: that is not known)."""
+    def judge(self, usual_bytes_s: float, now_s: float) -> list[tuple[int, bool]]:
+        """Finds out who claims what it does not do, or much later than others would (0: that is not known).
+
+        For which units somebody did, and whether it stands still.
+        """
         faults: dict[bytes, int] = {}
+        void = []
         for number, claims in self.fetching.items():
             for member, claim in claims.items():
                 if self.is_trusted(member, now_s) and self._is_void(number, claim, usual_bytes_s, now_s):
                     claim.voided = True
+                    void.append((number, now_s - claim.moved_s >= self.settings.stall_s))
                     faults[member] = faults.get(member, 0) + 1
         for member, count in faults.items():
             self._blame(self.members[member], count, now_s)
+        return void
 
     def _is_void(self, number: int, claim: Claim, usual_bytes_s: float, now_s: float) -> bool:
         if claim.state != FETCHING or claim.progress == FULL or claim.voided:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from zest_hf.core.actions import Follow, PeerTrouble, StopFollow
 from zest_hf.core.assignments import Assignments
 from zest_hf.core.begun import Begun
-from zest_hf.core.crowd import STEP, Crowd
+from zest_hf.core.crowd import STEP, Crowd, Decision, Reason
 from zest_hf.core.crowd_claims import FULL, Claim, name_score
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peers
@@ -161,9 +161,11 @@ class Following:
                 continue
             if self._is_had_elsewhere(followed, peers, now_s):
                 followed.stopped = True
+                self._crowd.notes.append(Decision(followed.fetch, Reason.ELSEWHERE))
                 yield StopFollow(number)
             elif self._is_slow(followed, now_s):
                 followed.stopped = True
+                self._crowd.notes.append(Decision(followed.fetch, Reason.UNFOLLOWED))
                 self._failed.add((followed.member, followed.fetch))
                 self._crowd.others.found_out(followed.member, followed.fetch, now_s)
                 yield StopFollow(number)
@@ -184,6 +186,7 @@ class Following:
             _, number = min(running)
             followed = self._running[number]
             followed.stopped = True
+            self._crowd.notes.append(Decision(followed.fetch, Reason.STARVING))
             self._failed.add((followed.member, followed.fetch))
             yield StopFollow(number)
 

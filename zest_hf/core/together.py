@@ -39,7 +39,7 @@ class Together:
 
     def take_decisions(self) -> list[Decision]:
         """What was decided since it was asked last, for the log."""
-        decisions, self._decisions = self._decisions, []
+        decisions, self._decisions, self.crowd.notes = [*self.crowd.notes, *self._decisions], [], []
         return decisions
 
     # --- what happens to GETs --------------------------------------------------------------------------------
