@@ -224,3 +224,46 @@ def test_one_get_while_others_may_come() -> None:
         # Nobody came.
         assert len(world.act()) == 4
     assert len(firsts) == 5
+
+
+def test_what_who_is_gone_has_sent_is_gone_on_with() -> None:
+    world = crowd(members=3)
+    follow = follows(world.act())[0]
+    world.follow_ends(follow, 5, PeerTrouble.GONE)
+    world.hears(name(9), (SMALL.plan.fetches.index(follow.fetch), FULL - 1))
+    (again,) = follows(world.act())
+    assert again.fetch == follow.fetch and again.begun is not None and len(again.begun.chunks) == 5
+
+
+@pytest.mark.parametrize("trouble", [one for one in PeerTrouble if one is not PeerTrouble.GONE])
+def test_what_who_is_still_there_has_sent_is_not(trouble: PeerTrouble) -> None:
+    """It may be there to make what others add to it useless."""
+    world = crowd(members=3)
+    follow = follows(world.act())[0]
+    world.follow_ends(follow, 5, trouble)
+    world.hears(name(9), (SMALL.plan.fetches.index(follow.fetch), FULL - 1))
+    world.now_s += BUSY_S / 2
+    (again,) = follows(world.act())
+    assert again.member == name(9) and again.begun is None
+
+
+def test_nothing_is_added_to_what_a_member_has_begun_that_was_wrong_elsewhere() -> None:
+    world = crowd(LARGE)
+    first, second = follows(world.act())
+    world.follow_ends(first, 200, PeerTrouble.GONE)
+    world.follow_ends(second, 500, wrong=7)
+    world.hears(name(9), (LARGE.plan.fetches.index(first.fetch), FULL - 1))
+    (again,) = follows(world.act())
+    assert again.fetch == first.fetch and again.begun is None
+
+
+def test_who_is_behind_is_not_followed() -> None:
+    """Nothing would come before it is where we are, and that looks like silence."""
+    world = crowd(members=3)
+    follow = follows(world.act())[0]
+    number = SMALL.plan.fetches.index(follow.fetch)
+    world.follow_ends(follow, 5, PeerTrouble.GONE)
+    world.hears(name(9), (number, FULL // 4))
+    assert follows(world.act()) == []
+    world.hears(name(9), (number, FULL * 3 // 4))
+    assert len(follows(world.act())) == 1

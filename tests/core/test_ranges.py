@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zest_hf.core.ranges import Ranges, common, contains, normalized, within, without
+from zest_hf.core.ranges import Ranges, added, common, contains, normalized, within, without
 
 CHUNKS = 40
 loose = st.lists(st.tuples(st.integers(-3, CHUNKS + 3), st.integers(-3, CHUNKS + 3)), max_size=8)
@@ -26,6 +26,11 @@ def test_normalized(some: list[tuple[int, int]]) -> None:
     assert all(start < end for start, end in out)
     assert all(one[1] < other[0] for one, other in pairwise(out))
     assert normalized(out, CHUNKS) == out
+
+
+@given(ranges, bounds)
+def test_added(some: Ranges, part: list[int]) -> None:
+    assert added(some, *part) == normalized([*some, (part[0], part[1])], CHUNKS)
 
 
 @given(ranges, bounds)

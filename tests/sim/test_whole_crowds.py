@@ -107,9 +107,11 @@ def test_liars_cost_a_bounded_time(liar: str, liars: int, changes: dict[str, obj
     for number in range(liars):
         nodes[number] = replace(nodes[number], liar=liar)
     outcome = run(SMALL, nodes, **changes)
-    assert outcome.copies <= 1.1
+    # Who gives a little, or what is wrong, is found out by what it would have been.
+    gives = liar in ("trickles", "spoils")
+    assert outcome.copies <= (1.25 if gives else 1.1)
     # Claims are void after 3 s, haves after as long.
-    assert max(outcome.done_s) <= 1.25 * outcome.bound_s + 12.0
+    assert max(outcome.done_s) <= 1.25 * outcome.bound_s + (18.0 if gives else 12.0)
 
 
 def test_a_network_that_splits_and_heals() -> None:

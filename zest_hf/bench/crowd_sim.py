@@ -482,12 +482,12 @@ class Simulation:
         giver.followers[one.unit] -= 1
         if node.transfer is None or node.done_s is not None:
             return
-        chunks = self.scenario.file.truth(one.action.fetch.source)
+        chunks = self._content(one.action)
         if trouble is not None:
             chunks = chunks.slice(0, int(one.sent // CHUNK_BYTES))
         at = 32 * int(one.begun // CHUNK_BYTES)
         if giver.spec.liar == "spoils" and len(chunks.hashes) > at:
-            hashes = chunks.hashes[:at] + bytes(32) + chunks.hashes[at + 32 :]
+            hashes = chunks.hashes[:at] + bytes(len(chunks.hashes) - at)
             chunks = Manifest(hashes, array("I", chunks.lengths))
         node.transfer.follow_ended(one.action.assignment, chunks, trouble, self._clock(node))
         node.dirty = True
@@ -514,10 +514,17 @@ class Simulation:
                 node.fetched.add(unit)
         if node.transfer is None or node.done_s is not None:
             return
-        chunks = self.scenario.file.truth(action.fetch.source) if isinstance(action, FetchWhole) else action.chunks
+        chunks = self._content(action) if isinstance(action, FetchWhole) else action.chunks
         chunks = chunks.slice(0, min(len(chunks), round(get.size / CHUNK_BYTES)))
         node.transfer.cdn_ended(action.assignment, chunks, self._clock(node))
         node.dirty = True
+
+    def _content(self, action: FetchWhole | Follow) -> Manifest:
+        """What was there, whatever it is, and the truth behind it."""
+        truth = self.scenario.file.truth(action.fetch.source)
+        if action.begun is None:
+            return truth
+        return Manifest.join([action.begun.chunks, truth.slice(len(action.begun.chunks), len(truth))])
 
     def _lie(self, node: _Node, kind: str) -> None:
         claims = self._lies.claims(kind, self.now_s)
@@ -578,7 +585,8 @@ class Simulation:
         carry: list[Callable[[float], None]],
     ) -> None:
         giver = self.nodes[one.giver]
-        if one.begins_s > self.now_s:
+        # Who is gone is noticed later.
+        if one.begins_s > self.now_s or not giver.up:
             return
         come = self._come(giver, one)
         if come is None:

@@ -32,6 +32,8 @@ from zest_hf.core.crowd_pace import AT_ONCE, Pace
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
+STARVING_SHARE = 0.5
+"""Who has got so much of a unit has got something."""
 STEP = FULL // 8
 """Progress is compared in such steps by those who are to agree."""
 KEPT = FULL // 16
@@ -104,6 +106,7 @@ class Crowd:
         """What we have fetched and proved, the last of it."""
         self._cdn = CdnRate()
         self._income = Income()
+        self._given_bytes = 0
         self._helped_s = _NEVER
         self._line_was_full_s = _NEVER
         self._only_unproved_s: float | None = None
@@ -185,8 +188,12 @@ class Crowd:
         return [number for number, own in self._own.items() if own.ended]
 
     def came(self, size_bytes: int) -> None:
-        """So much came from peers."""
+        """So much came from members."""
         self._income.came += size_bytes
+
+    def given(self, size_bytes: int) -> None:
+        """So much of what came from members is proved."""
+        self._given_bytes += size_bytes
 
     def alone_bytes_s(self, now_s: float) -> float:
         """What the CDN gives us, or has given; 0: nobody knows."""
@@ -215,7 +222,8 @@ class Crowd:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
         if self.others.met_s is None or self.alone_bytes_s(now_s) > 0:
             return False
-        if any(not own.ended for own in self._own.values()):
+        # Units come one after the other: to who has got one the next will come.
+        if self._given_bytes >= STARVING_SHARE * self._largest or any(not own.ended for own in self._own.values()):
             return False
         for patience_s in (self.settings.patience_s, self._patience_s(now_s)):
             if now_s - self.others.met_s < patience_s:

@@ -82,6 +82,7 @@ class Following:
         self._gave: set[bytes] = set()
         self._wrong: dict[bytes, int | None] = {}
         """Who has passed on what is not the file's, and the unit."""
+        self._right: set[bytes] = set()
         self._looks_s = self._checks_s = float("-inf")
         self._news = 0
 
@@ -118,6 +119,15 @@ class Following:
     def wrong(self, member: bytes, fetch: int | None = None) -> None:
         """What it has passed on is not what it should be."""
         self._wrong.setdefault(member, fetch)
+
+    def right(self, member: bytes, size_bytes: int) -> None:
+        """So much that it has passed on is proved."""
+        self._right.add(member)
+        self._crowd.given(size_bytes)
+
+    def has_proved(self, member: bytes) -> bool:
+        """Whether it has passed on what was right."""
+        return member in self._right and member not in self._wrong
 
     # --- what to do --------------------------------------------------------------------------------------------
 
@@ -204,8 +214,14 @@ class Following:
             and member not in self._wrong
             and (member, number) not in self._failed
             and self._busy.get((member, number), (0, now_s))[1] <= now_s
+            and self._is_further(number, claim)
             and self._crowd.others.is_valid(member, claim, now_s)
         )
+
+    def _is_further(self, number: int, claim: Claim) -> bool:
+        """Than we: else nothing would come for a while, as if it had nothing."""
+        begun = self._begun.get(number)
+        return begun is None or claim.progress / FULL * self._crowd.units[number].size_bytes > begun.size_bytes
 
     def _is_had_elsewhere(self, followed: _Followed, peers: Peers, now_s: float) -> bool:
         """Whether peers can give, and prove, much that is still to come."""
@@ -228,7 +244,9 @@ class Following:
         if claim is not None and followed.there_bytes >= claim.progress / FULL * size / 2:
             # It gives what it gets: whether that is enough is judged by what it says.
             return not self._crowd.others.is_valid(followed.member, claim, now_s)
-        needs_s = (size - followed.there_bytes) / max(self._bytes_s(followed, now_s), 1.0)
+        # All that it gives is on the same line, and comes unevenly.
+        rate = sum(self._bytes_s(one, now_s) for one in self._running.values() if one.member == followed.member)
+        needs_s = (size - followed.there_bytes) / max(rate, 1.0)
         return usual > 0 and needs_s > settings.slow_factor * size / usual + settings.stall_s
 
     @staticmethod

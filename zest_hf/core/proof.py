@@ -48,6 +48,7 @@ class Proof:
         self._unproved = Unproved()
         self._suspects: dict[XetHash, list[tuple[Fetch, Manifest, Givers]]] = {}
         """What was not kept, as it does not prove itself; whether that is its giver's fault may be known later."""
+        self._doubted: set[bytes] = set()
         self.begun: dict[int, Begun] = {}
         """What is there of GETs that were broken off, by their numbers, and nobody goes on with."""
         self._new: list[tuple[int, int]] = []
@@ -115,8 +116,17 @@ class Proof:
     def break_off(self, number: int, chunks: Manifest, givers: Givers) -> None:
         """A GET has ended with its first ``chunks``, of which nothing is known: who takes it up goes on from there."""
         fetch = self._plan.fetches[number]
+        if any(giver in self._doubted for _, giver in givers):
+            return
         if fetch.is_one_piece and len(chunks) and chunks.size_bytes < fetch.size_bytes:
             self.begun[number] = Begun(chunks, givers)
+
+    def doubt(self, member: bytes) -> None:
+        """It has passed on what does not prove itself: nobody goes on with what it has begun."""
+        self._doubted.add(member)
+        for number, begun in list(self.begun.items()):
+            if any(giver == member for _, giver in begun.givers):
+                del self.begun[number]
 
     def settle_begun(self) -> None:
         """What is there of GETs that nobody goes on with may be known by now."""

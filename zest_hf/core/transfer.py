@@ -27,7 +27,7 @@ from zest_hf.core.actions import (
     StopGet,
 )
 from zest_hf.core.assignments import Assignment, Assignments
-from zest_hf.core.begun import Givers, begun_bytes, givers_of
+from zest_hf.core.begun import Givers, begun_bytes, givers_of, peer_bytes
 from zest_hf.core.crowd import Crowd, Decision
 from zest_hf.core.following import Following
 from zest_hf.core.gets import Gets
@@ -155,6 +155,7 @@ class Transfer:
         """Members of the crowd that have passed on what is known to be wrong, since it was asked last."""
         liars = self._proof.take_liars()
         for member in liars:
+            self._proof.doubt(member)
             if self._following is not None:
                 self._following.wrong(member)
         return liars
@@ -212,6 +213,7 @@ class Transfer:
         self.counts.peer += gained
         if self._together is not None:
             self._together.crowd.came(gained)
+            self._together.crowd.given(gained)
         if chunks_written:
             assert isinstance(ended.action, AskPeer)
             self._moved_s = now_s
@@ -314,12 +316,14 @@ class Transfer:
         else:
             is_wrong = len(chunks) > count or (len(chunks) == count and self._proof.is_wrong(fetch, chunks, givers))
             right = count if len(chunks) == count and not is_wrong else 0
-            if len(chunks) < count:
+            # Who is still there and sends no more may want what it has sent to be gone on with, as it is wrong.
+            if len(chunks) < count and (trouble is PeerTrouble.GONE or following.has_proved(giver)):
                 self._proof.break_off(number, chunks, givers)
         if is_wrong:
             for _, one in givers:
                 if one is not None:
                     following.wrong(one, number)
+                    self._proof.doubt(one)
         if right:
             self._proof.keep(fetch, chunks.slice(0, right), givers)
             for begin in ended.pieces:
@@ -328,6 +332,8 @@ class Transfer:
         self._assignments.answered(assignment, ended)
         if right:
             self._settle(fetch, chunks)
+            if not is_wrong and self._knowledge.knows_xorb(fetch.source.xorb):
+                following.right(giver, peer_bytes(givers, chunks))
 
     def actions(self, now_s: float, waiting_for_peers: bool, others_may_come: bool = False) -> list[Action]:
         """What to start now. Raises the CDN's error when it failed and nobody else can give what is left.
