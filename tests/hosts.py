@@ -187,6 +187,8 @@ class Network:
         if self._mbit is not None:
             name = f"1:{host.number + 0x10:x}"
             self._line("parent", "1:1", "classid", name, rate=self._mbit / _SHARES)
+            # Else a thousand packets of 64 KiB, behind which whatever else a host begins waits for seconds.
+            run("tc", "qdisc", "add", "dev", _BRIDGE, "parent", name, "bfifo", "limit", "512kb")
             to_host = ("u32", "match", "ip", "dst", f"{host.address}/32", "flowid", name)
             run("tc", "filter", "add", "dev", _BRIDGE, "parent", "1:", "protocol", "ip", "prio", "1", *to_host)
 

@@ -196,9 +196,29 @@ class Others:
             self._better[number] = better
         return better
 
-    def rank(self, number: int, now_s: float) -> int:
-        """How many are to fetch it rather than we."""
-        return sum(self.is_trusted(member, now_s) for member in self.ahead(number))
+    def rank(self, number: int, now_s: float, is_busy: bool = False) -> int:
+        """How many are to fetch it rather than we. ``is_busy``: we are fetching something.
+
+        Who is fetching nothing comes before who is: two GETs of one node share its line.
+        """
+        ahead = self.ahead(number)
+        if self.units[number].loose:
+            return sum(self.is_trusted(member, now_s) for member in ahead)
+        busy = self.busy(now_s)
+        before = ahead & busy if is_busy else ahead - busy
+        rank = sum(self.is_trusted(member, now_s) for member in before)
+        if is_busy:
+            rank += sum(self.is_trusted(member, now_s) for member in self.members.keys() - busy)
+        return rank
+
+    def busy(self, now_s: float) -> set[bytes]:
+        """Who is fetching something."""
+        return {
+            member
+            for claims in self.fetching.values()
+            for member, claim in claims.items()
+            if claim.progress < FULL and self.is_valid(member, claim, now_s)
+        }
 
     def is_trusted(self, member: bytes, now_s: float) -> bool:
         return self.members[member].record.until_s <= now_s
