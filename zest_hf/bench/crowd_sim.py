@@ -603,14 +603,15 @@ class Simulation:
             carry.append(partial(self._pass_on, node, one))
 
     def _come(self, giver: _Node, one: _Follow) -> float | None:
-        """How many bytes of a unit a member can pass on; None: it does not fetch it."""
+        """How many bytes of a unit a member can pass on; None: it does not fetch it, or not what is wanted first."""
         size = one.action.fetch.size_bytes
         if giver.spec.liar is not None:
             return size if giver.spec.liar in ("trickles", "spoils") else 0
         if one.unit in giver.fetched:
             return size
         number = giver.getting.get(one.unit)
-        return None if number is None else giver.gets[number].sent
+        get = None if number is None else giver.gets[number]
+        return None if get is None or one.begun < get.begun else get.sent
 
     def _bring(self, node: _Node, get: _Get, size: float) -> None:
         get.sent += size

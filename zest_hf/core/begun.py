@@ -13,6 +13,9 @@ from zest_hf.core.manifest import Manifest
 Giver = bytes | None
 """The member that has sent something; None: the CDN."""
 
+LEFT_CHUNKS = 32
+"""So many of the last chunks that are there are fetched once more: others have a little less, and may follow then."""
+
 Givers = tuple[tuple[int, Giver], ...]
 """Before which chunk, counted from the first of a GET, who has sent what."""
 
@@ -27,6 +30,16 @@ class Begun:
     @property
     def size_bytes(self) -> int:
         return self.chunks.size_bytes
+
+    def shortened(self) -> Begun | None:
+        """For a GET that others who have been following the same are to follow. None: there is too little."""
+        count = len(self.chunks) - LEFT_CHUNKS
+        if count <= 0:
+            return None
+        ends = [(min(end, count), giver) for end, giver in self.givers]
+        before = (0, *(end for end, _ in ends))
+        givers = tuple(one for one, first in zip(ends, before, strict=False) if one[0] > first)
+        return Begun(self.chunks.slice(0, count), givers)
 
 
 def givers_of(chunks: Manifest, giver: Giver, begun: Begun | None) -> Givers:

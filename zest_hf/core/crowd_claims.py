@@ -58,12 +58,16 @@ class CrowdSettings:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One GET: ``first``..``end`` are chunks of the file at its first place. ``loose``: it may not prove itself."""
+    """One GET: ``first``..``end`` are chunks of the file at its first place. ``loose``: it may not prove itself.
+
+    ``followed``: others get it while it comes, so that each of them has what proves the file.
+    """
 
     first: int
     end: int
     size_bytes: int
     loose: bool
+    followed: bool = False
 
 
 @dataclass(slots=True)
@@ -127,7 +131,8 @@ def _unit(fetch: Fetch, *, is_last: bool) -> Unit:
     place, source = fetch.placements[0], fetch.source
     # The last xorb of a file often goes on with another's content.
     loose = source.start > 0 or (is_last and source.byte_end - source.byte_start < WHOLE_XORB_BYTES)
-    return Unit(place.file_chunk, place.file_chunk + place.end - place.start, fetch.size_bytes, loose)
+    end = place.file_chunk + place.end - place.start
+    return Unit(place.file_chunk, end, fetch.size_bytes, loose, fetch.is_one_piece)
 
 
 def weight_of(unit: Unit) -> int:

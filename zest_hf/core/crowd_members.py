@@ -202,7 +202,8 @@ class Others:
         Who is fetching nothing comes before who is: two GETs of one node share its line.
         """
         ahead = self.ahead(number)
-        if self.units[number].loose:
+        unit = self.units[number]
+        if unit.loose and not unit.followed:
             return sum(self.is_trusted(member, now_s) for member in ahead)
         busy = self.busy(now_s)
         before = ahead & busy if is_busy else ahead - busy

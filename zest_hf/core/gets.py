@@ -139,7 +139,8 @@ class Gets:
         if self._pieces.is_whole(fetch, run):
             planned = self._plan.fetches[fetch]
             expected = self._knowledge.expected_of(planned)
-            begun = self._begun.pop(fetch, None) if expected is None else None
+            found = self._begun.pop(fetch, None) if expected is None else None
+            begun = None if found is None else found.shortened()
             if self.together is not None and begun is not None:
                 self.together.goes_on(fetch, begun.size_bytes)
             whole = FetchWhole(number, planned, expected, begun)

@@ -418,7 +418,7 @@ class _Job:
                     fed += count
                     self.written_bytes = written_before + unpacker.bytes_written
                     if part.draft is not None:
-                        Drafts.came(part.draft, unpacker, len(part.begun))
+                        Drafts.came(part.draft, unpacker)
                 if part.is_over:
                     break
                 chunks = unpacker.finish()

@@ -40,7 +40,11 @@ class Drafts:
         self._closed = False
 
     def begin(self, fetch: Fetch, begun: Manifest) -> Draft | None:
-        """A GET begins whose chunks nothing proves, of which some are there. None: nobody could follow it."""
+        """A GET begins whose chunks nothing proves. None: nobody could follow it.
+
+        What is there of it already somebody else has sent: only who has that, too, may follow, as we vouch for the rest
+        alone.
+        """
         if not fetch.is_one_piece:
             return None
         source, (place,) = fetch.source, fetch.placements
@@ -49,10 +53,14 @@ class Drafts:
                 return None
             try:
                 draft = Draft(
-                    self._fd, place.file_offset, place.size_bytes, source.xorb, source.start, source.end
+                    self._fd,
+                    place.file_offset + begun.size_bytes,
+                    place.size_bytes - begun.size_bytes,
+                    source.xorb,
+                    source.start + len(begun),
+                    source.end,
                 )
-                draft.add(begun.hashes, begun.lengths)
-            except (StorageError, SwarmError) as error:
+            except StorageError as error:
                 log.info("%s", error)
                 return None
             self._running.append(draft)
@@ -60,12 +68,9 @@ class Drafts:
         return draft
 
     @staticmethod
-    def came(draft: Draft, unpacker: Unpacker, begun: int) -> None:
-        """The GET has decoded and written more; ``begun`` chunks were there before."""
-        count = draft.count
-        if count < begun:
-            return  # closed
-        chunks = unpacker.chunks(count - begun)
+    def came(draft: Draft, unpacker: Unpacker) -> None:
+        """The GET has decoded and written more."""
+        chunks = unpacker.chunks(draft.count)
         # What does not fit is wrong, as will be found out by who looks at it next.
         with contextlib.suppress(SwarmError):
             draft.add(chunks.hashes, chunks.lengths)

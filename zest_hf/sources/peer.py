@@ -58,7 +58,9 @@ LEAST_MEAN_CHUNK_BYTES = 1024
 AGAIN_S = 1.0
 LONGEST_AGAIN_S = 16.0
 CROWD_FORMS_S = 0.4
-"""Those who begin at the same time have found each other by then, if their machines are not too busy."""
+"""Those who begin at the same time have found each other by then, if their machines are not too busy,"""
+CROWD_ANSWERS_S = 1.0
+"""... and told each other what they do."""
 """A peer that does not know the file is asked again after 1, 2, 4... 16 s: it may be about to download it."""
 
 _TROUBLE = {
@@ -192,7 +194,10 @@ class PeerSource:
         if self._withdrawn or not self._share:
             return False
         since_s = now_s - self._met_s
-        return since_s < CROWD_FORMS_S and (self._swarm.discovering(now_s) or self._swarm.reaching(now_s))
+        if since_s < CROWD_FORMS_S and (self._swarm.discovering(now_s) or self._swarm.reaching(now_s)):
+            return True
+        # Somebody is there and has not said what it does.
+        return since_s < CROWD_ANSWERS_S and any(not one.answered for one in self._holders.values())
 
     def followed(self) -> dict[int, int]:
         """File bytes that have come from each member that is followed, by assignment."""
