@@ -131,14 +131,14 @@ for line in sys.stdin:
 class Console(Program):
     """An interpreter that stays and runs one piece of code after the other, as a notebook does."""
 
-    def run(self, code: str) -> Run:
+    def run(self, code: str, limit_s: float = RUN_TIMEOUT_S) -> Run:
         """Runs code in the namespace of what ran before. ``code`` 0 for success, 1 for an exception."""
         assert self.process.stdin is not None
         marks = {name: len(lines) for name, lines in self._text.items()}
         self.process.stdin.write(json.dumps(code) + "\n")
         self.process.stdin.flush()
         for _ in marks:
-            self.wait_for_line("DONE", RUN_TIMEOUT_S)
+            self.wait_for_line("DONE", limit_s)
         out, err = ("".join(self._text[name][marks[name] :]).removesuffix("DONE\n") for name in marks)
         return Run(int("Traceback" in err), out, err)
 

@@ -32,6 +32,8 @@ from zest_hf.hub.process import HubProcess
 
 COPIES = 1.05
 SLOWER = 1.25
+LIMIT_S = 600.0
+"""Eight copies over one line take their time."""
 DOWNLOAD = f"""
 called = time.monotonic()
 path = huggingface_hub.hf_hub_download({REPO!r}, {FILE!r})
@@ -170,7 +172,7 @@ class Crowd:
             nonlocal wrong
             time.sleep(case.delay_s * number / max(1, len(consoles) - 1))
             try:
-                outcome = consoles[number].run(DOWNLOAD)
+                outcome = consoles[number].run(DOWNLOAD, LIMIT_S)
             except (AssertionError, OSError) as error:
                 if number not in killed:
                     wrong += 1
