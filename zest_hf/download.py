@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,18 +23,21 @@ from typing import Protocol
 from zest_hf._native.session import Event
 from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.core.ids import ZERO_HASH, XetHash
+from zest_hf.core.local import LocalFile, LocalFiles
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, CancelPeer, FetchWhole, Follow, StopFollow, StopGet, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, CopyLocal, FetchWhole, Follow, StopFollow, StopGet, Transfer
 from zest_hf.errors import ReconstructionError
+from zest_hf.index import IndexedFile
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
     CdnStops,
+    CopyEnded,
     FollowEnded,
     ManifestProved,
     PeerEnded,
@@ -47,6 +50,7 @@ from zest_hf.sources.base import (
 )
 from zest_hf.sources.cdn import RETRY, CdnSource, Workers
 from zest_hf.sources.drafts import Drafts
+from zest_hf.sources.local import LocalSource
 from zest_hf.sources.peer import PeerSource
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
@@ -114,8 +118,10 @@ class FileDownload:
         *,
         cas: CasClient,
         workers: Workers,
+        copiers: Workers,
         swarm: Callable[[], Swarm | None] | None,
         known_manifest: Callable[[], Manifest | None],
+        related: Callable[[XetHash, Collection[XetHash]], Sequence[IndexedFile]] = lambda file_hash, xorbs: (),
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
@@ -125,6 +131,7 @@ class FileDownload:
         is_keyed: bool = False,
     ) -> None:
         """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
+        ``related``: files of this disk with the same hash or with chunks of these xorbs, the best first.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
         ``is_keyed``: only who has the key can be asked, whatever the Hub shows.
@@ -144,6 +151,7 @@ class FileDownload:
         self._interrupted = interrupted
         self._cas = cas
         self._workers = workers
+        self._copiers = copiers
         self._swarm = swarm
         self._known_manifest = functools.cache(known_manifest)
         self._settings = settings
@@ -155,6 +163,8 @@ class FileDownload:
         self._permission_until_s: float | None = None
         """Until when it is waited for whether peers may be asked; None: that is settled."""
         self._cdn: CdnSource | None = None
+        self._local: LocalSource | None = None
+        self._related = related
         self._drafts: Drafts | None = None
         self._withdrawn = False
 
@@ -223,7 +233,10 @@ class FileDownload:
 
     def _ask_plan(self) -> None:
         try:
-            self._inbox.put(self._cas.reconstruction(self._request.file_hash))
+            plan = self._cas.reconstruction(self._request.file_hash)
+            # Here, as nothing should be asked of anybody that is on the disk; it takes a few milliseconds.
+            xorbs = dict.fromkeys(term.xorb for term in plan.terms)
+            self._inbox.put(_Plan(plan, self._related(self._request.file_hash, xorbs)))
         except Exception as error:
             self._inbox.put(error)
 
@@ -279,8 +292,11 @@ class FileDownload:
             for item in self._arrivals():
                 if isinstance(item, Exception):
                     raise item
-                if isinstance(item, Reconstruction):
-                    self._begin(item)
+                if isinstance(item, _Plan):
+                    self._begin(item.plan)
+                    if item.related:
+                        self._local = self._reuse(item.related, fd)
+                        stack.callback(self._local.close)
                 elif isinstance(item, Report):
                     self._reports.append(item)
                 elif isinstance(item, _Permission):
@@ -338,6 +354,13 @@ class FileDownload:
         if manifest is not None:
             self._transfer.manifest_proved(manifest)
 
+    def _reuse(self, files: Sequence[IndexedFile], fd: int) -> LocalSource:
+        assert self._transfer is not None
+        # One path may belong to several repositories.
+        by_path = {file.path: LocalFile(file.manifest, file.terms) for file in files}
+        self._transfer.local_files(LocalFiles(list(by_path.values())))
+        return LocalSource(list(by_path), fd, self._copiers, self._inbox.put)
+
     def _take(self, report: Report) -> None:
         transfer, now_s = self._transfer, time.monotonic()
         assert transfer is not None
@@ -354,6 +377,8 @@ class FileDownload:
         elif isinstance(report, CdnFailed):
             log.info("%s: %s", self._request.display_name, report.error)
             transfer.cdn_failed(report.assignment, report.error, now_s)
+        elif isinstance(report, CopyEnded):
+            transfer.copy_ended(report.assignment, report.chunks_written, report.opened, now_s)
         elif isinstance(report, ManifestProved):
             transfer.manifest_proved(report.manifest)
         elif isinstance(report, PeerHolds):
@@ -398,6 +423,9 @@ class FileDownload:
                 self._peers.start(action)
             elif isinstance(action, StopGet):
                 self._cdn.stop(action)
+            elif isinstance(action, CopyLocal):
+                assert self._local is not None
+                self._local.start(action)
             else:
                 if self._swarm is not None:
                     log.debug(
@@ -422,4 +450,12 @@ class _Permission:
     swarm: Swarm | None
 
 
-_Arrival = Report | Event | Reconstruction | Exception | _Permission
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the file is rebuilt, and what is here that may have a part of it."""
+
+    plan: Reconstruction
+    related: Sequence[IndexedFile]
+
+
+_Arrival = Report | Event | _Plan | Exception | _Permission

@@ -14,7 +14,8 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -51,6 +52,12 @@ _SCHEMA: Final = (
 
 _TERM: Final = struct.Struct(">32sIIQ")
 _PAGE: Final = 4
+_MOST_VARIABLES: Final = 500
+"""SQLite takes 999 and more in one statement."""
+
+MOST_RELATED: Final = 16
+"""Files whose manifests are loaded for a download; a few megabytes each, if they are large."""
+
 _COLUMNS: Final = """
     SELECT copies.id, contents.id, file_hash, path, mtime_ns, repo_id, repo_type, endpoint, public,
     manifest, terms FROM copies JOIN contents ON contents.id = copies.content"""
@@ -172,6 +179,27 @@ class Index:
         return self._select(
             "WHERE contents.id IN (SELECT content FROM xorbs WHERE xorb = ?) ORDER BY copies.id", (xorb,)
         )
+
+    def related(self, file_hash: XetHash, xorbs: Collection[XetHash], most: int = MOST_RELATED) -> list[IndexedFile]:
+        """Copies of this very file, and of files with chunks of these xorbs: of the ``most`` that have most of them.
+
+        Those come first that have more. Costs a look-up a xorb when there are none.
+        """
+
+        def look(db: sqlite3.Connection) -> list[int]:
+            shared: Counter[int] = Counter()
+            wanted = list(xorbs)
+            for at in range(0, len(wanted), _MOST_VARIABLES):
+                some = wanted[at : at + _MOST_VARIABLES]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT content, count(*) FROM xorbs WHERE xorb IN ({marks}) GROUP BY content"
+                shared.update(dict(db.execute(query, some)))
+            for (same,) in db.execute("SELECT id FROM contents WHERE file_hash = ?", (file_hash,)):
+                shared[same] = len(wanted) + 1
+            return [content for content, _ in shared.most_common(most)]
+
+        of_content = "WHERE contents.id = ? ORDER BY copies.id"
+        return [file for content in self._database.read(look) for file in self._select(of_content, (content,))]
 
     def entries(self) -> Iterator[IndexedFile]:
         """Every entry, a few in memory at a time. Changes made meanwhile may show or not."""
