@@ -14,7 +14,6 @@ import os
 import sqlite3
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,9 @@ _MOST_VARIABLES: Final = 500
 """SQLite takes 999 and more in one statement."""
 
 MOST_RELATED: Final = 16
-"""Files whose manifests are loaded for a download; a few megabytes each, if they are large."""
+"""Files that a download takes xorbs from; loading the manifest of a large one takes 10 ms,"""
+MOST_SPARE_CHUNKS: Final = 100_000
+"""... and of how many chunks those may be that have only xorbs which others have as well."""
 
 _COLUMNS: Final = """
     SELECT copies.id, contents.id, file_hash, path, mtime_ns, repo_id, repo_type, endpoint, public,
@@ -180,26 +181,65 @@ class Index:
             "WHERE contents.id IN (SELECT content FROM xorbs WHERE xorb = ?) ORDER BY copies.id", (xorb,)
         )
 
-    def related(self, file_hash: XetHash, xorbs: Collection[XetHash], most: int = MOST_RELATED) -> list[IndexedFile]:
-        """Copies of this very file, and of files with chunks of these xorbs: of the ``most`` that have most of them.
+    def related(
+        self,
+        file_hash: XetHash,
+        xorbs: Collection[XetHash],
+        usable: Callable[[Path], bool] = os.path.isfile,
+    ) -> list[IndexedFile]:
+        """Usable copies of this very file; else of files with chunks of these xorbs, those with most of them first.
 
-        Those come first that have more. Costs a look-up a xorb when there are none.
+        Of the latter so many that each xorb which is there is in one of them, and some more, as several files may have
+        a part each. When there is none that costs a look-up a xorb.
         """
+        same = [file for file in self.get(file_hash) if usable(file.path)]
+        if same:
+            return same
+        shared: dict[int, set[XetHash]] = {}
+        for xorb, found in self._shared(list(xorbs)):
+            shared.setdefault(found, set()).add(xorb)
+        out: list[IndexedFile] = []
+        covered: set[XetHash] = set()
+        spare: list[int] = []
+        most, chunks = MOST_RELATED, MOST_SPARE_CHUNKS
+        for one in sorted(shared, key=lambda one: -len(shared[one])):
+            if shared[one] <= covered:
+                spare.append(one)
+            elif most and (files := self._copies_of(one, usable)):
+                most -= 1
+                covered |= shared[one]
+                out += files
+        for one in spare[:_MOST_VARIABLES]:
+            files = self._copies_of(one, usable)
+            out += files
+            chunks -= len(files[0].manifest) if files else 0
+            if chunks < 0:
+                break
+        return out
 
-        def look(db: sqlite3.Connection) -> list[int]:
-            shared: Counter[int] = Counter()
-            wanted = list(xorbs)
-            for at in range(0, len(wanted), _MOST_VARIABLES):
-                some = wanted[at : at + _MOST_VARIABLES]
+    def _shared(self, xorbs: list[XetHash]) -> list[tuple[XetHash, int]]:
+        """Which contents have chunks of which of these xorbs."""
+
+        def look(db: sqlite3.Connection) -> list[tuple[XetHash, int]]:
+            out = []
+            for at in range(0, len(xorbs), _MOST_VARIABLES):
+                some = xorbs[at : at + _MOST_VARIABLES]
                 marks = ",".join("?" * len(some))
-                query = f"SELECT content, count(*) FROM xorbs WHERE xorb IN ({marks}) GROUP BY content"
-                shared.update(dict(db.execute(query, some)))
-            for (same,) in db.execute("SELECT id FROM contents WHERE file_hash = ?", (file_hash,)):
-                shared[same] = len(wanted) + 1
-            return [content for content, _ in shared.most_common(most)]
+                out += db.execute(f"SELECT xorb, content FROM xorbs WHERE xorb IN ({marks})", some).fetchall()
+            return out
 
-        of_content = "WHERE contents.id = ? ORDER BY copies.id"
-        return [file for content in self._database.read(look) for file in self._select(of_content, (content,))]
+        return self._database.read(look)
+
+    def _copies_of(self, content: int, usable: Callable[[Path], bool]) -> list[IndexedFile]:
+        """... that are usable; without loading a manifest if there are none."""
+        paths = self._database.read(
+            lambda db: db.execute("SELECT path FROM copies WHERE content = ?", (content,)).fetchall()
+        )
+        there = {path for (path,) in paths if usable(Path(os.fsdecode(path)))}
+        if not there:
+            return []
+        copies = self._select("WHERE contents.id = ? ORDER BY copies.id", (content,))
+        return [file for file in copies if os.fsencode(file.path) in there]
 
     def entries(self) -> Iterator[IndexedFile]:
         """Every entry, a few in memory at a time. Changes made meanwhile may show or not."""

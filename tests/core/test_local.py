@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import Layout, layout, layouts, plain, xorb
-from transfers import World
+from transfers import SETTINGS, World
 
 from zest_hf.core.actions import AskPeer, CopyLocal, FetchRun, FetchWhole
 from zest_hf.core.local import MAX_WRONG, MIN_CHUNKS, LocalFile, LocalFiles
@@ -135,7 +135,9 @@ def test_a_disk_that_does_not_answer_is_not_waited_for() -> None:
     world = World(old)
     (copy,) = copies(world, here(old))
     assert world.act() == []
-    world.now_s += 2.0
+    world.now_s += SETTINGS.copy_patience_s - 0.1
+    assert world.act() == []
+    world.now_s += 0.2
     (get,) = world.act()
     assert isinstance(get, FetchRun | FetchWhole)
     world.cdn_ends(get)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from zest_hf._native import codec
 from zest_hf.core.actions import CopyLocal
+from zest_hf.errors import ZestError
 from zest_hf.sources.base import CopyEnded, Reporter, WriteFailed
 from zest_hf.sources.cdn import Workers
 
@@ -75,12 +76,20 @@ class LocalSource:
                 os.close(file)
 
     def _run(self) -> None:
-        while (work := self._next()) is not None:
-            report = self._copy(*work)
+        work = self._next()
+        if work is None:
+            return
+        report = self._copy(*work)
+        with self._ended:
+            self._busy -= 1
+            self._ended.notify_all()
+        self._report(report)
+        try:
+            # Other downloads in between: each should get on.
+            self._workers.submit(self._run)
+        except ZestError:
             with self._ended:
-                self._busy -= 1
-                self._ended.notify_all()
-            self._report(report)
+                self._asked -= 1
 
     def _next(self) -> tuple[CopyLocal, int | None] | None:
         with self._ended:
