@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from downloads import Publisher, StoredFile, engine, fetch, tiny_chunks, within
+from downloads import Publisher, StoredFile, engine, fetch, tiny_chunks, within, xorb
 from test_engine import BOUND_S, offer, port_of
 from test_index import held_by_another_process
 
@@ -133,6 +133,30 @@ def test_what_is_copied_is_offered_and_the_rest_asked_of_peers(
             result = fetch(b, revision, tmp_path / "b")
             assert (result.bytes_local, result.bytes_peer) == (len(revision.content) - NEW_BYTES, NEW_BYTES)
     assert local_hub.stats()["cdn_bytes"] == 0
+
+
+def test_what_a_killed_download_left_is_gone_on_from(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path
+) -> None:
+    parts = [xorb(f"left {number}", 400_000) for number in range(6)]
+    file = publisher.put(*parts)
+    left = bytearray(file.content[:2_000_000])
+    left[500_000] ^= 1  # in the second one
+    path = tmp_path / "left"
+    with path.open("wb") as some:
+        for number in (0, 1, 3, 4):
+            some.seek(400_000 * number)
+            some.write(left[400_000 * number : 400_000 * (number + 1)])
+    # The file system may not know holes: what is zero is not the file's either way.
+    with engine(tmp_path / "home") as one:
+        result = fetch(one, file, tmp_path / "new", left_overs=(tmp_path / "no such file", tmp_path, path))
+    assert (result.bytes_local, result.bytes_cdn) == (1_200_000, 1_200_000)
+    # All that is left of another file, or nothing.
+    path.write_bytes(os.urandom(3_000_000))
+    (tmp_path / "empty").touch()
+    with engine(tmp_path / "home") as one:
+        result = fetch(one, file, tmp_path / "new", left_overs=(path, tmp_path / "empty"))
+    assert result.bytes_local == 0
 
 
 def test_for_a_private_repository_only_the_own_disk_is_looked_at(

@@ -33,6 +33,7 @@ from zest_hf.core.transfer import AskPeer, CancelPeer, CopyLocal, FetchWhole, Fo
 from zest_hf.errors import ReconstructionError
 from zest_hf.index import IndexedFile
 from zest_hf.rate_cap import RateCap
+from zest_hf.sources import left_over
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
@@ -58,6 +59,8 @@ from zest_hf.swarm import Swarm
 log = logging.getLogger("zest_hf.download")
 
 TICK_S = 0.1
+LEFT_OVERS_S = 10.0
+"""How long it is looked at what killed downloads have left: faster than any line, but disks differ."""
 CROWD_PATIENCE_S = 1.0
 """How long it is taken for possible, while that is not known, that peers may be asked."""
 
@@ -86,6 +89,8 @@ class FileRequest:
     display_name: str
     read_timeout_s: float | None = None
     """The longest silence of the CAS or the CDN that the user allows; None: the engine's own."""
+    left_overs: tuple[Path, ...] = ()
+    """What downloads of it that were killed have left behind: it is gone on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,15 @@ class FileDownload:
             plan = self._cas.reconstruction(self._request.file_hash)
             # Here, as nothing should be asked of anybody that is on the disk; it takes a few milliseconds.
             xorbs = dict.fromkeys(term.xorb for term in plan.terms)
-            self._inbox.put(_Plan(plan, self._related(self._request.file_hash, xorbs)))
+            related = self._related(self._request.file_hash, xorbs)
+            # One path may belong to several repositories.
+            by_path = {file.path: LocalFile(file.manifest, file.terms) for file in related}
+            here = list(by_path.items())
+            if not any(file.file_hash == self._request.file_hash for file in related):
+                deadline_s = time.monotonic() + LEFT_OVERS_S
+                for path in self._request.left_overs:
+                    here += [(path, part) for part in left_over.scan(path, plan.terms, deadline_s)]
+            self._inbox.put(_Plan(plan, here))
         except Exception as error:
             self._inbox.put(error)
 
@@ -294,8 +307,8 @@ class FileDownload:
                     raise item
                 if isinstance(item, _Plan):
                     self._begin(item.plan)
-                    if item.related:
-                        self._local = self._reuse(item.related, fd)
+                    if item.here:
+                        self._local = self._reuse(item.here, fd)
                         stack.callback(self._local.close)
                 elif isinstance(item, Report):
                     self._reports.append(item)
@@ -354,12 +367,10 @@ class FileDownload:
         if manifest is not None:
             self._transfer.manifest_proved(manifest)
 
-    def _reuse(self, files: Sequence[IndexedFile], fd: int) -> LocalSource:
+    def _reuse(self, here: Sequence[tuple[Path, LocalFile]], fd: int) -> LocalSource:
         assert self._transfer is not None
-        # One path may belong to several repositories.
-        by_path = {file.path: LocalFile(file.manifest, file.terms) for file in files}
-        self._transfer.local_files(LocalFiles(list(by_path.values())))
-        return LocalSource(list(by_path), fd, self._copiers, self._inbox.put)
+        self._transfer.local_files(LocalFiles([file for _, file in here]))
+        return LocalSource([path for path, _ in here], fd, self._copiers, self._inbox.put)
 
     def _take(self, report: Report) -> None:
         transfer, now_s = self._transfer, time.monotonic()
@@ -455,7 +466,7 @@ class _Plan:
     """How the file is rebuilt, and what is here that may have a part of it."""
 
     plan: Reconstruction
-    related: Sequence[IndexedFile]
+    here: Sequence[tuple[Path, LocalFile]]
 
 
 _Arrival = Report | Event | _Plan | Exception | _Permission

@@ -34,10 +34,14 @@ MAX_WRONG = 3
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of this disk as it was when it was proved. ``terms`` may be empty: they are not known."""
+    """A file of this disk as it was when it was proved, or what of one lies from byte `offset` on.
+
+    ``terms`` may be empty: they are not known.
+    """
 
     manifest: Manifest
     terms: tuple[Term, ...]
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +195,13 @@ class Copies:
         for run in self._pieces.runs(begins):
             for part in _parts([self._pieces[begin] for begin in run], self._knowledge):
                 first, end = part[0].first, part[-1].end
+                file = self._files.files[held.source]
                 action = CopyLocal(
                     self._assignments.next_number,
                     first,
                     self._knowledge.offset(first),
                     held.source,
-                    self._files.files[held.source].manifest.offset(held.chunk + first - held.first),
+                    file.offset + file.manifest.offset(held.chunk + first - held.first),
                     self._knowledge.part(first, end),
                 )
                 self._assignments.begin(action, [piece.begin for piece in part], now_s)

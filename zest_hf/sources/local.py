@@ -30,7 +30,7 @@ COPY_THREADS = 2
 class LocalSource:
     """See the module. ``fd`` is the wanted file's descriptor, valid until `close` has returned.
 
-    ``paths``: the files by the number that actions give them.
+    ``paths``: the files by the number that actions give them; one may be there several times.
     """
 
     def __init__(self, paths: Sequence[Path], fd: int, workers: Workers, report: Reporter) -> None:
@@ -44,8 +44,8 @@ class LocalSource:
         self._busy = 0
         """... and those that are copying."""
         self._ended = threading.Condition()
-        self._files: dict[int, int | None] = {}
-        """Source -> descriptor; None: it could not be opened."""
+        self._files: dict[Path, int | None] = {}
+        """Their descriptors; None: it could not be opened."""
         self._closed = False
 
     def start(self, action: CopyLocal) -> None:
@@ -97,10 +97,11 @@ class LocalSource:
                 self._asked -= 1
                 return None
             action = self._waiting.popleft()
-            if action.source not in self._files:
-                self._files[action.source] = self._open(self._paths[action.source])
+            path = self._paths[action.source]
+            if path not in self._files:
+                self._files[path] = self._open(path)
             self._busy += 1
-            return action, self._files[action.source]
+            return action, self._files[path]
 
     def _copy(self, action: CopyLocal, file: int | None) -> CopyEnded | WriteFailed:
         if file is None:
