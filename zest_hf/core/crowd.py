@@ -278,7 +278,7 @@ class Crowd:
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
-            rank = self.others.rank(number, now_s, bool(running))
+            rank = self.others.rank(number, now_s, bool(running or out))
             # Which GETs are about to end not everybody sees at the same time.
             due_s = before.get(number, now_s) if free > ending or not rank else now_s
             self._due_s[number] = due_s
