@@ -1,8 +1,8 @@
 """One file from wherever it is to be had: the loop that lets the transfer decide and the sources act.
 
 The way of a byte: the CAS says how the file is rebuilt (`cas`), `core.plan` makes GETs and pieces of it,
-`core.transfer` and `core.policy` say who is asked for what, `sources.local`, `sources.cdn` and `sources.peer` bring it, native
-code checks and writes it, and the file hash closes the account.
+`core.transfer` and `core.policy` say who is asked for what, `sources.local`, `sources.cdn` and `sources.peer` bring
+it, native code checks and writes it, and the file hash closes the account.
 """
 
 from __future__ import annotations
