@@ -150,6 +150,30 @@ def test_find_xorb(index: Index) -> None:
     assert index.find_xorb(XORBS[200]) == []
 
 
+def test_files_that_are_related(index: Index) -> None:
+    """Those with most of the wanted xorbs first; what has nothing new comes last, and not without end."""
+    by_seed = {seed: indexed(seed) for seed in (2, 3, 8)}
+    third = replace(by_seed[8], terms=by_seed[2].terms[:1] + by_seed[8].terms[1:], manifest=by_seed[2].manifest)
+    third = replace(
+        third,
+        size_bytes=third.manifest.size_bytes,
+        terms=(third.terms[0], replace(third.terms[1], size_bytes=by_seed[2].terms[1].size_bytes)),
+    )
+    for file in (by_seed[2], by_seed[3], third):
+        index.add(file)
+    wanted = [XORBS[2], XORBS[3], XORBS[8 ^ 1], XORBS[200]]
+    nobody = XetHash(bytes(32))
+    found = index.related(nobody, wanted, lambda path: True)
+    assert {file.path for file in found} == {file.path for file in (by_seed[2], by_seed[3], third)}
+    assert third in found[:2]
+    # Files that are gone are left out, and those chosen that have the same.
+    gone = found[0].path
+    assert index.related(nobody, wanted, lambda path: path != gone)[0].path != gone
+    assert index.related(nobody, wanted) == []
+    assert index.related(nobody, XORBS[100:] * 9, lambda path: True) == []
+    assert index.related(by_seed[3].file_hash, wanted, lambda path: True) == [by_seed[3]]
+
+
 def test_remove(index: Index) -> None:
     file = indexed(1, "/a")
     index.add(file)

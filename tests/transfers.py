@@ -9,6 +9,7 @@ from layouts import Layout
 from zest_hf.core.actions import (
     AskPeer,
     CancelPeer,
+    CopyLocal,
     FetchRun,
     FetchWhole,
     Follow,
@@ -87,6 +88,8 @@ class World:
         """Which chunks of the file an action brings."""
         if isinstance(action, AskPeer):
             return list(range(action.first, action.first + action.count))
+        if isinstance(action, CopyLocal):
+            return list(range(action.first, action.first + len(action.chunks)))
         return self.first_of(action, self.stops.get(action.assignment, self.count_of(action)))
 
     def count_of(self, get: FetchWhole | FetchRun | Follow) -> int:
@@ -124,6 +127,14 @@ class World:
         del self.running[ask.assignment]
         self._write(ask.first, ask.first + written)
         self.transfer.peer_ended(ask.assignment, written, trouble, self.now_s)
+
+    def copy_ends(self, copy: CopyLocal, written: int | None = None, opened: bool = True) -> None:
+        del self.running[copy.assignment]
+        written = len(copy.chunks) if written is None else written
+        assert copy.chunks == self.file.manifest.slice(copy.first, copy.first + len(copy.chunks))
+        assert copy.offset == self.file.manifest.offset(copy.first)
+        self._write(copy.first, copy.first + written)
+        self.transfer.copy_ended(copy.assignment, written, opened, self.now_s)
 
     def join(self) -> None:
         self.transfer.join(self.crowd, self.now_s)
@@ -229,7 +240,7 @@ class World:
             assert piece.end <= planned.first + planned.count
             assert piece.xorb_first - planned.xorb_first == piece.first - planned.first
             askers = [self.running[number] for number in piece.askers]
-            assert sum(not isinstance(one, AskPeer) for one in askers) <= 1
+            assert sum(not isinstance(one, AskPeer | CopyLocal) for one in askers) <= 1
             if any(isinstance(one, Follow) or (isinstance(one, FetchWhole) and one.expected is None) for one in askers):
                 assert len(askers) == 1
             peers = [one.peer for one in askers if isinstance(one, AskPeer)]

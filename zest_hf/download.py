@@ -1,8 +1,8 @@
 """One file from wherever it is to be had: the loop that lets the transfer decide and the sources act.
 
 The way of a byte: the CAS says how the file is rebuilt (`cas`), `core.plan` makes GETs and pieces of it,
-`core.transfer` and `core.policy` say who is asked for what, `sources.cdn` and `sources.peer` bring it, native
-code checks and writes it, and the file hash closes the account.
+`core.transfer` and `core.policy` say who is asked for what, `sources.local`, `sources.cdn` and `sources.peer` bring
+it, native code checks and writes it, and the file hash closes the account.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,18 +23,22 @@ from typing import Protocol
 from zest_hf._native.session import Event
 from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.core.ids import ZERO_HASH, XetHash
+from zest_hf.core.local import LocalFile, LocalFiles
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import plan_file
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, CancelPeer, FetchWhole, Follow, StopFollow, StopGet, Transfer
+from zest_hf.core.transfer import AskPeer, CancelPeer, CopyLocal, FetchWhole, Follow, StopFollow, StopGet, Transfer
 from zest_hf.errors import ReconstructionError
+from zest_hf.index import IndexedFile
 from zest_hf.rate_cap import RateCap
+from zest_hf.sources import left_over
 from zest_hf.sources.base import (
     CdnEnded,
     CdnFailed,
     CdnStops,
+    CopyEnded,
     FollowEnded,
     ManifestProved,
     PeerEnded,
@@ -47,6 +51,7 @@ from zest_hf.sources.base import (
 )
 from zest_hf.sources.cdn import RETRY, CdnSource, Workers
 from zest_hf.sources.drafts import Drafts
+from zest_hf.sources.local import LocalSource
 from zest_hf.sources.peer import PeerSource
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
@@ -54,6 +59,8 @@ from zest_hf.swarm import Swarm
 log = logging.getLogger("zest_hf.download")
 
 TICK_S = 0.1
+LEFT_OVERS_S = 10.0
+"""How long it is looked at what killed downloads have left: faster than any line, but disks differ."""
 CROWD_PATIENCE_S = 1.0
 """How long it is taken for possible, while that is not known, that peers may be asked."""
 
@@ -82,6 +89,8 @@ class FileRequest:
     display_name: str
     read_timeout_s: float | None = None
     """The longest silence of the CAS or the CDN that the user allows; None: the engine's own."""
+    left_overs: tuple[Path, ...] = ()
+    """What downloads of it that were killed have left behind: it is gone on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +123,10 @@ class FileDownload:
         *,
         cas: CasClient,
         workers: Workers,
+        copiers: Workers,
         swarm: Callable[[], Swarm | None] | None,
         known_manifest: Callable[[], Manifest | None],
+        related: Callable[[XetHash, Collection[XetHash]], Sequence[IndexedFile]] = lambda file_hash, xorbs: (),
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
@@ -125,6 +136,7 @@ class FileDownload:
         is_keyed: bool = False,
     ) -> None:
         """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
+        ``related``: files of this disk with the same hash or with chunks of these xorbs, the best first.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
         ``is_keyed``: only who has the key can be asked, whatever the Hub shows.
@@ -144,6 +156,7 @@ class FileDownload:
         self._interrupted = interrupted
         self._cas = cas
         self._workers = workers
+        self._copiers = copiers
         self._swarm = swarm
         self._known_manifest = functools.cache(known_manifest)
         self._settings = settings
@@ -155,6 +168,8 @@ class FileDownload:
         self._permission_until_s: float | None = None
         """Until when it is waited for whether peers may be asked; None: that is settled."""
         self._cdn: CdnSource | None = None
+        self._local: LocalSource | None = None
+        self._related = related
         self._drafts: Drafts | None = None
         self._withdrawn = False
 
@@ -223,7 +238,18 @@ class FileDownload:
 
     def _ask_plan(self) -> None:
         try:
-            self._inbox.put(self._cas.reconstruction(self._request.file_hash))
+            plan = self._cas.reconstruction(self._request.file_hash)
+            # Here, as nothing should be asked of anybody that is on the disk; it takes a few milliseconds.
+            xorbs = dict.fromkeys(term.xorb for term in plan.terms)
+            related = self._related(self._request.file_hash, xorbs)
+            # One path may belong to several repositories.
+            by_path = {file.path: LocalFile(file.manifest, file.terms) for file in related}
+            here = list(by_path.items())
+            if not any(file.file_hash == self._request.file_hash for file in related):
+                deadline_s = time.monotonic() + LEFT_OVERS_S
+                for path in self._request.left_overs:
+                    here += [(path, part) for part in left_over.scan(path, plan.terms, deadline_s)]
+            self._inbox.put(_Plan(plan, here))
         except Exception as error:
             self._inbox.put(error)
 
@@ -279,8 +305,11 @@ class FileDownload:
             for item in self._arrivals():
                 if isinstance(item, Exception):
                     raise item
-                if isinstance(item, Reconstruction):
-                    self._begin(item)
+                if isinstance(item, _Plan):
+                    self._begin(item.plan)
+                    if item.here:
+                        self._local = self._reuse(item.here, fd)
+                        stack.callback(self._local.close)
                 elif isinstance(item, Report):
                     self._reports.append(item)
                 elif isinstance(item, _Permission):
@@ -338,6 +367,11 @@ class FileDownload:
         if manifest is not None:
             self._transfer.manifest_proved(manifest)
 
+    def _reuse(self, here: Sequence[tuple[Path, LocalFile]], fd: int) -> LocalSource:
+        assert self._transfer is not None
+        self._transfer.local_files(LocalFiles([file for _, file in here]))
+        return LocalSource([path for path, _ in here], fd, self._copiers, self._inbox.put)
+
     def _take(self, report: Report) -> None:
         transfer, now_s = self._transfer, time.monotonic()
         assert transfer is not None
@@ -354,6 +388,8 @@ class FileDownload:
         elif isinstance(report, CdnFailed):
             log.info("%s: %s", self._request.display_name, report.error)
             transfer.cdn_failed(report.assignment, report.error, now_s)
+        elif isinstance(report, CopyEnded):
+            transfer.copy_ended(report.assignment, report.chunks_written, report.opened, now_s)
         elif isinstance(report, ManifestProved):
             transfer.manifest_proved(report.manifest)
         elif isinstance(report, PeerHolds):
@@ -398,6 +434,9 @@ class FileDownload:
                 self._peers.start(action)
             elif isinstance(action, StopGet):
                 self._cdn.stop(action)
+            elif isinstance(action, CopyLocal):
+                assert self._local is not None
+                self._local.start(action)
             else:
                 if self._swarm is not None:
                     log.debug(
@@ -422,4 +461,12 @@ class _Permission:
     swarm: Swarm | None
 
 
-_Arrival = Report | Event | Reconstruction | Exception | _Permission
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the file is rebuilt, and what is here that may have a part of it."""
+
+    plan: Reconstruction
+    here: Sequence[tuple[Path, LocalFile]]
+
+
+_Arrival = Report | Event | _Plan | Exception | _Permission

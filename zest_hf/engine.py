@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from zest_hf.rate_cap import RateCap
 from zest_hf.scan import scan_file
 from zest_hf.shared import Shared
 from zest_hf.sources.cdn import RETRY
+from zest_hf.sources.local import COPY_THREADS
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 from zest_hf.workers import WorkerPool
@@ -83,6 +84,8 @@ class Engine:
         self._cap = RateCap(settings.max_down_bytes_s) if settings.max_down_bytes_s else None
         self.policy = policy or PolicySettings()
         self._workers = WorkerPool(GET_THREADS)
+        # Not behind GETs that wait for a server.
+        self._copiers = WorkerPool(COPY_THREADS)
         self._lock = threading.Lock()
         self._counts = Counts()
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_DOWNLOADS)
@@ -119,8 +122,10 @@ class Engine:
             request,
             cas=self._client(request),
             workers=self._workers,
+            copiers=self._copiers,
             swarm=self.swarm if self._peers_may_be_found else None,
             known_manifest=lambda: self._known_manifest(request.file_hash),
+            related=self._related,
             settings=self.policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
@@ -433,6 +438,7 @@ class Engine:
         for client in clients:
             client.close()
         self._workers.close()
+        self._copiers.close()
         if index is not None:
             index.close()
 
@@ -469,6 +475,16 @@ class Engine:
         except StorageError as error:
             self._rest_from_index(error)
         return None
+
+
+    def _related(self, file_hash: XetHash, xorbs: Collection[XetHash]) -> list[IndexedFile]:
+        """What is here of this file and of these xorbs."""
+        index = self.index()
+        try:
+            return [] if index is None else index.related(file_hash, xorbs)
+        except StorageError as error:
+            self._rest_from_index(error)
+            return []
 
 
 _engine: Engine | None = None

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -51,6 +51,14 @@ _SCHEMA: Final = (
 
 _TERM: Final = struct.Struct(">32sIIQ")
 _PAGE: Final = 4
+_MOST_VARIABLES: Final = 500
+"""SQLite takes 999 and more in one statement."""
+
+MOST_RELATED: Final = 16
+"""Files that a download takes xorbs from; loading the manifest of a large one takes 10 ms,"""
+MOST_SPARE_CHUNKS: Final = 100_000
+"""... and of how many chunks those may be that have only xorbs which others have as well."""
+
 _COLUMNS: Final = """
     SELECT copies.id, contents.id, file_hash, path, mtime_ns, repo_id, repo_type, endpoint, public,
     manifest, terms FROM copies JOIN contents ON contents.id = copies.content"""
@@ -172,6 +180,66 @@ class Index:
         return self._select(
             "WHERE contents.id IN (SELECT content FROM xorbs WHERE xorb = ?) ORDER BY copies.id", (xorb,)
         )
+
+    def related(
+        self,
+        file_hash: XetHash,
+        xorbs: Collection[XetHash],
+        usable: Callable[[Path], bool] = os.path.isfile,
+    ) -> list[IndexedFile]:
+        """Usable copies of this very file; else of files with chunks of these xorbs, those with most of them first.
+
+        Of the latter so many that each xorb which is there is in one of them, and some more, as several files may have
+        a part each. When there is none that costs a look-up a xorb.
+        """
+        same = [file for file in self.get(file_hash) if usable(file.path)]
+        if same:
+            return same
+        shared: dict[int, set[XetHash]] = {}
+        for xorb, found in self._shared(list(xorbs)):
+            shared.setdefault(found, set()).add(xorb)
+        out: list[IndexedFile] = []
+        covered: set[XetHash] = set()
+        spare: list[int] = []
+        most, chunks = MOST_RELATED, MOST_SPARE_CHUNKS
+        for one in sorted(shared, key=lambda one: -len(shared[one])):
+            if shared[one] <= covered:
+                spare.append(one)
+            elif most and (files := self._copies_of(one, usable)):
+                most -= 1
+                covered |= shared[one]
+                out += files
+        for one in spare[:_MOST_VARIABLES]:
+            files = self._copies_of(one, usable)
+            out += files
+            chunks -= len(files[0].manifest) if files else 0
+            if chunks < 0:
+                break
+        return out
+
+    def _shared(self, xorbs: list[XetHash]) -> list[tuple[XetHash, int]]:
+        """Which contents have chunks of which of these xorbs."""
+
+        def look(db: sqlite3.Connection) -> list[tuple[XetHash, int]]:
+            out = []
+            for at in range(0, len(xorbs), _MOST_VARIABLES):
+                some = xorbs[at : at + _MOST_VARIABLES]
+                marks = ",".join("?" * len(some))
+                out += db.execute(f"SELECT xorb, content FROM xorbs WHERE xorb IN ({marks})", some).fetchall()
+            return out
+
+        return self._database.read(look)
+
+    def _copies_of(self, content: int, usable: Callable[[Path], bool]) -> list[IndexedFile]:
+        """... that are usable; without loading a manifest if there are none."""
+        paths = self._database.read(
+            lambda db: db.execute("SELECT path FROM copies WHERE content = ?", (content,)).fetchall()
+        )
+        there = {path for (path,) in paths if usable(Path(os.fsdecode(path)))}
+        if not there:
+            return []
+        copies = self._select("WHERE contents.id = ? ORDER BY copies.id", (content,))
+        return [file for file in copies if os.fsencode(file.path) in there]
 
     def entries(self) -> Iterator[IndexedFile]:
         """Every entry, a few in memory at a time. Changes made meanwhile may show or not."""

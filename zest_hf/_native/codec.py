@@ -359,6 +359,23 @@ class FileScan:
         return ChunkList(bytes(ffi.buffer(hashes, count[0] * HASH_SIZE)), _array("I", lengths, count[0]))
 
 
+def copy_chunks(
+    source_fd: int, source_offset: int, fd: int, offset: int, hashes: Buffer, lengths: Sequence[int]
+) -> int:
+    """Copies chunks that lie one after the other in one file into another, each only if its hash is right.
+
+    How many of the first were: what has changed, or cannot be read, ends it. Offsets are bytes, less than 2^62. Raises
+    OSError (writing failed), ZestError as merkle_root does.
+    """
+    if not (0 <= source_offset < 1 << 62 and 0 <= offset < 1 << 62):
+        raise ZestError(f"no file has an offset of {max(source_offset, offset)} bytes")
+    view, lengths = _list(hashes, lengths)
+    err, copied = ffi.new("zest_error *"), ffi.new("size_t *")
+    sizes = ffi.from_buffer("uint32_t[]", lengths)
+    check(lib.zest_copy_chunks(source_fd, source_offset, fd, offset, view, sizes, len(lengths), copied, err), err)
+    return int(copied[0])
+
+
 def _list(hashes: Buffer, lengths: Sequence[int]) -> tuple[Any, array[int]]:
     view = ffi.from_buffer("uint8_t[]", hashes)
     count = len(lengths)

@@ -449,7 +449,7 @@ class Simulation:
             node.gets[action.assignment] = _Get(action, size, self.now_s + 2 * latency_s, begun, begun)
             node.getting[self._unit_of[action.fetch.source]] = action.assignment
             self._gets += 1
-        else:
+        elif isinstance(action, FetchRun):
             size = action.byte_end - action.byte_start
             node.gets[action.assignment] = _Get(action, size, self.now_s + 4 * latency_s)
             self._gets += 1

@@ -92,7 +92,22 @@ class StopFollow:
     assignment: int
 
 
-Action = AskPeer | CancelPeer | FetchWhole | FetchRun | StopGet | Follow | StopFollow
+@dataclass(frozen=True, slots=True)
+class CopyLocal:
+    """Copy file chunks from `first` on, which go to byte `offset`, from a file that is here already.
+
+    There they lie together from byte `source_offset` on; ``source``: which file. ``chunks``: proved.
+    """
+
+    assignment: int
+    first: int
+    offset: int
+    source: int
+    source_offset: int
+    chunks: Manifest
+
+
+Action = AskPeer | CancelPeer | FetchWhole | FetchRun | StopGet | Follow | StopFollow | CopyLocal
 
 
 class PeerTrouble(enum.Enum):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, Follow
+from zest_hf.core.actions import AskPeer, CancelPeer, CopyLocal, FetchRun, FetchWhole, Follow
 from zest_hf.core.pieces import Piece, Pieces, State
 
-Work = AskPeer | FetchRun | FetchWhole | Follow
+Work = AskPeer | FetchRun | FetchWhole | Follow | CopyLocal
 """Actions that bring something, and end by a report."""
 
 
@@ -69,6 +69,10 @@ class Assignments:
         if not self.gets:
             return []
         return [one for one in self._running.items() if one[1].is_get]
+
+    def running_copies(self) -> list[Assignment]:
+        """Those from this disk."""
+        return [one for one in self._running.values() if isinstance(one.action, CopyLocal)]
 
     def latest_first(self) -> Iterator[tuple[int, Assignment]]:
         return reversed(self._running.items())

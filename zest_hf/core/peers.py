@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from zest_hf.core.actions import AskPeer, PeerTrouble
+from zest_hf.core.actions import AskPeer, CopyLocal, PeerTrouble
 from zest_hf.core.assignments import Assignment, Assignments, Work
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.pieces import Piece, Pieces, State
@@ -449,7 +449,10 @@ class Peers:
         The last first: sources give what they were asked for in order.
         """
         for number, assignment in self._assignments.latest_first():
-            if now_s - assignment.asked_s < after_s or assignment.is_blind:
+            is_copy = isinstance(assignment.action, CopyLocal)
+            # Nobody is to be asked for what is here only because the disk is slow.
+            patience_s = max(after_s, self._settings.copy_patience_s) if is_copy else after_s
+            if now_s - assignment.asked_s < patience_s or assignment.is_blind:
                 continue
             for begin in reversed(assignment.pieces):
                 piece = self._pieces[begin]

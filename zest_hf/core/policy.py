@@ -81,6 +81,8 @@ class PolicySettings:
     """A GET that needs this much longer for its rest than peers would is not stopped for them."""
     left_alone_s: float = 0.25
     """What a GET has left to peers is not asked of the CDN again for this long, while other GETs run."""
+    copy_patience_s: float = 5.0
+    """What is here already is asked of nobody before nothing was copied for this long: the disk does not answer."""
     ask_s: float = 0.25
     """A peer is asked for as much at once as it sends in this time,"""
     least_ask_bytes: int = 256 * 1024

@@ -19,6 +19,7 @@ from zest_hf.core.actions import (
     Action,
     AskPeer,
     CancelPeer,
+    CopyLocal,
     FetchRun,
     FetchWhole,
     Follow,
@@ -33,6 +34,7 @@ from zest_hf.core.following import Following
 from zest_hf.core.gets import Gets
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
+from zest_hf.core.local import Copies, LocalFiles
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.peers import Peer, Peers
 from zest_hf.core.pieces import Pieces, State
@@ -48,6 +50,7 @@ __all__ = [
     "Action",
     "AskPeer",
     "CancelPeer",
+    "CopyLocal",
     "Counts",
     "FetchRun",
     "FetchWhole",
@@ -104,6 +107,7 @@ class Transfer:
             seed,
             self._proof.begun,
         )
+        self._copies: Copies | None = None
         self._together: Together | None = None
         self._following: Following | None = None
         self._began_s: float | None = None
@@ -187,6 +191,31 @@ class Transfer:
         if not self._knowledge.knows_xorb(xorb):
             self._proof.xorb(xorb, manifest)
             self._more_is_known(self._knowledge.in_file(xorb, [(0, len(manifest))]))
+
+    def local_files(self, files: LocalFiles) -> None:
+        """These files are here and may have something of it. Raises as `manifest_proved`."""
+        self._copies = Copies(self._plan, files, self._pieces, self._knowledge, self._assignments)
+        for xorb, manifest in files.proved_xorbs(self._plan):
+            self.xorb_proved(xorb, manifest)
+
+    def copy_ended(self, assignment: int, chunks_written: int, opened: bool, now_s: float) -> None:
+        """A copy ended with its first ``chunks_written`` chunks proved and written; ``opened``: of a file that is
+        there.
+        """
+        assert self._copies is not None
+        ended = self._assignments.end(assignment)
+        self._copies.ended(ended, chunks_written, opened, now_s)
+        for begin in ended.pieces:
+            piece = self._pieces[begin]
+            end = ended.brings(piece, chunks_written)
+            if piece.state is not State.DONE and end > piece.first:
+                self._moved_s = now_s
+                self.counts.local += self._knowledge.offset(end) - self._knowledge.offset(piece.first)
+                self._proof.proved(piece.first, end)
+                self._pieces.advance(begin, end)
+        self._assignments.answered(assignment, ended)
+        if self._together is not None:
+            self._together.look()
 
     def peer_holds(self, peer: int, ranges: Sequence[tuple[int, int]]) -> None:
         """A peer holds these chunks of the file (replaces what was known of that)."""
@@ -346,6 +375,9 @@ class Transfer:
             return []
         out: list[Action] = []
         useful: list[Peer] = []
+        if self._copies is not None:
+            # Before anybody else is asked for it.
+            out.extend(self._copies.starts(now_s))
         if self._knowledge.known:
             out.extend(self._peers.ask(now_s))
             stops = list(self._yielding.stops(now_s))

@@ -21,7 +21,7 @@ from . import connection as token_route
 from . import switch
 from .fallback import download_normally
 from .progress import HubBars
-from .staging import InPlace, Place, Staged, empty
+from .staging import InPlace, Place, Staged, empty, left_overs
 
 if TYPE_CHECKING:
 
@@ -137,6 +137,7 @@ class OneFile:
                 is_public=connection.is_public_with_token,
                 display_name=self._name,
                 read_timeout_s=float(self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT),
+                left_overs=left_overs(path),
             ),
             bars,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_UNIQUE = re.compile(r"(.+)\.[0-9a-f]{8}\.incomplete")
+_MOST_LEFT_OVERS = 3
 _LONGEST_STEM = 160  # leaves room for the suffix below the usual limit of 255 bytes
 
 
@@ -79,6 +82,24 @@ class Staged(Place):
             # Not every file system replaces a file that is open. A copy grows from the front, so that what
             # is left of it after a crash is a true beginning of the file.
             shutil.copyfile(self.path, self._expected)
+
+
+def left_overs(path: Path) -> tuple[Path, ...]:
+    """Files like the one at ``path``, which is being written, of downloads that were killed; the newest first.
+
+    The Hub's client and `Staged` name them alike. Another process may be writing one: they are only to be read.
+    """
+    match = _UNIQUE.fullmatch(path.name)
+    if match is None:
+        return ()
+    found = []
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            other = _UNIQUE.fullmatch(entry.name)
+            if other is not None and other[1] == match[1] and entry.name != path.name:
+                with contextlib.suppress(OSError):
+                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, path.parent / entry.name))
+    return tuple(one for _, one in sorted(found, reverse=True)[:_MOST_LEFT_OVERS])
 
 
 def empty(path: Path) -> None:

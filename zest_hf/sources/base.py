@@ -112,6 +112,18 @@ class CdnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyEnded:
+    """A copy from a file of this disk ended with its first ``chunks_written`` chunks proved and written.
+
+    ``opened``: the file could be opened; if not, nothing else of it will come either.
+    """
+
+    assignment: int
+    chunks_written: int
+    opened: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class WriteFailed:
     """The file cannot be written, or was written to at a wrong place: no source can help."""
 
@@ -130,6 +142,7 @@ Report = (
     | CdnStops
     | CdnEnded
     | CdnFailed
+    | CopyEnded
     | WriteFailed
 )
 Reporter = Callable[[Report], None]
