@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import shutil
 import signal
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from zest_hf import __version__
 from zest_hf.errors import ZestError
-
-STATUS_TIMEOUT_S = 5.0
-
+from zest_hf.seed import command as seed_command
+from zest_hf.terminal import failed as _failed
+from zest_hf.terminal import size_text as _size
 
 INTERRUPT_GRACE_S = 3.0
 """How long downloads may take to end after Ctrl-C."""
@@ -61,11 +57,6 @@ def _guarded(program: str, args: argparse.Namespace) -> int:
         return 1
 
 
-def _failed(reason: str, program: str = "zest") -> int:
-    print(f"{program}: {reason}", file=sys.stderr)
-    return 1
-
-
 _SEED = """Offer what is in the Hugging Face cache to peers, from the files themselves. Stays in the foreground and
 logs to stderr; SIGTERM or Ctrl-C ends it."""
 
@@ -102,9 +93,7 @@ def _parser() -> argparse.ArgumentParser:
             commands.add_parser(name, help="offer what is in the cache (= zest-seed)", description=_SEED)
         )
 
-    status = commands.add_parser("status", help="what the seeder on this machine is doing")
-    status.add_argument("--json", action="store_true", help="as the seeder's API gives it")
-    status.set_defaults(run=_status)
+    seed_command.add_commands(commands)
 
     run = commands.add_parser(
         "run", help="run a program with zest_hf switched on", usage="zest run -- COMMAND [ARG ...]"
@@ -252,51 +241,6 @@ def _without_prefix(record: logging.LogRecord) -> bool:
     return True
 
 
-def _status(args: argparse.Namespace) -> int:
-    from zest_hf.config import load_settings
-
-    address = load_settings().status
-    if address is None:
-        return _failed("ZEST_STATUS is off: there is no seeder to ask")
-    url = f"http://{address}/v1/status"
-    # A proxy has no business between us and our own machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=STATUS_TIMEOUT_S) as answer:
-            status: dict[str, Any] = json.load(answer)
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return _failed(f"no seeder answers at {address} ({reason}); start one with zest-seed")
-    if args.json:
-        print(json.dumps(status, indent=2))
-        return 0
-    try:
-        lines = list(_status_lines(status))
-    except (KeyError, TypeError, ValueError):
-        return _failed(f"what answers at {address} is no seeder; set ZEST_STATUS to the seeder's address")
-    print("\n".join(lines))
-    return 0
-
-
-def _status_lines(status: dict[str, Any]) -> Iterator[str]:
-    yield f"zest-seed {status['version']} on {status['listen']}, up {_duration(status['uptime_seconds'])}"
-    yield f"{status['peers_connected']} peers connected, {_size(status['bytes']['uploaded'])} uploaded"
-    for model in status["models"]:
-        line = f"  {model['repo']}: {model['files']} files, {_size(model['size'])}"
-        yield f"{line}, {_size(model['uploaded'])} uploaded, {model['peers']} peers"
-    discovery = status["discovery"]
-    ways = [f"{len(discovery['given'])} given"] if discovery["given"] else []
-    ways += ["the local network"] if discovery["lsd"] else []
-    ways += [f"the DHT ({discovery['dht_nodes']} nodes)"] if discovery["dht"] else []
-    ways += [tracker["url"] for tracker in discovery["trackers"]]
-    yield f"  peers are found by: {', '.join(ways) or 'nothing'}"
-    for tracker in discovery["trackers"]:
-        if tracker["working"] is False:
-            yield f"  tracker {tracker['url']} does not work: {tracker['message']}"
-    for ban in status["banned"]:
-        yield f"  banned {ban['address']}: {ban['reason']}"
-
-
 def _run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
@@ -314,17 +258,3 @@ def _run(args: argparse.Namespace) -> int:
         os.execv(program, command)
     except OSError as error:
         return _failed(f"{command[0]}: {error.strerror}")
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    minutes, _ = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds) % 60} s"
