@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from zest_hf import __version__
+from zest_hf.doctor import command as doctor_command
 from zest_hf.errors import ZestError
 from zest_hf.seed import command as seed_command
 from zest_hf.terminal import failed as _failed
@@ -100,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     run.set_defaults(run=_run)
+
+    doctor = commands.add_parser("doctor", help="check what downloads and seeding need, and say what to do")
+    doctor_command.add_arguments(doctor)
 
     hub = commands.add_parser("hub", help="serve a Hugging Face Hub with Xet storage from a directory")
     _hub_arguments(hub)

@@ -61,6 +61,7 @@ HELP = {
     "zest serve": "SIGTERM or Ctrl-C",
     "zest start": "--systemd",
     "zest stop": "usage: ",
+    "zest doctor": "--repo REPO",
     "zest status": "--json",
     "zest run": "zest run -- COMMAND",
     "zest hub": "--state DIR",

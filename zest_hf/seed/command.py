@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +71,9 @@ def _where(running: Running) -> str:
 
 
 def _status(args: argparse.Namespace) -> int:
+    import urllib.error
+    import urllib.request
+
     from zest_hf.config import load_settings
 
     base = _base_url(load_settings())
