@@ -1,4 +1,6 @@
-"""The command line: `zest` (also `zest-hf`) and `zest-seed`. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+"""The command line: `zest` (also `zest-hf`) and `zest-seed`. Exit codes: 0 done, 1 failed, 2 wrong usage; of
+`zest run` those of the program.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from zest_hf import __version__
+from zest_hf import __version__, completion
 from zest_hf.doctor import command as doctor_command
 from zest_hf.errors import ZestError
 from zest_hf.seed import command as seed_command
 from zest_hf.terminal import failed as _failed
 from zest_hf.terminal import size_text as _size
 
+NOT_RUNNABLE, NOT_FOUND = 126, 127
+"""Exit codes of `zest run` for a program that cannot be run, as shells have them."""
 INTERRUPT_GRACE_S = 3.0
 """How long downloads may take to end after Ctrl-C."""
 
@@ -37,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def seed_main(arguments: Sequence[str] | None = None) -> int:
     """`zest-seed`."""
-    parser = argparse.ArgumentParser(prog="zest-seed", description=_SEED)
-    _seed_arguments(parser)
-    return _guarded("zest-seed", parser.parse_args(arguments))
+    return _guarded("zest-seed", _seed_parser().parse_args(arguments))
 
 
 def _guarded(program: str, args: argparse.Namespace) -> int:
@@ -114,7 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="simulate what cannot be tried at a desk")
     _bench_arguments(bench)
 
+    completing = commands.add_parser("completion", help="print what a shell needs to complete these commands")
+    completion.add_arguments(completing, {"zest": _parser, "zest-hf": _parser, "zest-seed": _seed_parser})
+
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    return parser
+
+
+def _seed_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="zest-seed", description=_SEED)
+    _seed_arguments(parser)
     return parser
 
 
@@ -252,7 +263,7 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     program = shutil.which(command[0])
     if program is None:
-        return _failed(f"{command[0]}: no such program")
+        return _not_run(command[0])
     os.environ["HF_HUB_ENABLE_ZEST"] = "1"
     # Python reads .pth files in site-packages only. Where zest_hf lies elsewhere (a --target folder on PYTHONPATH),
     # this folder's sitecustomize does it; where it is not installed at all, it says so.
@@ -261,4 +272,13 @@ def _run(args: argparse.Namespace) -> int:
     try:
         os.execv(program, command)
     except OSError as error:
-        return _failed(f"{command[0]}: {error.strerror}")
+        _failed(f"{command[0]}: {error.strerror}")
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
+
+
+def _not_run(name: str) -> int:
+    if not os.path.dirname(name) or not os.path.exists(name):
+        _failed(f"{name}: no such program")
+        return NOT_FOUND
+    _failed(f"{name}: {'a directory' if os.path.isdir(name) else 'not executable'}, and no program")
+    return NOT_RUNNABLE
