@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from zest_hf import __version__
 from zest_hf.errors import StorageError, ZestError
 from zest_hf.terminal import columns, duration_text, failed, printable, size_text
 
@@ -53,6 +54,8 @@ def _start(args: argparse.Namespace) -> int:
 
     started = background.start(settings, scan=not args.no_scan)
     print(("zest-seed runs already: " if started.already else "zest-seed runs: ") + _where(started.running))
+    if started.running.version != __version__:
+        print(f"it has version {started.running.version}, this is {__version__}: zest stop, then zest start")
     return 0
 
 
@@ -76,11 +79,15 @@ def _status(args: argparse.Namespace) -> int:
 
     from zest_hf.config import load_settings
 
-    base = _base_url(load_settings())
+    settings = load_settings()
+    base, token = _page(settings)
+    request = urllib.request.Request(f"{base}/v1/status")
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token}")
     # A proxy has no business between us and our own machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{base}/v1/status", timeout=STATUS_TIMEOUT_S) as answer:
+        with opener.open(request, timeout=STATUS_TIMEOUT_S) as answer:
             status: dict[str, Any] = json.loads(answer.read(MAX_STATUS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -93,26 +100,39 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
-def _base_url(settings: Settings) -> str:
-    """Where the seeder's page is: at the address that was given now, or else where it says. Raises ZestError."""
+def _page(settings: Settings) -> tuple[str, str | None]:
+    """Where the seeder's page is, and the token for it: where the seeder says, unless another address is given now.
+
+    Raises ZestError.
+    """
     from zest_hf.seed.instance import Instance
 
     given = settings.status
-    if settings.sources["status"] == "environment" and given is not None and given.port != 0:
-        return f"http://{given}"
     try:
         running = Instance(settings.home).running()
     except StorageError:
         running = None  # a home that we may not write to; one may run all the same
-    if running is not None and running.is_here:
+    if running is not None and not running.is_here:
+        running = None
+    if settings.sources["status"] == "environment" and given is not None and given.port != 0:
+        base = f"http://{given}"
+        # The token is shown to the seeder alone that it belongs to.
+        return base, _token(settings) if running is not None and running.status == base else None
+    if running is not None:
         if running.status is None:
             raise ZestError(f"zest-seed runs (process {running.pid}), but without a status page: ZEST_STATUS is off")
-        return running.status
+        return running.status, _token(settings)
     if given is None:
         raise ZestError("ZEST_STATUS is off: there is no seeder to ask")
     if given.port == 0:
         raise ZestError("no seeder runs; start one with zest start")
-    return f"http://{given}"
+    return f"http://{given}", None
+
+
+def _token(settings: Settings) -> str | None:
+    from zest_hf.seed.guard import TOKEN_NAME, read_token
+
+    return read_token(settings.home) if (settings.home / TOKEN_NAME).exists() else None
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:

@@ -94,7 +94,7 @@ def _serve(
     withdrawn: list[str] = []
     swarm = _open_swarm(settings, withdrawn.append)
     seeder = Seeder(index, swarm, stop, keyed=settings.swarm_key is not None)
-    page = StatusServer(seeder, listener) if listener is not None else None
+    page = StatusServer(seeder, listener, settings.home) if listener is not None else None
     watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
     try:
         if page is not None:

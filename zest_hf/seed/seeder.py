@@ -136,6 +136,10 @@ class Seeder:
         except StorageError as error:
             log.warning("%s stays in the index: %s", path, error)
 
+    def end(self) -> None:
+        """Has the process end, soon."""
+        self._stop.set()
+
     def totals(self) -> tuple[int, int, int]:
         """Files offered, their bytes, and the repositories they belong to."""
         with self._lock:
