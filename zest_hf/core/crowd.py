@@ -109,6 +109,8 @@ class Crowd:
         self._given_bytes = 0
         self._helped_s = _NEVER
         self._line_was_full_s = _NEVER
+        self._all_claimed = False
+        """Nothing is left that nobody fetches."""
         self._only_unproved_s: float | None = None
         self._first_rest_s: float | None = None
 
@@ -212,8 +214,11 @@ class Crowd:
 
     def usual_bytes_s(self, now_s: float) -> float:
         """What one would have from somebody else: as much as half of the GETs bring, or what the CDN gives us if its
-        line is not everybody's at the moment.
+        line is not everybody's at the moment. 0 as long as there is a unit that nobody fetches.
         """
+        # Before that it makes nothing later: there is something else to fetch, and the line is as full as it gets.
+        if not self._all_claimed:
+            return 0.0
         rates = self.others.rates_bytes_s(now_s)
         usual = median_high(rates) if len(rates) > 1 else 0.0
         return usual if self.is_line_full(now_s) else max(usual, self.alone_bytes_s(now_s))
@@ -258,6 +263,7 @@ class Crowd:
         unproved: list[int] = []
         claimed: list[int] = []
         more = False
+        self._all_claimed = True
         before, self._due_s = self._due_s, {}
         for number in missing():
             if self.others.is_claimed(number, now_s):
@@ -268,10 +274,11 @@ class Crowd:
                     more = True
                 continue
             more = True
+            self._all_claimed = False
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
-            rank = self.others.rank(number, now_s, bool(running))
+            rank = self.others.rank(number, now_s, bool(running or out))
             # Which GETs are about to end not everybody sees at the same time.
             due_s = before.get(number, now_s) if free > ending or not rank else now_s
             self._due_s[number] = due_s

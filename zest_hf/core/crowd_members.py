@@ -44,6 +44,8 @@ class Others:
         """Unit -> who claims it."""
         self.fetching: dict[int, dict[bytes, Claim]] = {}
         """... and says to be fetching it, or to have fetched what it cannot prove."""
+        self._slow_until_s: dict[int, float] = {}
+        """Until when nobody else is taken for slow with a unit with which somebody was."""
         self.met_s: float | None = None
         """When the first of them was heard of."""
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
@@ -304,7 +306,13 @@ class Others:
         if usual_bytes_s <= 0 or now_s - claim.began_s < stall_s:
             return False
         needs_s = self.units[number].size_bytes / usual_bytes_s
-        return claim.rest_s(now_s) > self.settings.slow_factor * needs_s + stall_s
+        if claim.rest_s(now_s) <= self.settings.slow_factor * needs_s + stall_s:
+            return False
+        # Who takes it over makes all others slower for a moment: that must not go on and on.
+        is_first = now_s >= self._slow_until_s.get(number, now_s)
+        if is_first:
+            self._slow_until_s[number] = now_s + needs_s + 2 * stall_s
+        return is_first
 
     def _blame(self, member: Member, faults: int, now_s: float) -> None:
         record = member.record
