@@ -47,7 +47,8 @@ def seed_main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(program: str, args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
-        sys.stdout.flush()  # here, where a reader that has gone away is expected
+        if sys.stdout is not None:  # as it is for a program that was started without one
+            sys.stdout.flush()  # here, where a reader that has gone away is expected
         return code
     except ZestError as error:
         return _failed(str(error), program)
@@ -240,20 +241,14 @@ def _prompt_interrupt() -> Iterator[None]:
 def _seed(args: argparse.Namespace) -> int:
     from zest_hf.config import load_settings
     from zest_hf.seed.daemon import serve
+    from zest_hf.seed.log_format import FORMAT, without_prefix
 
     settings = load_settings()
     handler = logging.StreamHandler()
-    handler.addFilter(_without_prefix)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler])
+    handler.addFilter(without_prefix)
+    logging.basicConfig(format=FORMAT, handlers=[handler])
     logging.getLogger("zest_hf").setLevel(settings.log_level)
     return serve(settings, scan=not args.no_scan)
-
-
-def _without_prefix(record: logging.LogRecord) -> bool:
-    # What warnings begin with in programs of others, where nothing else says who speaks.
-    if isinstance(record.msg, str):
-        record.msg = record.msg.removeprefix("zest_hf: ")
-    return True
 
 
 def _run(args: argparse.Namespace) -> int:

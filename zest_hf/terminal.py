@@ -18,7 +18,8 @@ def failed(reason: str, program: str = "zest") -> int:
 def styled(text: str, code: str, environ: Mapping[str, str] | None = None) -> str:
     """With a terminal's escape codes where stdout is one that wants them (https://no-color.org)."""
     environ = os.environ if environ is None else environ
-    plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or not is_terminal
     return text if plain else f"\x1b[{code}m{text}\x1b[0m"
 
 

@@ -169,6 +169,16 @@ def test_what_cannot_start_says_why(alone: Machine, nobody: str) -> None:
             assert "start one" in one_line(alone.command("zest", "status"), 1), name
 
 
+def test_without_stdin_stdout_and_stderr(alone: Machine) -> None:
+    """As a job manager may start it: their numbers are free for whatever is opened first."""
+    zest = os.path.join(os.path.dirname(sys.executable), "zest")
+    for closed in ("<&-", "<&- >&- 2>&-"):
+        run = alone.command("timeout", "15", "bash", "-c", f"{zest} start {closed}")
+        assert run.code == 0, run
+        assert is_alive(state_of(alone)["pid"])
+        assert "has ended" in one_line(alone.command("zest", "stop"), 0)
+
+
 def test_the_log_is_rotated(alone: Machine) -> None:
     """Also what native code writes follows into the new file."""
     home = alone.home / "zest"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import logging
 import logging.handlers
 import os
@@ -19,6 +20,7 @@ from typing import Any
 from zest_hf.config import Settings, load_settings
 from zest_hf.errors import StorageError, ZestError
 from zest_hf.seed.instance import LOOK_S, Instance, Running, end_process
+from zest_hf.seed.log_format import FORMAT, without_prefix
 
 START_S = 20.0
 """How long a start may take: imports on a slow disk, and everything in the index looked at once."""
@@ -29,7 +31,6 @@ LOG_NAME = "zest.log"
 LOG_BYTES = 4 << 20
 LOGS_KEPT = 3
 MAX_LINE_BYTES = 4096
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # Relative paths in the environment stay valid as the directory stays the same; modules come from elsewhere.
 _CHILD = (
@@ -55,7 +56,7 @@ def start(settings: Settings, *, scan: bool = True) -> Started:
     instance = Instance(settings.home)
     if instance.is_taken():
         return _already(instance)
-    read_fd, write_fd = os.pipe()
+    read_fd, write_fd = _pipe()
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, str(write_fd), *(() if scan else ("--no-scan",))],
@@ -97,6 +98,15 @@ def start(settings: Settings, *, scan: bool = True) -> Started:
     if not line:
         why += f": see {settings.home / LOG_NAME}"
     raise ZestError(why if line else f"zest-seed {why}")
+
+
+def _pipe() -> tuple[int, int]:
+    """Never 0, 1 or 2, which are free when a program is started without them, and are others in the child."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in ends]
+    for fd in ends:
+        os.close(fd)
+    return high[0], high[1]
 
 
 def stop(settings: Settings) -> Running | None:
@@ -179,6 +189,7 @@ def child(arguments: Sequence[str]) -> int:
         logging.getLogger("zest_hf.seed").error("%s", error)
         _tell(pipe, " ".join(str(error).split()))
         return 1
+    logging.getLogger("zest_hf.seed").info("has ended")
     return 0
 
 
@@ -200,6 +211,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
 
 def _log_to_file(settings: Settings) -> None:
     handler = _LogFile(settings.home / LOG_NAME, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8")
+    handler.addFilter(without_prefix)
     logging.basicConfig(format=FORMAT, handlers=[handler])
     # Nobody looks at it until something is wrong; then it should say more than that.
     by_default = settings.sources["log_level"] == "default"
