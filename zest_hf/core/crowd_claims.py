@@ -46,8 +46,10 @@ class CrowdSettings:
     """How long a node that has got nothing waits at least before it asks the CDN out of turn,"""
     longest_patience_s: float = 15.0
     """... and at most."""
-    slow_factor: float = 3.0
-    """A claim that will take so many times as long as we would is void."""
+    slow_factor: float = 4.0
+    """A claim that will take so many times as long as others would is void,"""
+    slow_s: float = 5.0
+    """... if it was heard of so long ago: it may just be the one that comes last on a busy line."""
     fair_share: float = 0.6
     """Who gets less from the crowd than this part of what the CDN alone has given it takes more."""
     little_share: float = 1 / 64

@@ -303,7 +303,7 @@ class Others:
         stall_s = self.settings.stall_s
         if now_s - claim.moved_s >= stall_s:
             return True
-        if usual_bytes_s <= 0 or now_s - claim.began_s < stall_s:
+        if usual_bytes_s <= 0 or now_s - claim.began_s < self.settings.slow_s:
             return False
         needs_s = self.units[number].size_bytes / usual_bytes_s
         if claim.rest_s(now_s) <= self.settings.slow_factor * needs_s + stall_s:

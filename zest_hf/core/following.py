@@ -236,7 +236,7 @@ class Following:
     def _is_slow(self, followed: _Followed, now_s: float) -> bool:
         """Whether it takes much longer than it would from anybody else."""
         settings = self._crowd.settings
-        if now_s - followed.began_s < settings.stall_s:
+        if now_s - followed.began_s < settings.slow_s:
             return False
         usual = self._crowd.usual_bytes_s(now_s)
         size = self._crowd.units[followed.fetch].size_bytes
