@@ -1,29 +1,30 @@
-"""The command line: `zest` (also `zest-hf`) and `zest-seed`. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+"""The command line: `zest` (also `zest-hf`) and `zest-seed`. Exit codes: 0 done, 1 failed, 2 wrong usage; of
+`zest run` those of the program.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import shutil
 import signal
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from zest_hf import __version__
+from zest_hf import __version__, completion
+from zest_hf.doctor import command as doctor_command
 from zest_hf.errors import ZestError
+from zest_hf.seed import command as seed_command
+from zest_hf.terminal import failed as _failed
+from zest_hf.terminal import size_text as _size
 
-STATUS_TIMEOUT_S = 5.0
-
-
+NOT_RUNNABLE, NOT_FOUND = 126, 127
+"""Exit codes of `zest run` for a program that cannot be run, as shells have them."""
 INTERRUPT_GRACE_S = 3.0
 """How long downloads may take to end after Ctrl-C."""
 
@@ -40,15 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def seed_main(arguments: Sequence[str] | None = None) -> int:
     """`zest-seed`."""
-    parser = argparse.ArgumentParser(prog="zest-seed", description=_SEED)
-    _seed_arguments(parser)
-    return _guarded("zest-seed", parser.parse_args(arguments))
+    return _guarded("zest-seed", _seed_parser().parse_args(arguments))
 
 
 def _guarded(program: str, args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
-        sys.stdout.flush()  # here, where a reader that has gone away is expected
+        if sys.stdout is not None:  # as it is for a program that was started without one
+            sys.stdout.flush()  # here, where a reader that has gone away is expected
         return code
     except ZestError as error:
         return _failed(str(error), program)
@@ -59,11 +59,6 @@ def _guarded(program: str, args: argparse.Namespace) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-
-
-def _failed(reason: str, program: str = "zest") -> int:
-    print(f"{program}: {reason}", file=sys.stderr)
-    return 1
 
 
 _SEED = """Offer what is in the Hugging Face cache to peers, from the files themselves. Stays in the foreground and
@@ -102,15 +97,16 @@ def _parser() -> argparse.ArgumentParser:
             commands.add_parser(name, help="offer what is in the cache (= zest-seed)", description=_SEED)
         )
 
-    status = commands.add_parser("status", help="what the seeder on this machine is doing")
-    status.add_argument("--json", action="store_true", help="as the seeder's API gives it")
-    status.set_defaults(run=_status)
+    seed_command.add_commands(commands)
 
     run = commands.add_parser(
         "run", help="run a program with zest_hf switched on", usage="zest run -- COMMAND [ARG ...]"
     )
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     run.set_defaults(run=_run)
+
+    doctor = commands.add_parser("doctor", help="check what downloads and seeding need, and say what to do")
+    doctor_command.add_arguments(doctor)
 
     hub = commands.add_parser("hub", help="serve a Hugging Face Hub with Xet storage from a directory")
     _hub_arguments(hub)
@@ -121,7 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="simulate what cannot be tried at a desk")
     _bench_arguments(bench)
 
+    completing = commands.add_parser("completion", help="print what a shell needs to complete these commands")
+    completion.add_arguments(completing, {"zest": _parser, "zest-hf": _parser, "zest-seed": _seed_parser})
+
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    return parser
+
+
+def _seed_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="zest-seed", description=_SEED)
+    _seed_arguments(parser)
     return parser
 
 
@@ -236,65 +241,14 @@ def _prompt_interrupt() -> Iterator[None]:
 def _seed(args: argparse.Namespace) -> int:
     from zest_hf.config import load_settings
     from zest_hf.seed.daemon import serve
+    from zest_hf.seed.log_format import FORMAT, without_prefix
 
     settings = load_settings()
     handler = logging.StreamHandler()
-    handler.addFilter(_without_prefix)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler])
+    handler.addFilter(without_prefix)
+    logging.basicConfig(format=FORMAT, handlers=[handler])
     logging.getLogger("zest_hf").setLevel(settings.log_level)
     return serve(settings, scan=not args.no_scan)
-
-
-def _without_prefix(record: logging.LogRecord) -> bool:
-    # What warnings begin with in programs of others, where nothing else says who speaks.
-    if isinstance(record.msg, str):
-        record.msg = record.msg.removeprefix("zest_hf: ")
-    return True
-
-
-def _status(args: argparse.Namespace) -> int:
-    from zest_hf.config import load_settings
-
-    address = load_settings().status
-    if address is None:
-        return _failed("ZEST_STATUS is off: there is no seeder to ask")
-    url = f"http://{address}/v1/status"
-    # A proxy has no business between us and our own machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=STATUS_TIMEOUT_S) as answer:
-            status: dict[str, Any] = json.load(answer)
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return _failed(f"no seeder answers at {address} ({reason}); start one with zest-seed")
-    if args.json:
-        print(json.dumps(status, indent=2))
-        return 0
-    try:
-        lines = list(_status_lines(status))
-    except (KeyError, TypeError, ValueError):
-        return _failed(f"what answers at {address} is no seeder; set ZEST_STATUS to the seeder's address")
-    print("\n".join(lines))
-    return 0
-
-
-def _status_lines(status: dict[str, Any]) -> Iterator[str]:
-    yield f"zest-seed {status['version']} on {status['listen']}, up {_duration(status['uptime_seconds'])}"
-    yield f"{status['peers_connected']} peers connected, {_size(status['bytes']['uploaded'])} uploaded"
-    for model in status["models"]:
-        line = f"  {model['repo']}: {model['files']} files, {_size(model['size'])}"
-        yield f"{line}, {_size(model['uploaded'])} uploaded, {model['peers']} peers"
-    discovery = status["discovery"]
-    ways = [f"{len(discovery['given'])} given"] if discovery["given"] else []
-    ways += ["the local network"] if discovery["lsd"] else []
-    ways += [f"the DHT ({discovery['dht_nodes']} nodes)"] if discovery["dht"] else []
-    ways += [tracker["url"] for tracker in discovery["trackers"]]
-    yield f"  peers are found by: {', '.join(ways) or 'nothing'}"
-    for tracker in discovery["trackers"]:
-        if tracker["working"] is False:
-            yield f"  tracker {tracker['url']} does not work: {tracker['message']}"
-    for ban in status["banned"]:
-        yield f"  banned {ban['address']}: {ban['reason']}"
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -304,7 +258,7 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     program = shutil.which(command[0])
     if program is None:
-        return _failed(f"{command[0]}: no such program")
+        return _not_run(command[0])
     os.environ["HF_HUB_ENABLE_ZEST"] = "1"
     # Python reads .pth files in site-packages only. Where zest_hf lies elsewhere (a --target folder on PYTHONPATH),
     # this folder's sitecustomize does it; where it is not installed at all, it says so.
@@ -313,18 +267,13 @@ def _run(args: argparse.Namespace) -> int:
     try:
         os.execv(program, command)
     except OSError as error:
-        return _failed(f"{command[0]}: {error.strerror}")
+        _failed(f"{command[0]}: {error.strerror}")
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    minutes, _ = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds) % 60} s"
+def _not_run(name: str) -> int:
+    if not os.path.dirname(name) or not os.path.exists(name):
+        _failed(f"{name}: no such program")
+        return NOT_FOUND
+    _failed(f"{name}: {'a directory' if os.path.isdir(name) else 'not executable'}, and no program")
+    return NOT_RUNNABLE

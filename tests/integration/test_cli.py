@@ -59,6 +59,10 @@ HELP = {
     "zest pull": "--include PATTERN",
     "zest seed": "SIGTERM or Ctrl-C",
     "zest serve": "SIGTERM or Ctrl-C",
+    "zest start": "--systemd",
+    "zest stop": "usage: ",
+    "zest doctor": "--repo REPO",
+    "zest completion": "{bash,zsh,fish}",
     "zest status": "--json",
     "zest run": "zest run -- COMMAND",
     "zest hub": "--state DIR",
@@ -216,10 +220,10 @@ def test_status(owner: Machine, nobody: str) -> None:
         text = owner.command("zest", "status", http_proxy=f"http://{nobody}", **where)
         assert text.code == 0, text.stderr
         assert f"on {seeder.address}, up 0 min" in text.stdout
-        assert "  org/model: 2 files, 6.3 MB, " in text.stdout
+        assert re.search(r"^org/model +2 +6\.3 MB +0 B +0$", text.stdout, re.MULTILINE), text.stdout
         whole = owner.command("zest", "status", "--json", **where)
         assert json.loads(whole.stdout)["models"][0]["size"] == XET_BYTES
-    assert "start one with zest-seed" in the_line(owner.command("zest", "status", ZEST_STATUS=nobody))
+    assert "start one with zest start" in the_line(owner.command("zest", "status", ZEST_STATUS=nobody))
     assert "ZEST_STATUS is off" in the_line(owner.command("zest", "status", ZEST_STATUS="off"))
 
 
@@ -236,18 +240,70 @@ def test_status_of_something_else(owner: Machine, hub: HubProcess) -> None:
 
 def test_run(machine: Machine) -> None:
     code = "import os, sys; print(os.environ['HF_HUB_ENABLE_ZEST'], 'zest_hf' in sys.modules, sys.argv[1:]); exit(7)"
+    plain, lost = machine.root / "plain", machine.root / "lost"
+    plain.write_text("#!/bin/sh")
+    lost.write_text("#!/no/such/shell")
+    lost.chmod(0o755)
     commands = {
         "plain": ("zest", "run", "--", "python", "-c", code, "--flag", "a b", "--", "-h"),
         "without dashes": ("zest", "run", "python", "-c", code, "x"),
         "nothing": ("zest", "run", "--", "no-such-program"),
         "directory": ("zest", "run", "--", str(machine.root)),
+        "no such path": ("zest", "run", "--", "./no-such-program"),
+        "not executable": ("zest", "run", "--", str(plain)),
+        "no interpreter": ("zest", "run", "--", str(lost)),
+        "killed": ("zest", "run", "--", "python", "-c", "import os; os.kill(os.getpid(), 9)"),
     }
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     runs = run_all(machine, commands, HF_HUB_ENABLE_ZEST=None, PATH=path)
     assert (runs["plain"].code, runs["plain"].stdout) == (7, "1 True ['--flag', 'a b', '--', '-h']\n")
     assert (runs["without dashes"].code, runs["without dashes"].stdout) == (7, "1 True ['x']\n")
-    assert "no-such-program: no such program" in the_line(runs["nothing"])
-    assert str(machine.root) in the_line(runs["directory"])
+    assert "no-such-program: no such program" in the_line(runs["nothing"], 127)
+    assert "no-such-program: no such program" in the_line(runs["no such path"], 127)
+    assert f"{lost}: No such file" in the_line(runs["no interpreter"], 127)
+    assert f"{machine.root}: a directory" in the_line(runs["directory"], 126)
+    assert f"{plain}: not executable" in the_line(runs["not executable"], 126)
+    assert runs["killed"].code == -signal.SIGKILL  # it has taken our place
+
+
+def completed(machine: Machine, script: Path, *words: str) -> set[str]:
+    """What bash offers for the last of the words."""
+    quoted = " ".join(f"'{word}'" for word in words)
+    code = (
+        f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; "
+        'function=$(complete -p "$1" | sed "s/.*-F \\([^ ]*\\).*/\\1/"); "$function" "$1" "$2" "$3"; '
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    before = words[-2] if len(words) > 1 else ""
+    run = machine.command("bash", "-c", code, "bash", words[0], words[-1], before)
+    assert run.code == 0, run.stderr
+    return set(run.stdout.split())
+
+
+def test_completion(machine: Machine) -> None:
+    scripts = {}
+    for program in ("zest", "zest-seed"):
+        run = machine.command("zest", "completion", "bash", "--program", program)
+        assert (run.code, run.stderr) == (0, "")
+        scripts[program] = machine.root / f"{program}.bash"
+        scripts[program].write_text(run.stdout)
+    zest = scripts["zest"]
+    assert completed(machine, zest, "zest", "sta") == {"start", "status"}
+    assert completed(machine, zest, "zest", "pull", "--re") == {"--repo-type", "--revision"}
+    assert completed(machine, zest, "zest", "pull", "--repo-type", "") == {"model", "dataset", "space"}
+    assert completed(machine, zest, "zest", "xet", "un") == {"unpack"}
+    (machine.root / "folder").mkdir()
+    assert completed(machine, zest, "zest", "pull", "x", "--local-dir", "fol") == {"folder"}
+    assert completed(machine, scripts["zest-seed"], "zest-seed", "--no") == {"--no-scan"}
+    for shell in ("zsh", "fish"):
+        run = machine.command("zest", "completion", shell)
+        assert (run.code, run.stderr) == (0, "") and "status" in run.stdout and "--local-dir" in run.stdout
+
+
+def test_completion_without_what_makes_it(machine: Machine) -> None:
+    (machine.root / "shtab.py").write_text("raise ImportError('not here')")
+    line = the_line(machine.command("zest", "completion", "bash", PYTHONPATH=str(machine.root)))
+    assert "pip install 'zest_hf[completion]'" in line
 
 
 def test_run_where_no_hook_is_installed(machine: Machine) -> None:

@@ -267,7 +267,7 @@ def test_health_is_503_until_the_index_is_offered(owner: Machine) -> None:
     index = Index(settings.home / "index.sqlite")
     swarm = Swarm(settings, PolicySettings())
     seeder = SeederCore(index, swarm, threading.Event())
-    page = StatusServer(seeder, listen("127.0.0.1", 0))
+    page = StatusServer(seeder, listen("127.0.0.1", 0), settings.home)
     page.start()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -6,10 +6,12 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zest_hf.bench.crowd_sim import NodeSpec, Outcome, Scenario, Simulation
-from zest_hf.bench.virtual import VirtualFile
 from zest_hf.errors import ZestError
+
+if TYPE_CHECKING:
+    from zest_hf.bench.crowd_sim import Outcome
 
 DESCRIPTION = """Simulate nodes that download the same model at the same time: how many copies the origin sends, and how
 long the last node takes. Virtual links, the decisions of the real program."""
@@ -37,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def simulate(args: argparse.Namespace, count: int) -> Outcome:
+    # Not before they are needed: every command loads this module, also where the native one does not load.
+    from zest_hf.bench.crowd_sim import NodeSpec, Scenario, Simulation
+    from zest_hf.bench.virtual import VirtualFile
+
     # Pieces of 8 MiB, or of what one virtual chunk stands for.
     file = VirtualFile(int(args.gigabytes * 1e9), args.scale, piece_chunks=max(1, 64 // args.scale))
     host = args.host * 125e6

@@ -16,6 +16,7 @@ from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import ConfigError, StorageError, SwarmError, ZestError
 from zest_hf.hook.cache import cache_directory
 from zest_hf.index import Index
+from zest_hf.seed.instance import Instance
 from zest_hf.seed.scan import NOBODY, CacheScan
 from zest_hf.seed.seeder import Seeder
 from zest_hf.seed.visibility import Visibility
@@ -34,7 +35,37 @@ VISIBILITY_LOOK_S = 60.0
 
 
 def serve(settings: Settings, *, scan: bool) -> int:
-    """Seeds until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 when it cannot start (with one line)."""
+    """Seeds in the foreground until SIGTERM or SIGINT.
+
+    The exit code: 0 after a clean stop, 1 when it cannot start (with one line).
+    """
+    # Whoever starts a second one in a terminal wants a second one: then `zest stop` knows the first alone.
+    instance = Instance(settings.home)
+    try:
+        serve_until_told(settings, scan=scan, instance=instance, say=_say)
+    except ZestError as error:
+        print(f"zest-seed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def serve_until_told(
+    settings: Settings,
+    *,
+    scan: bool,
+    instance: Instance,
+    say: Callable[[str], None],
+    serves: Callable[[], None] = lambda: None,
+) -> None:
+    """Seeds until SIGTERM or SIGINT; needs the main thread. Raises ZestError when it cannot start.
+
+    ``instance``: becomes its own if nobody has it, and is let go of at the end. ``say`` gets one line that says what
+    is offered where; after it ``serves`` is called.
+    """
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -43,21 +74,27 @@ def serve(settings: Settings, *, scan: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     try:
-        _serve(settings, stop, scan=scan)
-    except ZestError as error:
-        print(f"zest-seed: {error}", file=sys.stderr)
-        return 1
-    return 0
+        _serve(settings, stop, instance, say, serves, scan=scan)
+    finally:
+        instance.release()
 
 
-def _serve(settings: Settings, stop: threading.Event, *, scan: bool) -> None:
+def _serve(
+    settings: Settings,
+    stop: threading.Event,
+    instance: Instance,
+    say: Callable[[str], None],
+    serves: Callable[[], None],
+    *,
+    scan: bool,
+) -> None:
     listener = listen(*settings.status) if settings.status is not None else None
     index = Index(settings.home / "index.sqlite")
     index.generation()  # an index that cannot be used is said now, not later in a thread
     withdrawn: list[str] = []
     swarm = _open_swarm(settings, withdrawn.append)
     seeder = Seeder(index, swarm, stop, keyed=settings.swarm_key is not None)
-    page = StatusServer(seeder, listener) if listener is not None else None
+    page = StatusServer(seeder, listener, settings.home) if listener is not None else None
     watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
     try:
         if page is not None:
@@ -65,7 +102,9 @@ def _serve(settings: Settings, stop: threading.Event, *, scan: bool) -> None:
         seeder.refresh()
         if stop.is_set():
             return
-        _announce(settings, seeder, swarm, page)
+        _publish(settings, instance, swarm, page)
+        say(_announcement(settings, seeder, swarm, page))
+        serves()
         if not settings.hub_offline:
             swarm.dial_given()
         watch.start()
@@ -100,14 +139,25 @@ def _open_swarm(settings: Settings, share_lost: Callable[[str], None]) -> Swarm:
         ) from error
 
 
-def _announce(settings: Settings, seeder: Seeder, swarm: Swarm, page: StatusServer | None) -> None:
+def _publish(settings: Settings, instance: Instance, swarm: Swarm, page: StatusServer | None) -> None:
+    try:
+        if instance.is_held or instance.take():
+            listen_at = str(HostPort(settings.listen.host, swarm.port))
+            instance.publish(version=__version__, listen=listen_at, status=None if page is None else page.address)
+    except StorageError as error:
+        if instance.is_held:
+            raise  # in the background, where nothing else would tell of it
+        log.info("`zest stop` will not find this one: %s", error)
+
+
+def _announcement(settings: Settings, seeder: Seeder, swarm: Swarm, page: StatusServer | None) -> str:
     where = HostPort(settings.listen.host, swarm.port)
     text = f"zest-seed {__version__}: {_offer(seeder)} offered on {where}"
     if page is not None:
         text += f", status on {page.address}/v1/status"
     if settings.hub_offline:
         text += " (HF_HUB_OFFLINE: nobody is contacted)"
-    print(text, file=sys.stderr, flush=True)
+    return text
 
 
 def _offer(seeder: Seeder) -> str:

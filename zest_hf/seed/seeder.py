@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from zest_hf.index import Copy, Index, IndexedFile
 from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.seed")
+
+RATE_SAMPLES = 10
+"""One for each `refresh`: rates are means over the last ten or so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,14 @@ class Seeder:
         self._lock = threading.Lock()
         self._offers: dict[tuple[Path, XetHash], _Offer] = {}
         self._generation: int | None = None
+        self._sent: deque[tuple[float, int]] = deque([(self._started_s, 0)], maxlen=RATE_SAMPLES)
+        """When how many bytes had been uploaded."""
         self.ready = threading.Event()
         """Set when everything that was in the index at the start is offered."""
 
     def refresh(self) -> None:
         """Looks at the index if it has changed, and at the files. Raises StorageError."""
+        self._sent.append((time.monotonic(), self._swarm.stats().bytes_up))
         generation = self._index.generation()
         if generation != self._generation:
             self._adopt(self._index.copies())
@@ -129,6 +136,10 @@ class Seeder:
         except StorageError as error:
             log.warning("%s stays in the index: %s", path, error)
 
+    def end(self) -> None:
+        """Has the process end, soon."""
+        self._stop.set()
+
     def totals(self) -> tuple[int, int, int]:
         """Files offered, their bytes, and the repositories they belong to."""
         with self._lock:
@@ -166,13 +177,17 @@ class Seeder:
     def status(self) -> dict[str, Any]:
         """What `GET /v1/status` answers. Sizes and ``bytes`` in bytes."""
         files, size, _ = self.totals()
+        uploaded = self._swarm.stats().bytes_up
+        since_s, before = self._sent[0]
+        up_bytes_s = round((uploaded - before) / max(1.0, time.monotonic() - since_s))
         return {
             "version": __version__,
             "ready": self.ready.is_set(),
             **self._swarm.report(),
             "uptime_seconds": round(time.monotonic() - self._started_s, 1),
             # A seeder downloads nothing.
-            "bytes": {"local": 0, "peer": 0, "cdn": 0, "uploaded": self._swarm.stats().bytes_up},
+            "bytes": {"local": 0, "peer": 0, "cdn": 0, "uploaded": uploaded},
+            "rates": {"up_bytes_s": up_bytes_s, "down_bytes_s": 0},
             "files": files,
             "size": size,
             "models": self.models(),

@@ -1,4 +1,4 @@
-"""The seeder's JSON API on this machine: `GET /v1/health`, `/v1/status`, `/v1/models`."""
+"""The seeder's JSON API on this machine: `GET /v1/health`, `/v1/status`, `/v1/models`, `POST /v1/stop`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from zest_hf.errors import ConfigError
+from zest_hf.seed.guard import Guard, is_loopback, page_token
+from zest_hf.seed.page_protocol import PageProtocol
 from zest_hf.seed.seeder import Seeder
 from zest_hf.setting_values import HostPort
 
 STOP_S = 1.5
 DATE_S = 1.0
-LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 
-def build_app(seeder: Seeder, host: str) -> Starlette:
-    """The routes over ``seeder``. On loopback only requests that name it are answered.
-
-    A page elsewhere could otherwise reach the API under a name of its own that resolves to 127.0.0.1.
-    """
+def build_app(seeder: Seeder, token: str | None) -> ASGIApp:
+    """The routes over ``seeder``, behind a `Guard`. ``token``: None where only loopback can ask."""
 
     async def health(request: Request) -> Response:
         if not seeder.ready.is_set():
@@ -43,15 +42,16 @@ def build_app(seeder: Seeder, host: str) -> Starlette:
     async def models(request: Request) -> Response:
         return JSONResponse({"models": await run_in_threadpool(seeder.models)})
 
-    guarded = [Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, host])] if _is_loopback(host) else []
-    return Starlette(
-        routes=[Route("/v1/health", health), Route("/v1/status", status), Route("/v1/models", models)],
-        middleware=guarded,
-    )
+    async def stop(request: Request) -> Response:
+        return JSONResponse({"status": "ending"}, background=BackgroundTask(seeder.end))
 
-
-def _is_loopback(host: str) -> bool:
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    routes = [
+        Route("/v1/health", health),
+        Route("/v1/status", status),
+        Route("/v1/models", models),
+        Route("/v1/stop", stop, methods=["POST"]),
+    ]
+    return Guard(Starlette(routes=routes), token)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -101,13 +101,15 @@ class _Server(uvicorn.Server):
 class StatusServer:
     """Serves on a thread of its own from `start` to `stop`."""
 
-    def __init__(self, seeder: Seeder, listener: socket.socket) -> None:
+    def __init__(self, seeder: Seeder, listener: socket.socket, home: Path) -> None:
+        """``home``: where the token is, if the address needs one. Raises StorageError."""
         host, port = listener.getsockname()[:2]
         self.address = f"http://{HostPort(host, port)}"
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
-                build_app(seeder, host),
+                build_app(seeder, None if is_loopback(host) else page_token(home)),
+                http=PageProtocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

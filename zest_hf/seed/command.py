@@ -1,0 +1,197 @@
+"""`zest start`, `zest stop`, `zest status`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from zest_hf import __version__
+from zest_hf.errors import StorageError, ZestError
+from zest_hf.terminal import columns, duration_text, failed, printable, size_text
+
+if TYPE_CHECKING:
+    from zest_hf.config import Settings
+    from zest_hf.seed.instance import Running
+
+STATUS_TIMEOUT_S = 5.0
+MAX_STATUS_BYTES = 64 << 20
+PEERS_SHOWN = 10
+
+
+def add_commands(commands: Any) -> None:
+    """To what `add_subparsers` has returned."""
+    start = commands.add_parser(
+        "start",
+        help="leave a seeder running",
+        description="Leaves a zest-seed running in the background, one for each ZEST_HOME; it logs to zest.log there.",
+    )
+    start.add_argument("--no-scan", action="store_true", help="offer only what zest_hf itself has downloaded")
+    start.add_argument(
+        "--systemd", action="store_true", help="write a systemd user unit that does it, and start nothing"
+    )
+    start.set_defaults(run=_start)
+    stop = commands.add_parser("stop", help="end the seeder of this ZEST_HOME", description="Ends the zest-seed.")
+    stop.set_defaults(run=_stop)
+    status = commands.add_parser("status", help="what the seeder on this machine is doing")
+    status.add_argument("--json", action="store_true", help="as the seeder's API gives it")
+    status.set_defaults(run=_status)
+
+
+def _start(args: argparse.Namespace) -> int:
+    from zest_hf.config import load_settings
+
+    settings = load_settings()  # a wrong one is said now, not when the machine boots
+    if args.systemd:
+        from zest_hf.seed import systemd
+
+        print(f"{systemd.write_unit(os.environ)} is written; these two start it, now and at every login:")
+        print("\n".join(f"  {command}" for command in systemd.COMMANDS))
+        return 0
+    from zest_hf.seed import background
+
+    started = background.start(settings, scan=not args.no_scan)
+    print(("zest-seed runs already: " if started.already else "zest-seed runs: ") + _where(started.running))
+    if started.running.version != __version__:
+        print(f"it has version {started.running.version}, this is {__version__}: zest stop, then zest start")
+    return 0
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from zest_hf.config import load_settings
+    from zest_hf.seed import background
+
+    stopped = background.stop(load_settings())
+    print("no zest-seed runs" if stopped is None else f"zest-seed (process {stopped.pid}) has ended")
+    return 0
+
+
+def _where(running: Running) -> str:
+    page = f", status on {running.status}/v1/status" if running.status is not None else ""
+    return f"process {running.pid}, peers at {running.listen}{page}"
+
+
+def _status(args: argparse.Namespace) -> int:
+    import urllib.error
+    import urllib.request
+
+    from zest_hf.config import load_settings
+
+    settings = load_settings()
+    base, token = _page(settings)
+    request = urllib.request.Request(f"{base}/v1/status")
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token}")
+    # A proxy has no business between us and our own machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=STATUS_TIMEOUT_S) as answer:
+            status: dict[str, Any] = json.loads(answer.read(MAX_STATUS_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return failed(f"no seeder answers at {base} ({reason}); start one with zest start")
+    try:
+        lines = list(_lines(status))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return failed(f"what answers at {base} is no seeder; set ZEST_STATUS to the seeder's address")
+    print(json.dumps(status, indent=2) if args.json else "\n".join(lines))
+    return 0
+
+
+def _page(settings: Settings) -> tuple[str, str | None]:
+    """Where the seeder's page is, and the token for it: where the seeder says, unless another address is given now.
+
+    Raises ZestError.
+    """
+    from zest_hf.seed.instance import Instance
+
+    given = settings.status
+    try:
+        running = Instance(settings.home).running()
+    except StorageError:
+        running = None  # a home that we may not write to; one may run all the same
+    if running is not None and not running.is_here:
+        running = None
+    if settings.sources["status"] == "environment" and given is not None and given.port != 0:
+        base = f"http://{given}"
+        # The token is shown to the seeder alone that it belongs to.
+        return base, _token(settings) if running is not None and running.status == base else None
+    if running is not None:
+        if running.status is None:
+            raise ZestError(f"zest-seed runs (process {running.pid}), but without a status page: ZEST_STATUS is off")
+        return running.status, _token(settings)
+    if given is None:
+        raise ZestError("ZEST_STATUS is off: there is no seeder to ask")
+    if given.port == 0:
+        raise ZestError("no seeder runs; start one with zest start")
+    return f"http://{given}", None
+
+
+def _token(settings: Settings) -> str | None:
+    from zest_hf.seed.guard import TOKEN_NAME, read_token
+
+    return read_token(settings.home) if (settings.home / TOKEN_NAME).exists() else None
+
+
+def _lines(status: dict[str, Any]) -> Iterator[str]:
+    count, rates = status["bytes"], status["rates"]
+    yield f"zest-seed {status['version']} on {status['listen']}, up {duration_text(status['uptime_seconds'])}"
+    rate = f"{size_text(rates['up_bytes_s'])}/s now"
+    yield f"{status['peers_connected']} peers connected, {size_text(count['uploaded'])} uploaded ({rate})"
+    if any(count[key] for key in ("local", "peer", "cdn")):
+        parts = (("peer", "peers"), ("cdn", "the CDN"), ("local", "this machine"))
+        taken = ", ".join(f"{size_text(count[key])} from {name}" for key, name in parts)
+        yield f"downloaded: {taken} ({size_text(rates['down_bytes_s'])}/s now)"
+    yield f"peers are found by: {', '.join(_ways(status['discovery'])) or 'nothing'}"
+    if status["models"]:
+        yield ""
+        rows = [
+            (
+                _name(model),
+                str(model["files"]),
+                size_text(model["size"]),
+                size_text(model["uploaded"]),
+                str(model["peers"]),
+            )
+            for model in status["models"]
+        ]
+        yield from columns(("repository", "files", "size", "uploaded", "peers"), rows)
+    if peers := sorted(status["peers"], key=lambda peer: -int(peer["bytes_up"])):
+        yield ""
+        shown = [
+            (
+                f"{printable(peer['address'])} {printable(peer['client'])}",
+                printable(peer["found_by"]),
+                size_text(peer["bytes_up"]),
+            )
+            for peer in peers[:PEERS_SHOWN]
+        ]
+        yield from columns(("peer", "found by", "sent to it"), shown)
+        if len(peers) > PEERS_SHOWN:
+            yield f"and {len(peers) - PEERS_SHOWN} more"
+    problems = [
+        f"tracker {tracker['url']} does not work: {printable(tracker['message'])}"
+        for tracker in status["discovery"]["trackers"]
+        if tracker["working"] is False
+    ]
+    problems += [f"banned {printable(ban['address'])}: {printable(ban['reason'])}" for ban in status["banned"]]
+    if problems:
+        yield ""
+        yield from problems
+
+
+def _name(model: dict[str, Any]) -> str:
+    kind = model["repo_type"]
+    return printable(model["repo"] if kind == "model" else f"{kind}s/{model['repo']}")
+
+
+def _ways(discovery: dict[str, Any]) -> Iterator[str]:
+    if discovery["given"]:
+        yield f"{len(discovery['given'])} given"
+    if discovery["lsd"]:
+        yield "the local network"
+    if discovery["dht"]:
+        yield f"the DHT ({discovery['dht_nodes']} nodes)"
+    yield from (tracker["url"] for tracker in discovery["trackers"])

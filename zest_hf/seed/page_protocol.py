@@ -1,0 +1,43 @@
+"""HTTP of the status page, for clients that mean no good: few connections, and none that is silent for long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_CONNECTIONS = 64
+REQUEST_S = 5.0
+"""How long a request may take to arrive; between 1 and 2 times that."""
+
+
+class PageProtocol(H11Protocol):
+    """uvicorn limits the size of what it takes (64 KiB of headers), not how long it waits for it."""
+
+    _look: asyncio.TimerHandle | None = None
+    _answered: object = None
+    """The last request of which the end was seen."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            # A seeder must not run out of file descriptors because of its page.
+            transport.abort()
+            return
+        self._look = self.loop.call_later(REQUEST_S, self._hang_up_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up_if_silent(self) -> None:
+        cycle = self.cycle
+        is_idle = cycle is None or cycle.response_complete
+        if is_idle and cycle is self._answered:
+            self.transport.abort()
+            return
+        if is_idle:
+            self._answered = cycle
+        self._look = self.loop.call_later(REQUEST_S, self._hang_up_if_silent)
