@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from zest_hf.core.crowd_claims import (
@@ -24,6 +25,7 @@ MAX_FAULTS = 2
 """Who has done so often what is of no use to anybody is not counted on any more."""
 MAX_RECORDS = 4096
 REMEMBERED_UNITS = 64
+SEEN_GETS = 8
 ENDING_S = 0.2
 """A GET that is about to end makes room for the next one, so that the line is never idle."""
 _NEVER = float("-inf")
@@ -48,6 +50,8 @@ class Others:
         """Until when nobody else is taken for slow with a unit with which somebody was."""
         self.met_s: float | None = None
         """When the first of them was heard of."""
+        self._seen: deque[tuple[float, bytes]] = deque(maxlen=SEEN_GETS)
+        """When the last GETs ended that have brought something, and whose they were."""
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
         self._records: dict[bytes, Record] = {}
         """Of those who have left."""
@@ -92,10 +96,15 @@ class Others:
                     held.append(number)
                     progress = FULL
                 self.pace.moved((progress - claim.progress) / FULL * self.units[number].size_bytes)
+                was_fetching = claim.state == FETCHING and claim.progress < FULL
                 claim.state, claim.progress, claim.moved_s = state, progress, now_s
+                if was_fetching and progress == FULL:
+                    self._note_end(member, claim, now_s)
             new[number] = claim
             self.claimed.setdefault(number, {})[member] = claim
-        for number in known.claims:
+        for number, claim in known.claims.items():
+            if claim.state == FETCHING and claim.progress < FULL:
+                self._note_end(member, claim, now_s)
             self._drop(number, member)
         known.claims = new
         self._note_fetching(member, known)
@@ -174,6 +183,18 @@ class Others:
             for member, claim in claims.items()
             if claim.progress < FULL and self.is_valid(member, claim, now_s)
         ]
+
+    def _note_end(self, member: bytes, claim: Claim, now_s: float) -> None:
+        if claim.rate(now_s) > 0 and not claim.voided:
+            self._seen.append((now_s, member))
+
+    def has_seen(self, member: bytes, now_s: float) -> bool:
+        """Whether it shows, or has shown of late, what the CDN gives to others than this member."""
+        return any(one != member and now_s - at_s < self.settings.seen_s for at_s, one in self._seen) or any(
+            one != member and claim.progress < FULL and claim.rate(now_s) > 0 and self.is_valid(one, claim, now_s)
+            for claims in self.fetching.values()
+            for one, claim in claims.items()
+        )
 
     def score(self, member: bytes, number: int) -> int:
         """Of those who know each other the one with the highest is to fetch a unit."""
