@@ -476,12 +476,18 @@ class Peers:
         ]
 
     def is_sooner(self, begin: int, than_s: float, now_s: float) -> bool:
-        """Whether a peer that was asked for a piece is expected to have brought it before then."""
-        return any(
-            isinstance(action := self._assignments[number].action, AskPeer)
-            and self._peers[action.peer].expected_end_s(number, now_s) <= than_s
-            for number in self._pieces[begin].askers
-        )
+        """Whether a peer that was asked for a piece is expected to have brought it before then.
+
+        One whose rate is not known is given as long: had it sent nothing at all it would not be asked any more.
+        """
+        for number in self._pieces[begin].askers:
+            assignment = self._assignments[number]
+            if isinstance(assignment.action, AskPeer):
+                peer = self._peers[assignment.action.peer]
+                is_known = peer.meter.bytes_s(now_s) > 0
+                if (peer.expected_end_s(number, now_s) if is_known else now_s - assignment.asked_s) <= than_s:
+                    return True
+        return False
 
 
 def _length(part: tuple[int, int]) -> int:
