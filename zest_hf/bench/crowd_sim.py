@@ -37,7 +37,7 @@ from zest_hf.core.crowd import Crowd
 from zest_hf.core.crowd_claims import Told, units_of
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
-from zest_hf.core.ranges import Ranges, normalized
+from zest_hf.core.ranges import Ranges, added, normalized
 from zest_hf.core.transfer import Transfer
 
 __all__ = ["NodeSpec", "Outcome", "Scenario", "Simulation"]
@@ -336,7 +336,8 @@ class Simulation:
         node.tells_haves_s = self.now_s + self.scenario.tell_s
         new = normalized(node.proved, self.scenario.file.plan.chunk_count)
         node.proved = []
-        node.held = normalized([*node.held, *new], self.scenario.file.plan.chunk_count)
+        for first, end in new:
+            node.held = added(node.held, first, end)
         for number in sorted(node.neighbours & node.met):
             if self.nodes[number].done_s is None:
                 self._send_haves(node, self.nodes[number], new)
