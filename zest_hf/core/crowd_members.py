@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
 
 from zest_hf.core.crowd_claims import (
@@ -23,6 +24,7 @@ from zest_hf.core.crowd_turns import Turns
 MAX_FAULTS = 2
 """Who has done so often what is of no use to anybody is not counted on any more."""
 MAX_RECORDS = 4096
+SEEN_GETS = 8
 ENDING_S = 0.2
 """A GET that is about to end makes room for the next one, so that the line is never idle."""
 _NEVER = float("-inf")
@@ -48,6 +50,8 @@ class Others:
         """Until when nobody else is taken for slow with a unit with which somebody was."""
         self.met_s: float | None = None
         """When the first of them was heard of."""
+        self._seen: deque[tuple[float, bytes]] = deque(maxlen=SEEN_GETS)
+        """When the last GETs ended that have brought something, and whose they were."""
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
         self._records: dict[bytes, Record] = {}
         """Of those who have left."""
@@ -89,10 +93,15 @@ class Others:
                     held.append(number)
                     progress = FULL
                 self.pace.moved((progress - claim.progress) / FULL * self.units[number].size_bytes)
+                was_fetching = claim.state == FETCHING and claim.progress < FULL
                 claim.state, claim.progress, claim.moved_s = state, progress, now_s
+                if was_fetching and progress == FULL:
+                    self._note_end(member, claim, now_s)
             new[number] = claim
             self.claimed.setdefault(number, {})[member] = claim
-        for number in known.claims:
+        for number, claim in known.claims.items():
+            if claim.state == FETCHING and claim.progress < FULL:
+                self._note_end(member, claim, now_s)
             self._drop(number, member)
         known.claims = new
         self._note_fetching(member, known)
@@ -170,6 +179,18 @@ class Others:
             for member, claim in claims.items()
             if claim.progress < FULL and self.is_valid(member, claim, now_s)
         ]
+
+    def _note_end(self, member: bytes, claim: Claim, now_s: float) -> None:
+        if claim.rate(now_s) > 0 and not claim.voided:
+            self._seen.append((now_s, member))
+
+    def has_seen(self, member: bytes, now_s: float) -> bool:
+        """Whether it shows, or has shown of late, what the CDN gives to others than this member."""
+        return any(one != member and now_s - at_s < self.settings.seen_s for at_s, one in self._seen) or any(
+            one != member and claim.progress < FULL and claim.rate(now_s) > 0 and self.is_valid(one, claim, now_s)
+            for claims in self.fetching.values()
+            for one, claim in claims.items()
+        )
 
     def rank(self, number: int, now_s: float, is_busy: bool = False, most: int = sys.maxsize) -> int:
         """How many are to fetch it rather than we; more than ``most`` are not counted. ``is_busy``: we are."""
