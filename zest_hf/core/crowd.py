@@ -259,7 +259,7 @@ class Crowd:
     def owner(self, fetch: int, now_s: float = 0.0) -> bytes:
         """The member, perhaps this one, that is to fetch a unit."""
         trusted = [one for one in self.others.members if self.others.is_trusted(one, now_s)]
-        return max([self.me, *trusted], key=lambda one: self.others.score(one, fetch))
+        return max([self.me, *trusted], key=lambda one: self.others.turns.score(one, fetch))
 
     def choose(
         self, now_s: float, missing: Callable[[], Iterator[int]], wanted: Callable[[], Iterator[int]]
@@ -296,9 +296,13 @@ class Crowd:
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
-            rank = self.others.rank(number, now_s, bool(running or out))
+            due_s = before.get(number, now_s)
+            # Nobody else's turn has come yet.
+            most = 1 + int((now_s - due_s) / self.settings.answer_s)
+            rank = self.others.rank(number, now_s, bool(running or out), most)
             # Which GETs are about to end not everybody sees at the same time.
-            due_s = before.get(number, now_s) if free > ending or not rank else now_s
+            if free <= ending and rank:
+                due_s = now_s
             self._due_s[number] = due_s
             if now_s - due_s < self.settings.answer_s:
                 free -= 1
@@ -332,7 +336,6 @@ class Crowd:
 
     def _goes_on(self, number: int, own: _Own, now_s: float) -> bool:
         """Whether it is we who go on with what several fetch: both sides know what they have told each other."""
-        ahead = self.others.ahead(number)
         for member, claim in self.others.claimed.get(number, {}).items():
             if claim.state != FETCHING or claim.progress == FULL or not self.others.is_valid(member, claim, now_s):
                 continue
@@ -342,7 +345,7 @@ class Crowd:
             if not own.alone and now_s - claim.began_s < self.settings.answer_s:
                 continue
             lead = own.told - claim.progress
-            if lead < -LEAD or (lead <= LEAD and member in ahead):
+            if lead < -LEAD or (lead <= LEAD and self.others.turns.is_ahead(member, number)):
                 return False
         return True
 
@@ -378,7 +381,7 @@ class Crowd:
             assert since_s is not None
             if not self.units[number].loose and now_s - since_s < self.settings.unproved_s:
                 continue
-            if not any(self.others.is_trusted(one, now_s) for one in self.others.before_in_closing()):
+            if not any(self.others.is_trusted(one, now_s) for one in self.others.turns.before_in_closing()):
                 yield Decision(number, Reason.UNPROVED)
             elif self._only_unproved_s is not None and now_s - self._only_unproved_s >= 2 * self.settings.stall_s:
                 yield Decision(number, Reason.LAST)
@@ -419,7 +422,7 @@ class Crowd:
         if free:
             self._helped_s = now_s
             # Not the same as others in our place.
-            yield Decision(max(free[-16:], key=lambda number: self.others.score(self.me, number)), reason)
+            yield Decision(max(free[-16:], key=lambda number: self.others.turns.score(self.me, number)), reason)
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings

@@ -116,6 +116,8 @@ class Member:
 
     joined_s: float
     record: Record
+    weight: int
+    """What its turns depend on."""
     claims: dict[int, Claim] = field(default_factory=dict)
     fetching: dict[int, Claim] = field(default_factory=dict)
     """Those that are not of what it holds."""
@@ -147,7 +149,11 @@ def _unit(fetch: Fetch, *, is_last: bool) -> Unit:
     return Unit(place.file_chunk, end, fetch.size_bytes, loose, fetch.is_one_piece)
 
 
-def weight_of(unit: Unit) -> int:
+def member_weight(member: bytes) -> int:
+    return name_score(member, b"member")
+
+
+def unit_weight(unit: Unit) -> int:
     """What is multiplied with each member's weight: whose product is the highest is to fetch the unit."""
     # All that may not prove itself has one owner, who proves the file.
     return name_score(b"unit", LOOSE if unit.loose else b"%d-%d" % (unit.first, unit.end)) | 1
