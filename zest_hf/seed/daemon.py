@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from zest_hf import __version__
+from zest_hf import __version__, access
 from zest_hf.config import Settings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import ConfigError, StorageError, SwarmError, ZestError
@@ -93,7 +94,8 @@ def _serve(
     index.generation()  # an index that cannot be used is said now, not later in a thread
     withdrawn: list[str] = []
     swarm = _open_swarm(settings, withdrawn.append)
-    seeder = Seeder(index, swarm, stop, keyed=settings.swarm_key is not None)
+    permits = functools.partial(access.permits, settings.allow, settings.deny)
+    seeder = Seeder(index, swarm, stop, keyed=settings.swarm_key is not None, permits=permits)
     page = StatusServer(seeder, listener, settings.home) if listener is not None else None
     watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
     try:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,20 @@ class _Offer:
 class Seeder:
     """`refresh` is called now and then, by one thread; `status` by any. It ends early once ``stop`` is set."""
 
-    def __init__(self, index: Index, swarm: Swarm, stop: threading.Event, *, keyed: bool = False) -> None:
-        """``keyed``: only who has the key is let in, so that private repositories are offered as well."""
+    def __init__(
+        self,
+        index: Index,
+        swarm: Swarm,
+        stop: threading.Event,
+        *,
+        keyed: bool = False,
+        permits: Callable[[str, str], bool] = lambda repo_type, repo_id: True,
+    ) -> None:
+        """``keyed``: only who has the key is let in, so that private repositories are offered as well.
+
+        ``permits``: whether a repository may be offered by what the user wants.
+        """
+        self._permits = permits
         self._stop = stop
         self._index = index
         self._swarm = swarm
@@ -83,7 +96,7 @@ class Seeder:
                 return
             key = (copy.path, copy.file_hash)
             # One copy may belong to several repositories: it is offered if any of them may be.
-            if not (copy.public or self._keyed) or key in seen:
+            if not self._may_offer(copy.public, copy.repo) or key in seen:
                 continue
             known = self._offers.get(key)
             if not _unchanged(copy.path, copy.mtime_ns, None if known is None else known.size_bytes):
@@ -99,10 +112,14 @@ class Seeder:
         for key in [key for key in self._offers if key not in seen]:
             self._stop_offering(self._offers[key])
 
+    def _may_offer(self, public: bool, repo: tuple[str, str, str]) -> bool:
+        return (public or self._keyed) and self._permits(*repo[1:])
+
     def _load(self, copy: Copy) -> IndexedFile | None:
         """The entry behind ``copy``; None when it was taken out meanwhile, or its file has changed."""
         for file in self._index.get(copy.file_hash):
-            if (file.public or self._keyed) and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
+            repo = (file.endpoint, file.repo_type, file.repo_id)
+            if self._may_offer(file.public, repo) and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
                 if _unchanged(file.path, file.mtime_ns, file.size_bytes):
                     return file
                 self._forget(file.file_hash, file.path)
