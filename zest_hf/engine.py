@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -527,7 +528,17 @@ def get_engine() -> Engine:
             logging.getLogger("zest_hf").setLevel(settings.log_level)
             _engine = Engine(settings)
             atexit.register(_engine.close)
+            _at_end_of_worker(_engine.close)
         return _engine
+
+
+def _at_end_of_worker(call: Callable[[], None]) -> None:
+    """The processes of multiprocessing end without what `atexit` knows."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, call, exitpriority=100)
 
 
 def current_engine() -> Engine | None:

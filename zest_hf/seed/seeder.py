@@ -19,6 +19,9 @@ from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.seed")
 
+LOOK_AROUND_S = 0.002
+"""How long the files are looked at a second: some hundreds on a local disk. With 100,000 small ones a round takes
+minutes, and no processor."""
 RATE_SAMPLES = 10
 """One for each `refresh`: rates are means over the last ten or so."""
 
@@ -59,6 +62,7 @@ class Seeder:
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._offers: dict[tuple[Path, XetHash], _Offer] = {}
+        self._to_look_at: list[_Offer] = []
         self._generation: int | None = None
         self._sent: deque[tuple[float, int]] = deque([(self._started_s, 0)], maxlen=RATE_SAMPLES)
         """When how many bytes had been uploaded."""
@@ -73,13 +77,26 @@ class Seeder:
             self._adopt(self._index.copies())
             self._generation = generation
         else:
-            for offer in list(self._offers.values()):
-                if self._stop.is_set():
-                    break
-                if not _unchanged(offer.path, offer.mtime_ns, offer.size_bytes):
-                    self._withdraw(offer)
+            self._look_around()
         if not self._stop.is_set():
             self.ready.set()
+
+    def _look_around(self) -> None:
+        """Whether files are what they were: all of them, or as many as there is time for, the others next time.
+
+        Before it serves from a file the swarm looks as well.
+        """
+        end_s = time.monotonic() + LOOK_AROUND_S
+        self._to_look_at = self._to_look_at or list(self._offers.values())
+        while self._to_look_at and not self._stop.is_set() and time.monotonic() < end_s:
+            offer = self._to_look_at.pop()
+            known = self._offers.get((offer.path, offer.file_hash)) is offer
+            if known and not _unchanged(offer.path, offer.mtime_ns, offer.size_bytes):
+                self._withdraw(offer)
+
+    def activity(self) -> tuple[int | None, int]:
+        """Changes when something is uploaded, or new in the index."""
+        return self._generation, self._sent[-1][1]
 
     def lost(self, path: str) -> None:
         """The swarm found, while serving, that a file is not what it was."""
