@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,10 @@ import pytest
 from machines import PRELUDE, Machine, Program, eventually
 
 from zest_hf.hub.process import HubProcess
-from zest_hf.seed.instance import Instance, end_process
+from zest_hf.seed.instance import Instance
 
 from .conftest import SNAPSHOT, XET_BYTES, snapshot
-from .test_seed import FILES, from_peers_alone
+from .test_seed import FILES, from_peers_alone, plain
 from .test_start_stop import is_alive, nothing_left, one_line, state_of
 
 LOGGED = "import logging; logging.basicConfig()\n"
@@ -142,24 +143,48 @@ def test_none_is_left_by_a_program_that_is_no_interpreter(leaving: Leaving) -> N
     assert none_left(a)
 
 
-def test_a_home_that_is_not_writable(leaving: Leaving) -> None:
-    """A container whose user may write to its cache only. Nobody is told of it twice."""
+@pytest.fixture
+def mount() -> Iterator[Callable[..., None]]:
+    """Mounts something at a directory until the end of the test."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount something")
+    with contextlib.ExitStack() as stack:
+
+        def at(place: Path, *arguments: str) -> None:
+            place.mkdir(parents=True, exist_ok=True)
+            done = subprocess.run(["mount", *arguments, str(place)], capture_output=True)
+            if done.returncode:
+                pytest.skip("nothing can be mounted here")
+            if "remount" not in str(arguments):
+                stack.callback(subprocess.run, ["umount", "-l", str(place)], check=True)
+
+        yield at
+
+
+def test_a_home_that_is_not_writable(leaving: Leaving, mount: Callable[..., None]) -> None:
+    """A container whose user may write to its cache only: it is told that nothing is remembered, once."""
     a = leaving("A")
-    (a.home / "zest").mkdir(parents=True)
-    code = f"REPO = 'org/model'\n{SNAPSHOT}"
-    if os.geteuid() == 0:  # whom modes do not keep from anything
-        code = f"os.chown({str(a.home)!r}, 65534, 65534); os.setgid(65534); os.setuid(65534)\n" + code
-        (a.home / "hub").mkdir()
-        os.chown(a.home / "hub", 65534, 65534)
-        for folder in (a.root, *a.root.parents):
-            if not os.stat(folder).st_mode & 0o001:
-                pytest.skip(f"{folder} is closed to others")
-    else:
-        (a.home / "zest").chmod(0o500)
-    run = a.python(code)
+    mount(a.home / "zest", "-t", "tmpfs", "-o", "ro", "tmpfs")
+    run = a.python(f"{LOGGED}REPO = 'org/model'\n{SNAPSHOT}")
     assert run.code == 0 and run.shown["cdn"] == XET_BYTES
     assert len(run.stderr.splitlines()) == 1 and "no index" in run.stderr, run.stderr
     assert none_left(a)
+    run = a.python(f"{LOGGED}REPO = 'org/parts'\n{SNAPSHOT}", ZEST_LOG="debug")
+    assert run.stderr.count("no zest-seed is left running") == 1 and "Traceback" not in run.stderr
+    assert "ZEST_HOME" in one_line(a.command("zest", "start"), 1)
+
+
+def test_a_cache_that_is_not_writable(
+    hub: HubProcess, leaving: Leaving, make: Callable[[str], Machine], mount: Callable[..., None]
+) -> None:
+    """One that an administrator has filled for all: it can be seeded from a home elsewhere."""
+    a = leaving("A")
+    plain(a)
+    mount(a.home / "hub", "--bind", str(a.home / "hub"))
+    mount(a.home / "hub", "-o", "remount,ro,bind")
+    with a.seeder(ZEST_HOME=str(a.root / "elsewhere")) as seeder:
+        seeder.wait_for_files(FILES)
+        from_peers_alone(hub, make("B"), seeder.address)
 
 
 RANK = """
@@ -384,24 +409,12 @@ def test_one_that_hangs_holds_nobody_up(hub: HubProcess, leaving: Leaving) -> No
     assert "has ended" in one_line(a.command("zest", "stop"), 0)
 
 
-@pytest.fixture
-def nearly_full(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a megabyte."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small disk")
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.system(f"mount -t tmpfs -o size=1m tmpfs {place} 2>/dev/null"):
-        pytest.skip("nothing can be mounted here")
-    yield place
-    os.system(f"umount -l {place}")
-
-
 def test_a_full_disk_for_log_and_index(
-    hub: HubProcess, leaving: Leaving, make: Callable[[str], Machine], nearly_full: Path
+    hub: HubProcess, leaving: Leaving, make: Callable[[str], Machine], mount: Callable[..., None], tmp_path: Path
 ) -> None:
     """What it had is served on; it says what is wrong once, as far as there is room."""
-    a = leaving("A")
+    a, nearly_full = leaving("A"), tmp_path / "disk"
+    mount(nearly_full, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
     a.environ["ZEST_HOME"] = str(nearly_full / "zest")
     with contextlib.ExitStack() as stack:
         stack.callback(a.command, "zest", "stop")
@@ -466,22 +479,16 @@ def test_killed_at_any_moment(hub: HubProcess, leaving: Leaving, make: Callable[
     for round_ in range(6):
         assert one_line(a.command("zest", "start"), 0).startswith("zest-seed runs: ")
         state = state_of(a)
-        running = Instance(a.home / "zest").running()
-        assert running is not None
         b = make(f"B{round_}")
         code = f"{PRELUDE}REPO = 'org/model'\n{SNAPSHOT}"
         with b.running(sys.executable, "-c", code, ZEST_PEERS=state["listen"]) as download:
-            # From at once to when all is hashed and served.
-            with contextlib.suppress(OSError):
-                os.waitid(os.P_PID, download.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            time.sleep(0.25 * round_)
+            time.sleep(0.25 * round_)  # from at once to when all is hashed and served
             os.kill(state["pid"], signal.SIGKILL)
             run = download.end()
         assert run.code == 0 and run.shown["total"] == XET_BYTES, run.stderr
         eventually(lambda pid=state["pid"]: not is_alive(pid), "it is gone")  # type: ignore[misc]
         with closing(sqlite3.connect(index)) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert not end_process(running, 0.1)
     a.command("zest", "start")
     eventually(lambda: status_of(a)["files"] == FILES + 12, "everything is offered")
     from_peers_alone(hub, make("C"), state_of(a)["listen"])

@@ -195,7 +195,8 @@ def _offer(seeder: Seeder) -> str:
 def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) -> None:
     """Keeps the index equal to the cache, and to what the Hub shows to everyone."""
     visibility = Visibility(index, offline=settings.hub_offline)
-    cache = CacheScan(cache_directory(), index, stop, visibility.file)
+    cache: CacheScan | None = None
+    replaced = 0
     troubles = Troubles("the cache cannot be looked at")
     ask_at_s = pause_s = 0.0
     while not stop.wait(pause_s):
@@ -204,7 +205,9 @@ def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) 
             ask_at_s = began_s + VISIBILITY_LOOK_S
             troubles.during(lambda: _ask_again(index, stop, visibility))
         if scan:
-            troubles.during(lambda: _look(cache))
+            if cache is None or index.replaced != replaced:  # then nothing of the cache is in it
+                cache, replaced = CacheScan(cache_directory(), index, stop, visibility.file), index.replaced
+            troubles.during(functools.partial(_look, cache))
         # A cache that changes all the time must not keep a processor busy.
         pause_s = max(LOOK_S, 4 * (time.monotonic() - began_s))
 
