@@ -287,6 +287,7 @@ std::int64_t Session::look_after_peers(std::int64_t now) {
 void Session::sweep(std::int64_t now) {
     swept_ms_ = now;
     readers_.submit([this] { readers_.files.close_idle(); });
+    forget_idle_blocks();
     std::map<InfoHash, std::size_t> in_use{{names_.rendezvous(), 1}};
     for (auto const &entry : peers_)
         if (auto const peer = entry.second.lock()) ++in_use[peer->swarm];
