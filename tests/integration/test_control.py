@@ -11,7 +11,7 @@ from machines import PRELUDE, Machine, eventually
 from zest_hf.hub.process import HubProcess
 
 from .conftest import OWNER, SNAPSHOT, XET_BYTES, MakeMachine, snapshot
-from .test_seed import FILES, from_peers_alone, from_the_cdn_alone
+from .test_seed import FILES, SETTLED, from_peers_alone, from_the_cdn_alone
 
 NOON_S = 12 * 3600
 EVER = "00:00-24:00"
@@ -56,9 +56,7 @@ def test_quiet_hours_that_end(hub: HubProcess, owner: Machine, make: MakeMachine
 def test_a_process_keeps_quiet_hours_too(hub: HubProcess, make: MakeMachine) -> None:
     with make("A").console(ZEST_QUIET_HOURS=EVER) as console:
         console.run(f"REPO = 'org/model'\n{SNAPSHOT}")
-        # It has offered what it got by now, and with that it listens.
-        wait = "from zest_hf.engine import current_engine\nassert current_engine().settle(10)\n"
-        address = console.run(f"{wait}show(at=zest_hf.status()['listen'])").shown["at"]
+        address = console.run(f"{SETTLED}show(at=zest_hf.status()['listen'])").shown["at"]
         from_the_cdn_alone(hub, make("B"), "org/model", address)
 
 

@@ -25,7 +25,7 @@ from zest_hf.hub.process import HubProcess
 from zest_hf.seed.instance import Instance
 
 from .conftest import SNAPSHOT, XET_BYTES, snapshot
-from .test_seed import FILES, from_peers_alone, plain
+from .test_seed import FILES, SETTLED, from_peers_alone, plain
 from .test_start_stop import is_alive, nothing_left, one_line, state_of
 
 LOGGED = "import logging; logging.basicConfig()\n"
@@ -237,9 +237,7 @@ def test_a_process_that_lives_on(hub: HubProcess, leaving: Leaving, make: Callab
     with a.console(**environ) as console:
         run = console.run(f"{quick}REPO = 'org/model'\n{SNAPSHOT}")
         assert run.shown["cdn"] == XET_BYTES
-        own = console.run(
-            "import time\nwhile 'listen' not in zest_hf.status(): time.sleep(0.01)\nshow(at=zest_hf.status()['listen'])"
-        ).shown["at"]
+        own = console.run(f"{SETTLED}show(at=zest_hf.status()['listen'])").shown["at"]
         state = left(a)
         assert own == f"127.0.0.1:{port}"
         assert state["listen"] != own and int(state["listen"].rpartition(":")[2]) in range(port + 1, port + 21)

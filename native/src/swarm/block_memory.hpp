@@ -1,5 +1,5 @@
-// Memory for what is read and sent. Fresh memory costs the kernel a fault and a clearing for each page of 4 KiB, a tenth
-// of all that sending from the page cache costs: so a few large blocks are kept and used again.
+// Memory for what is read and sent. Fresh memory costs the kernel a fault and a clearing for each page of 4 KiB, a
+// tenth of all that sending from the page cache costs: so a few large blocks are kept and used again.
 #pragma once
 
 #include <cstddef>
