@@ -69,9 +69,13 @@ class Peer:
     def is_able(self, now_s: float) -> bool:
         return bool(self.askable) and self.suspended_until_s <= now_s
 
+    def has_all_of(self, piece: Piece) -> bool:
+        """Whether it holds what is left of a piece, in one way or the other."""
+        return contains(self.by_file, piece.first, piece.end) or contains(self.by_xorb, piece.first, piece.end)
+
     def part_of(self, piece: Piece) -> tuple[int, int] | None:
         """The longest part of what is left of a piece that it holds in one way or the other."""
-        if contains(self.by_file, piece.first, piece.end) or contains(self.by_xorb, piece.first, piece.end):
+        if self.has_all_of(piece):
             return piece.first, piece.end
         parts = chain(within(self.by_file, piece.first, piece.end), within(self.by_xorb, piece.first, piece.end))
         return max(parts, key=_length, default=None)
@@ -146,7 +150,8 @@ class Peers:
         """These chunks can be checked that could not before."""
         for peer in self._peers.values():
             for held in (peer.by_file, peer.by_xorb):
-                self._learn_more(peer, common(new, held))
+                if held:
+                    self._learn_more(peer, common(new, held))
 
     def useful(self, now_s: float) -> list[Peer]:
         """Those that were asked for something and may be asked for more."""
@@ -155,6 +160,14 @@ class Peers:
     def rate_bytes_s(self, now_s: float) -> float:
         """What those give together that may be asked, also those that have nothing to do."""
         return sum(peer.meter.bytes_s(now_s) for peer in self._peers.values() if peer.is_able(now_s))
+
+    def rate_bytes_s_of(self, rest: Ranges, now_s: float) -> float:
+        """... of those that hold some of these chunks, or have something to do."""
+        return sum(
+            peer.meter.bytes_s(now_s)
+            for peer in self._peers.values()
+            if peer.is_able(now_s) and (peer.assignments or peer.askable == self._all or common(peer.askable, rest))
+        )
 
     def ahead_bytes(self, now_s: float) -> int:
         """What they still have to do."""
@@ -298,10 +311,18 @@ class Peers:
             for number, peer in self._peers.items()
             if now_s - peer.looked_s >= LOOK_S and self._found_too_little(peer, now_s)
         ]
+        late: dict[float, list[tuple[int, int]]] = {}
         for _, number in sorted(idle)[:LOOKING_PEERS]:
             peer = self._peers[number]
             peer.looked_s = now_s
-            yield from self._take_over(number, peer.meter.bytes_s(now_s), now_s)
+            rate = peer.meter.bytes_s(now_s)
+            # Who has given nothing yet may try what is overdue, and is of no use for more.
+            after_s = 0.0 if rate > 0 else self._settings.overdue_s
+            if after_s not in late:
+                late[after_s] = list(islice(self.late(now_s, after_s), LOOKED_AT))
+            for work in self._take_over(number, rate, late[after_s], now_s):
+                late.clear()
+                yield work
 
     def _found_too_little(self, peer: Peer, now_s: float) -> bool:
         return (
@@ -400,10 +421,10 @@ class Peers:
 
     # --- what is late --------------------------------------------------------------------------------------
 
-    def _take_over(self, number: int, rate: float, now_s: float) -> Iterator[Work]:
-        """With nothing else to do: pieces that others would give later."""
+    def _take_over(self, number: int, rate: float, late: list[tuple[int, int]], now_s: float) -> Iterator[Work]:
+        """With nothing else to do: of pieces that were asked for, those that others would give later."""
         me = self._peers[number]
-        for first_asked, begin in self._late_for(me, rate, now_s):
+        for first_asked, begin in self._later_than(me, rate, late, now_s):
             if not self._has_room(me, rate):
                 return
             owner = self._assignments[first_asked].action
@@ -416,19 +437,19 @@ class Peers:
             ):
                 self._assignments.cancel(first_asked)
 
-    def _late_for(self, me: Peer, rate: float, now_s: float) -> list[tuple[int, int]]:
-        # Who has given nothing yet may try what is overdue, and is of no use for more.
-        after_s = 0.0 if rate > 0 else self._settings.overdue_s
+    def _later_than(
+        self, me: Peer, rate: float, late: list[tuple[int, int]], now_s: float
+    ) -> list[tuple[int, int]]:
         rate = rate or max(self._settings.fair_rate_bytes_s, 1.0)
         out = []
-        for number, begin in islice(self.late(now_s, after_s), LOOKED_AT):
+        for number, begin in late:
             piece = self._pieces[begin]
             here_s = (me.ahead_bytes + piece.count * self._chunk_bytes) / rate
             if (
                 len(piece.askers) == 1
                 and number not in me.assignments
+                and me.has_all_of(piece)
                 and self._is_later_than(number, 2 * here_s + STEAL_MARGIN_S, now_s)
-                and me.part_of(piece) == (piece.first, piece.end)
             ):
                 out.append((number, begin))
         return out
@@ -466,6 +487,20 @@ class Peers:
             for number, begin in self.late(now_s, longest_s)
             if self._is_later_than(number, longest_s, now_s, longest_s)
         ]
+
+    def is_sooner(self, begin: int, than_s: float, now_s: float) -> bool:
+        """Whether a peer that was asked for a piece is expected to have brought it before then.
+
+        One whose rate is not known is given as long: had it sent nothing at all it would not be asked any more.
+        """
+        for number in self._pieces[begin].askers:
+            assignment = self._assignments[number]
+            if isinstance(assignment.action, AskPeer):
+                peer = self._peers[assignment.action.peer]
+                is_known = peer.meter.bytes_s(now_s) > 0
+                if (peer.expected_end_s(number, now_s) if is_known else now_s - assignment.asked_s) <= than_s:
+                    return True
+        return False
 
 
 def _length(part: tuple[int, int]) -> int:
