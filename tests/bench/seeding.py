@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests:tests/bench:tests/bench/swarm python tests/bench/seeding.py [--gigabytes 100] [--watch 60]
 
-The 100 GB are sparse files with an index for them. What is given comes from a file that is in the page cache, to sockets
-on loopback that throw it away; beside it, in the same run, one thread that sends the same file to as many sockets by
-`read` and `send`, and another by `sendfile`, which never touches the bytes.
+The 100 GB are sparse files with an index for them. What is given comes from a file that is in the page cache, to
+sockets on loopback that throw it away; beside it, in the same run, one thread that sends the same file to as many
+sockets by `read` and `send`, and another by `sendfile`, which never touches the bytes.
 """
 
 from __future__ import annotations
