@@ -1,4 +1,4 @@
-"""HTTP of the status page, for clients that mean no good: few connections, and none that is silent for long."""
+"""HTTP of the status page, for clients that mean no good: few connections, and none that is silent or deaf for long."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_CONNECTIONS = 64
 REQUEST_S = 5.0
 """How long a request may take to arrive; between 1 and 2 times that."""
+STALLED_S = 10.0
+"""How long nothing may be taken of an answer that does not fit into the buffers."""
 
 
 class PageProtocol(H11Protocol):
-    """uvicorn limits the size of what it takes (64 KiB of headers), not how long it waits for it."""
+    """uvicorn limits the size of what it takes (64 KiB of headers) and keeps to send, not how long it waits for it."""
 
     _look: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
     _answered: object = None
     """The last request of which the end was seen."""
 
@@ -28,9 +31,20 @@ class PageProtocol(H11Protocol):
         self._look = self.loop.call_later(REQUEST_S, self._hang_up_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        for timer in (self._look, self._stalled):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not close(): that would wait for what is to be sent.
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().resume_writing()
 
     def _hang_up_if_silent(self) -> None:
         cycle = self.cycle
