@@ -10,8 +10,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_CONNECTIONS = 64
 REQUEST_S = 5.0
 """How long a request may take to arrive; between 1 and 2 times that."""
-STALLED_S = 10.0
-"""How long nothing may be taken of an answer that does not fit into the buffers."""
+STALLED_S = 8.0
+MIN_BYTES_S = 1000
+"""How little of an answer that does not fit into the buffers may be taken, as a mean over `STALLED_S`."""
 
 
 class PageProtocol(H11Protocol):
@@ -38,8 +39,17 @@ class PageProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # Not close(): that would wait for what is to be sent.
-        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+        self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(STALLED_S, self._hang_up_if_stalled, left)
+
+    def _hang_up_if_stalled(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() > before - MIN_BYTES_S * STALLED_S:
+            self.transport.abort()  # close() would wait for what is to be sent
+        else:
+            self._watch_writing()
 
     def resume_writing(self) -> None:
         if self._stalled is not None:

@@ -59,7 +59,7 @@ class Pull:
         }
 
     async def follow(self) -> AsyncIterator[bytes]:
-        """``progress`` as it goes, and at the end ``done`` (with ``path``) or ``error``."""
+        """``progress`` as it goes, and at the end ``done`` (with ``path``) or ``failed`` (with ``error``)."""
         while not self.is_over:
             changed = self._changed  # before it is sent, as more may come meanwhile
             yield event("progress", self.report())
@@ -68,7 +68,7 @@ class Pull:
                     await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
                 except asyncio.TimeoutError:
                     yield HEARTBEAT
-        yield event("done" if self.state == "done" else "error", self.report())
+        yield event("done" if self.state == "done" else "failed", self.report())
 
     def stop(self) -> None:
         self._stopping.set()
