@@ -101,6 +101,8 @@ def cached_files(directory: Path) -> Iterator[CachedFile]:
 def revisions(directory: Path, repo_type: str, repo_id: str) -> list[tuple[str, list[str]]]:
     """The commits of a repository that are in the cache, the latest first, each with the names that it had."""
     folder = directory / f"{repo_type}s--{repo_id.replace('/', '--')}"
+    if "\0" in folder.name:
+        return []  # no directory is called that
     commits: dict[str, list[str]] = {
         snapshot.name: [] for snapshot in sorted(_subfolders(folder / "snapshots"), key=_mtime_ns, reverse=True)
     }

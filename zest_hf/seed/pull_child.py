@@ -48,6 +48,8 @@ def main() -> int:
     last = _pull(request)
     done.set()
     reporter.join()
+    if "path" in last and (progress.matches_nothing or not os.path.isdir(last["path"])):
+        last = {"error": f"no file of {request.repo} matches: check allow_patterns"}
     progress.say(**progress.state(), **last)
     return 0
 
@@ -64,8 +66,6 @@ def _pull(request: PullRequest) -> dict[str, Any]:
     except Exception as error:
         logging.getLogger("zest_hf.pull").debug("the reason in full", exc_info=error)
         return {"error": explain(error, request.repo, request.repo_type, request.revision)}
-    if not os.path.isdir(path):
-        return {"error": f"no file of {request.repo} matches: check allow_patterns"}
     return {"path": path}
 
 
@@ -78,6 +78,11 @@ class _Progress:
         """Sizes of the files that are not there yet; None as long as that is not known."""
         self._size = self._here = self._before = self._files = 0
         """Bytes of all files, of those that are there, and of those that were before; how many files."""
+
+    @property
+    def matches_nothing(self) -> bool:
+        """Of the files that the repository has; False as long as that is not known."""
+        return self._remaining is not None and not self._files
 
     def run(self, done: threading.Event) -> None:
         with contextlib.suppress(Exception):  # what is wrong is said by the pull itself
