@@ -38,6 +38,7 @@ from zest_hf.sources.cdn import RETRY
 from zest_hf.sources.local import COPY_THREADS
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
+from zest_hf.traffic import Meter, Traffic, TrafficLog
 from zest_hf.workers import WorkerPool
 
 log = logging.getLogger("zest_hf.engine")
@@ -63,6 +64,8 @@ RECORDS_END_S = 3.0
 """How long `close` waits for files to be noted; one that is not noted is found by the scan of zest-seed."""
 QUESTIONS_END_S = 0.1
 """How long `close` waits for what the Hub says of repositories; zest-seed asks by itself."""
+TRAFFIC_END_S = 0.1
+"""How long `close` waits for who notes what was moved."""
 MAX_BACKGROUND_JOBS = 256
 
 
@@ -90,6 +93,8 @@ class Engine:
         self._copiers = WorkerPool(COPY_THREADS)
         self._lock = threading.Lock()
         self._counts = Counts()
+        self._given_up = Traffic()
+        """What downloads had brought that did not end well."""
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_DOWNLOADS)
         self._clients: OrderedDict[tuple[TokenProvider, str], CasClient] = OrderedDict()
         self._index: Index | None = None
@@ -112,6 +117,9 @@ class Engine:
         self._questions = Background("zest-visibility", MAX_BACKGROUND_JOBS, idle=self._ask_again)
         self._shared: Shared[RepoRef] = Shared()
         self._when_closed: list[Callable[[], None]] = []
+        self._traffic_log = TrafficLog(settings.home, patience_s=INDEX_PATIENCE_S)
+        self._meter = Meter(self._traffic_log, self.moved)
+        self._metering = Background("zest-traffic", MAX_BACKGROUND_JOBS, idle=self._note_traffic)
 
     # --- downloads ---------------------------------------------------------------------------------
 
@@ -143,18 +151,21 @@ class Engine:
             if self._closed:
                 raise ZestError(CLOSED)
             self._running[download] = threading.get_ident()
+        self._metering.submit(lambda: None)
+        result: DownloadResult | None = None
         try:
             result = download.run(progress)
         finally:
             with self._one_ended:
                 del self._running[download]
+                if result is None:
+                    self._given_up += download.so_far
+                else:
+                    self._count(result)
                 self._one_ended.notify_all()
         with self._lock:
             if result.offer is not None:
                 self._offered[result.offer] = request.repo
-            self._counts.local += result.bytes_local
-            self._counts.peer += result.bytes_peer
-            self._counts.cdn += result.bytes_cdn
             self._recent.append(
                 {
                     "file": request.display_name,
@@ -184,6 +195,45 @@ class Engine:
         """Has something called at the end of `close`, when all is noted and no port is taken any more."""
         with self._lock:
             self._when_closed.append(call)
+
+    def _count(self, result: DownloadResult) -> None:
+        self._counts.local += result.bytes_local
+        self._counts.peer += result.bytes_peer
+        self._counts.cdn += result.bytes_cdn
+
+    def moved(self) -> Traffic:
+        """What this process has moved until now, also of files that are not complete."""
+        with self._lock:
+            counts = self._counts
+            moved = Traffic(counts.local, counts.peer, counts.cdn) + self._given_up
+            for download in self._running:
+                moved += download.so_far
+        swarm = self._swarm
+        if swarm is not None:
+            with contextlib.suppress(SwarmError):  # closed meanwhile
+                moved += Traffic(uploaded=swarm.stats().bytes_up)
+        return moved
+
+    def under_way(self) -> list[dict[str, Any]]:
+        """The files that are on their way: their sizes (None when not known) and what has come from where."""
+        with self._lock:
+            running = list(self._running)
+        return [
+            {
+                "file": one.name,
+                "repo": one.repo.repo_id,
+                "size": one.size_bytes,
+                "local": one.so_far.local,
+                "peer": one.so_far.peer,
+                "cdn": one.so_far.cdn,
+            }
+            for one in running
+        ]
+
+    def _note_traffic(self) -> float | None:
+        due_s = self._meter.note_if_due()
+        # Peers may take something as long as the process lives.
+        return due_s if self._running or self._swarm is not None else None
 
     def interrupt(self) -> None:
         """Ends all downloads of the process soon, also those that have not begun: they raise KeyboardInterrupt.
@@ -451,6 +501,9 @@ class Engine:
             offered, self._offered = self._offered, {}
         for offer in offered:
             offer.end()
+        self._metering.close(TRAFFIC_END_S)
+        self._meter.note(last=True)
+        self._traffic_log.close()
         with self._swarm_lock:
             swarm, self._swarm = self._swarm, None
         if swarm is not None:

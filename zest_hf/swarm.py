@@ -417,12 +417,15 @@ class Swarm:
             "peers_connected": stats.peers_ready,
             "peers": [
                 {
+                    "connection": peer.peer,
                     "address": peer.address,
                     "client": peer.client,
+                    "protocol": "zest_hf" if peer.ranges else "BEP XET",
                     "node_id": peer.node_id,
                     "found_by": peer.source.name.lower(),
                     "bytes_up": peer.bytes_up,
                     "bytes_down": peer.bytes_down,
+                    "requests_in": peer.requests_in,
                 }
                 for peer in self._session.peers()
                 if peer.ready

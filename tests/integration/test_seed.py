@@ -24,9 +24,12 @@ from zest_hf.config import load_settings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.hub.process import HubProcess
 from zest_hf.index import Index
+from zest_hf.seed.ledger import Ledger
 from zest_hf.seed.seeder import Seeder as SeederCore
+from zest_hf.seed.status import Status
 from zest_hf.seed.web import StatusServer, listen
 from zest_hf.swarm import Swarm
+from zest_hf.traffic import TrafficLog
 
 from .conftest import CONTENT, OWNER, SNAPSHOT, XET_BYTES, XET_NAMES, MakeMachine, snapshot
 
@@ -272,7 +275,8 @@ def test_health_is_503_until_the_index_is_offered(owner: Machine) -> None:
     index = Index(settings.home / "index.sqlite")
     swarm = Swarm(settings, PolicySettings())
     seeder = SeederCore(index, swarm, threading.Event())
-    page = StatusServer(seeder, listen("127.0.0.1", 0), settings.home)
+    ledger = Ledger(TrafficLog(settings.home), swarm)
+    page = StatusServer(Status(seeder, swarm, ledger), listen("127.0.0.1", 0), settings.home)
     page.start()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -285,6 +289,7 @@ def test_health_is_503_until_the_index_is_offered(owner: Machine) -> None:
             assert answer.status == 200
     finally:
         page.stop()
+        ledger.close()
         swarm.close()
         index.close()
 

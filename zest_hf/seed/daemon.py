@@ -22,18 +22,23 @@ from zest_hf.hook.cache import cache_directory
 from zest_hf.index import Index
 from zest_hf.seed.idle import Idle
 from zest_hf.seed.instance import By, Instance
+from zest_hf.seed.ledger import Ledger
 from zest_hf.seed.scan import NOBODY, CacheScan
 from zest_hf.seed.seeder import Seeder
+from zest_hf.seed.status import Status
 from zest_hf.seed.troubles import Troubles
 from zest_hf.seed.visibility import Visibility
 from zest_hf.seed.web import StatusServer, listen
 from zest_hf.setting_values import HostPort
 from zest_hf.swarm import PORT_RETRIES, Swarm
+from zest_hf.traffic import TrafficLog
 
 log = logging.getLogger("zest_hf.seed")
 
 REFRESH_S = 1.0
 JOIN_S = 0.5
+TRAFFIC_PATIENCE_S = 0.2
+"""How long it is waited for others who note what they have moved."""
 LOOK_S = 1.0
 """How often the cache's directories are looked at for new files."""
 VISIBILITY_LOOK_S = 60.0
@@ -105,7 +110,8 @@ def _serve(
     swarm = _open_swarm(settings, withdrawn.append, gives_way=by == "hook")
     permits = functools.partial(access.permits, settings.allow, settings.deny)
     seeder = Seeder(index, swarm, stop, keyed=settings.swarm_key is not None, permits=permits)
-    page = StatusServer(seeder, listener, settings.home) if listener is not None else None
+    ledger = Ledger(TrafficLog(settings.home, patience_s=TRAFFIC_PATIENCE_S), swarm)
+    page = StatusServer(Status(seeder, swarm, ledger), listener, settings.home) if listener is not None else None
     watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
     try:
         if page is not None:
@@ -124,6 +130,7 @@ def _serve(
         while not stop.wait(REFRESH_S):
             while withdrawn:
                 seeder.lost(withdrawn.pop())
+            ledger.tick()
             troubles.during(seeder.refresh)
             if instance.is_lost:
                 log.info("%s is not what it was; this seeder ends", instance.home)
@@ -135,6 +142,7 @@ def _serve(
         stop.set()
         if page is not None:
             page.stop()
+        ledger.close()
         swarm.close()
         if watch.ident is not None:
             watch.join(JOIN_S)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zest_hf import __version__
 from zest_hf.core.ids import XetHash
 from zest_hf.errors import StorageError, SwarmError
 from zest_hf.index import Copy, Index, IndexedFile
@@ -22,8 +20,6 @@ log = logging.getLogger("zest_hf.seed")
 LOOK_AROUND_S = 0.002
 """How long the files are looked at a second: some hundreds on a local disk. With 100,000 small ones a round takes
 minutes, and no processor."""
-RATE_SAMPLES = 10
-"""One for each `refresh`: rates are means over the last ten or so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class _Offer:
 
 
 class Seeder:
-    """`refresh` is called now and then, by one thread; `status` by any. It ends early once ``stop`` is set."""
+    """`refresh` is called now and then, by one thread; `models` by any. It ends early once ``stop`` is set."""
 
     def __init__(
         self,
@@ -59,19 +55,15 @@ class Seeder:
         self._index = index
         self._swarm = swarm
         self._keyed = keyed
-        self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._offers: dict[tuple[Path, XetHash], _Offer] = {}
         self._to_look_at: list[_Offer] = []
         self._generation: int | None = None
-        self._sent: deque[tuple[float, int]] = deque([(self._started_s, 0)], maxlen=RATE_SAMPLES)
-        """When how many bytes had been uploaded."""
         self.ready = threading.Event()
         """Set when everything that was in the index at the start is offered."""
 
     def refresh(self) -> None:
         """Looks at the index if it has changed, and at the files. Raises StorageError."""
-        self._sent.append((time.monotonic(), self._swarm.stats().bytes_up))
         generation = self._index.generation()
         if generation != self._generation:
             self._adopt(self._index.copies())
@@ -96,7 +88,7 @@ class Seeder:
 
     def activity(self) -> tuple[int | None, int]:
         """Changes when something is uploaded, or new in the index."""
-        return self._generation, self._sent[-1][1]
+        return self._generation, self._swarm.stats().bytes_up
 
     def lost(self, path: str) -> None:
         """The swarm found, while serving, that a file is not what it was."""
@@ -207,25 +199,6 @@ class Seeder:
                 model["peers"] = max(model["peers"], share.peers)
                 model["uploaded"] += share.bytes_up
         return sorted(out.values(), key=lambda model: str(model["repo"]))
-
-    def status(self) -> dict[str, Any]:
-        """What `GET /v1/status` answers. Sizes and ``bytes`` in bytes."""
-        files, size, _ = self.totals()
-        uploaded = self._swarm.stats().bytes_up
-        since_s, before = self._sent[0]
-        up_bytes_s = round((uploaded - before) / max(1.0, time.monotonic() - since_s))
-        return {
-            "version": __version__,
-            "ready": self.ready.is_set(),
-            **self._swarm.report(),
-            "uptime_seconds": round(time.monotonic() - self._started_s, 1),
-            # A seeder downloads nothing.
-            "bytes": {"local": 0, "peer": 0, "cdn": 0, "uploaded": uploaded},
-            "rates": {"up_bytes_s": up_bytes_s, "down_bytes_s": 0},
-            "files": files,
-            "size": size,
-            "models": self.models(),
-        }
 
 
 def _unchanged(path: Path, mtime_ns: int, size_bytes: int | None) -> bool:
