@@ -27,6 +27,8 @@ NOBODY = ""
 """The endpoint of a file of which our Hub knows nothing: it came from another, or is private. What is learned later
 about the repository of that name must not make it public."""
 
+NOTED_S = 2.0
+"""Who downloads with zest_hf has noted a file in the index this long after it got its name: it need not be hashed."""
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 60.0
 """Without an answer a file is asked about again after 1, 2, 4... 60 s: often only its link is not there yet."""
@@ -83,6 +85,7 @@ class CacheScan:
         hub = endpoint()
         waiting: dict[tuple[Path, str, str], _Question] = {}
         added = 0
+        too_early = False
         for file in cached_files(self._directory):
             if self._stop.is_set():
                 return added
@@ -93,6 +96,9 @@ class CacheScan:
             question = self._waiting.get(place, _Question())
             if question.due_s > time.monotonic():
                 waiting[place] = question
+                continue
+            if key not in known and _came_just_now(file.path):
+                too_early = True
                 continue
             try:
                 # One file may belong to several repositories: it is hashed for the first of them.
@@ -116,7 +122,7 @@ class CacheScan:
                 self._index.add(replace(found, endpoint=hub if shown else NOBODY, public=bool(shown)))
                 added += 1
             repos[repo] = hub if shown else NOBODY
-        self._seen, self._waiting = seen, waiting
+        self._seen, self._waiting = None if too_early else seen, waiting
         return added
 
     def _new(self, file: CachedFile) -> IndexedFile | None:
@@ -143,6 +149,14 @@ class CacheScan:
             if (entry.path, entry.mtime_ns, entry.size_bytes) == (file.path, file.mtime_ns, file.size_bytes):
                 return replace(entry, repo_id=file.repo_id, repo_type=file.repo_type)
         return None
+
+
+def _came_just_now(path: Path) -> bool:
+    """By when it got its name. A clock that was put back makes nothing young for long."""
+    try:
+        return 0 <= time.time() - path.stat().st_ctime < NOTED_S
+    except OSError:
+        return False
 
 
 def _prove(file: CachedFile, stop: threading.Event) -> Manifest | None:
