@@ -1,6 +1,6 @@
 // The page: what the seeder's events say goes to its places. Everything is set as text, so that names can be anything.
 
-import { duration, plural, rate, ratio, size } from "./format.js";
+import { duration, plural, printable, rate, ratio, size } from "./format.js";
 import { Live } from "./live.js";
 import { Plot } from "./plot.js";
 import { Pulls } from "./pulls.js";
@@ -112,7 +112,7 @@ function showDiscovery(ways, keyed) {
   const found = names.length ? `Peers are found by ${names.join(", ")}` : "No peers are looked for: ZEST_LSD, ZEST_DHT and ZEST_TRACKERS are off";
   put("discovery", `${found}${keyed ? "; only those with the swarm's key" : ""}.`);
   const failing = ways.trackers.filter((tracker) => tracker.working === false);
-  const lines = failing.map((tracker) => `${tracker.url} does not work: ${tracker.message}`);
+  const lines = failing.map((tracker) => printable(`${tracker.url} does not work: ${tracker.message}`));
   const list = $("problems");
   if (lines.join("\n") === [...list.children].map((item) => item.textContent).join("\n")) return;
   list.replaceChildren(...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line })));
