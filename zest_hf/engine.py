@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zest_hf import access
 from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
 from zest_hf.background import Background
 from zest_hf.cas import CasClient, TokenProvider
@@ -114,6 +116,7 @@ class Engine:
         # A thread of its own: a Hub that does not answer must not keep files out of the index.
         self._questions = Background("zest-visibility", MAX_BACKGROUND_JOBS, idle=self._ask_again)
         self._shared: Shared[RepoRef] = Shared()
+        self._when_closed: list[Callable[[], None]] = []
         self._traffic_log = TrafficLog(settings.home, patience_s=INDEX_PATIENCE_S)
         self._meter = Meter(self._traffic_log, self.moved)
         self._metering = Background("zest-traffic", MAX_BACKGROUND_JOBS, idle=self._note_traffic)
@@ -126,19 +129,21 @@ class Engine:
         After `close`, or when it comes meanwhile, that is a ZestError.
         """
         began_s = time.monotonic()
+        permitted = self._permits(request.repo)
         download = FileDownload(
             request,
             cas=self._client(request),
             workers=self._workers,
             copiers=self._copiers,
-            swarm=self.swarm if self._peers_may_be_found else None,
+            swarm=self.swarm if self._peers_may_be_found and permitted else None,
             known_manifest=lambda: self._known_manifest(request.file_hash),
             related=self._related,
             settings=self.policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
             cap=self._cap,
-            share=self.settings.seed,
+            # Who is quiet claims nothing that others would wait for.
+            share=self.settings.seed and not self._is_quiet(),
             has_given_peers=bool(self.settings.peers),
             is_keyed=self._keyed,
         )
@@ -173,6 +178,23 @@ class Engine:
                 }
             )
         return result
+
+    def _permits(self, repo: RepoRef) -> bool:
+        return access.permits(self.settings.allow, self.settings.deny, repo.repo_type, repo.repo_id)
+
+    def _is_quiet(self) -> bool:
+        hours = self.settings.quiet_hours
+        return bool(hours) and access.upload_cap(hours, access.minute_of_day(time.time()), None) == 0
+
+    def is_downloading(self) -> bool:
+        """Whether a download is under way."""
+        with self._lock:
+            return bool(self._running)
+
+    def when_closed(self, call: Callable[[], None]) -> None:
+        """Has something called at the end of `close`, when all is noted and no port is taken any more."""
+        with self._lock:
+            self._when_closed.append(call)
 
     def _count(self, result: DownloadResult) -> None:
         self._counts.local += result.bytes_local
@@ -287,6 +309,8 @@ class Engine:
         if public is None:
             public = self.remembered_visibility(repo)
         self._add(replace(file, public=bool(public)), visibility_known=public is not None)
+        if not self._permits(repo):
+            return  # noted all the same: the lists may change
         if self._keyed:
             # Whoever has the key may have what is behind it: the Hub need not be asked.
             self._offer(file, repo, None)
@@ -494,6 +518,10 @@ class Engine:
         self._copiers.close()
         if index is not None:
             index.close()
+        with self._lock:
+            calls, self._when_closed = self._when_closed, []
+        for call in calls:
+            call()
 
     def _client(self, request: FileRequest) -> CasClient:
         """One client for all files that share their token: connections and tokens are reused."""
@@ -553,7 +581,17 @@ def get_engine() -> Engine:
             logging.getLogger("zest_hf").setLevel(settings.log_level)
             _engine = Engine(settings)
             atexit.register(_engine.close)
+            _at_end_of_worker(_engine.close)
         return _engine
+
+
+def _at_end_of_worker(call: Callable[[], None]) -> None:
+    """The processes of multiprocessing end without what `atexit` knows."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, call, exitpriority=100)
 
 
 def current_engine() -> Engine | None:

@@ -35,6 +35,11 @@ from .conftest import CONTENT, OWNER, SNAPSHOT, XET_BYTES, XET_NAMES, MakeMachin
 
 FILES = len(XET_NAMES)
 STOP_S = 2.0
+SETTLED = """
+from zest_hf.engine import current_engine
+# What it got is offered in the background, by a swarm that is opened for it, unless a peer was asked before.
+assert current_engine().settle(10) and current_engine().swarm() is not None
+"""
 PLAIN = "from huggingface_hub import snapshot_download; snapshot_download('org/model')"
 
 
@@ -325,10 +330,8 @@ def ended_after_s(seeder: Seeder, number: signal.Signals) -> float:
 @pytest.fixture
 def keep_alive() -> str:
     """Downloads, says where it listens, and goes on with its life until its stdin ends."""
-    # What it got is offered in the background, and with that it begins to listen.
-    wait = "while 'listen' not in zest_hf.status(): time.sleep(0.01)"
-    show = "show(listen=zest_hf.status()['listen'])"
-    return f"import time\n{PRELUDE}REPO = 'org/model'\n{SNAPSHOT}\n{wait}\n{show}\nsys.stdin.read()"
+    code = f"REPO = 'org/model'\n{SNAPSHOT}\n{SETTLED}"
+    return f"{PRELUDE}{code}show(listen=zest_hf.status()['listen'])\nsys.stdin.read()"
 
 
 def test_a_process_serves_what_it_downloaded_while_it_lives(

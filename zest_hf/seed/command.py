@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -57,7 +58,9 @@ def _start(args: argparse.Namespace) -> int:
 
     started = background.start(settings, scan=not args.no_scan)
     print(("zest-seed runs already: " if started.already else "zest-seed runs: ") + _where(started.running))
-    if started.running.version != __version__:
+    if started.instead_of is not None:
+        print(f"instead of one of version {started.instead_of}, which has ended")
+    elif started.running.version != __version__:
         print(f"it has version {started.running.version}, this is {__version__}: zest stop, then zest start")
     return 0
 
@@ -67,7 +70,11 @@ def _stop(args: argparse.Namespace) -> int:
     from zest_hf.seed import background
 
     stopped = background.stop(load_settings())
-    print("no zest-seed runs" if stopped is None else f"zest-seed (process {stopped.pid}) has ended")
+    if stopped is None:
+        print("no zest-seed runs")
+    else:
+        how = "did not answer and was killed" if stopped.killed else "has ended"
+        print(f"zest-seed (process {stopped.running.pid}) {how}")
     return 0
 
 
@@ -83,11 +90,11 @@ def _status(args: argparse.Namespace) -> int:
     settings = load_settings()
     base, token = _page(settings)
     try:
-        status = _asked(base, token)
+        status = _asked(settings, base, token)
         if args.json:
             print(json.dumps(status, indent=2))
         elif args.watch or (watch.is_wanted(os.environ) and not args.once):
-            watch.watch(lambda: _asked(base, token), status)
+            watch.watch(lambda: _asked(settings, base, token), status)
         else:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             print("\n".join(status_text.lines(status, width)))
@@ -100,7 +107,7 @@ class _NoAnswer(ZestError):
     pass
 
 
-def _asked(base: str, token: str | None) -> dict[str, Any]:
+def _asked(settings: Settings, base: str, token: str | None) -> dict[str, Any]:
     """The status. Raises _NoAnswer."""
     import urllib.error
     import urllib.request
@@ -117,7 +124,7 @@ def _asked(base: str, token: str | None) -> dict[str, Any]:
             status: dict[str, Any] = json.loads(answer.read(MAX_STATUS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _NoAnswer(f"no seeder answers at {base} ({reason}); start one with zest start") from error
+        raise _NoAnswer(_why_nobody_answers(settings, base, str(reason))) from error
     if not status_text.is_status(status):
         raise _NoAnswer(f"what answers at {base} is no seeder; set ZEST_STATUS to the seeder's address")
     return status
@@ -150,6 +157,17 @@ def _page(settings: Settings) -> tuple[str, str | None]:
     if given.port == 0:
         raise ZestError("no seeder runs; start one with zest start")
     return f"http://{given}", None
+
+
+def _why_nobody_answers(settings: Settings, base: str, reason: str) -> str:
+    from zest_hf.seed.background import why_silent
+    from zest_hf.seed.instance import Instance
+
+    with contextlib.suppress(StorageError):
+        running = Instance(settings.home).running()
+        if running is not None and running.is_here and (why := why_silent(running)) is not None:
+            return f"{why}: zest stop ends it, zest start starts another"
+    return f"no seeder answers at {base} ({reason}); start one with zest start"
 
 
 def _token(settings: Settings) -> str | None:

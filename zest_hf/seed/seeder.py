@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from zest_hf.index import Copy, Index, IndexedFile
 from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.seed")
+
+LOOK_AROUND_S = 0.002
+"""How long the files are looked at a second: some hundreds on a local disk. With 100,000 small ones a round takes
+minutes, and no processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +37,27 @@ class _Offer:
 class Seeder:
     """`refresh` is called now and then, by one thread; `models` by any. It ends early once ``stop`` is set."""
 
-    def __init__(self, index: Index, swarm: Swarm, stop: threading.Event, *, keyed: bool = False) -> None:
-        """``keyed``: only who has the key is let in, so that private repositories are offered as well."""
+    def __init__(
+        self,
+        index: Index,
+        swarm: Swarm,
+        stop: threading.Event,
+        *,
+        keyed: bool = False,
+        permits: Callable[[str, str], bool] = lambda repo_type, repo_id: True,
+    ) -> None:
+        """``keyed``: only who has the key is let in, so that private repositories are offered as well.
+
+        ``permits``: whether a repository may be offered by what the user wants.
+        """
+        self._permits = permits
         self._stop = stop
         self._index = index
         self._swarm = swarm
         self._keyed = keyed
         self._lock = threading.Lock()
         self._offers: dict[tuple[Path, XetHash], _Offer] = {}
+        self._to_look_at: list[_Offer] = []
         self._generation: int | None = None
         self.ready = threading.Event()
         """Set when everything that was in the index at the start is offered."""
@@ -50,13 +69,26 @@ class Seeder:
             self._adopt(self._index.copies())
             self._generation = generation
         else:
-            for offer in list(self._offers.values()):
-                if self._stop.is_set():
-                    break
-                if not _unchanged(offer.path, offer.mtime_ns, offer.size_bytes):
-                    self._withdraw(offer)
+            self._look_around()
         if not self._stop.is_set():
             self.ready.set()
+
+    def _look_around(self) -> None:
+        """Whether files are what they were: all of them, or as many as there is time for, the others next time.
+
+        Before it serves from a file the swarm looks as well.
+        """
+        end_s = time.monotonic() + LOOK_AROUND_S
+        self._to_look_at = self._to_look_at or list(self._offers.values())
+        while self._to_look_at and not self._stop.is_set() and time.monotonic() < end_s:
+            offer = self._to_look_at.pop()
+            known = self._offers.get((offer.path, offer.file_hash)) is offer
+            if known and not _unchanged(offer.path, offer.mtime_ns, offer.size_bytes):
+                self._withdraw(offer)
+
+    def activity(self) -> tuple[int | None, int]:
+        """Changes when something is uploaded, or new in the index."""
+        return self._generation, self._swarm.stats().bytes_up
 
     def lost(self, path: str) -> None:
         """The swarm found, while serving, that a file is not what it was."""
@@ -73,7 +105,7 @@ class Seeder:
                 return
             key = (copy.path, copy.file_hash)
             # One copy may belong to several repositories: it is offered if any of them may be.
-            if not (copy.public or self._keyed) or key in seen:
+            if not self._may_offer(copy.public, copy.repo) or key in seen:
                 continue
             known = self._offers.get(key)
             if not _unchanged(copy.path, copy.mtime_ns, None if known is None else known.size_bytes):
@@ -89,10 +121,14 @@ class Seeder:
         for key in [key for key in self._offers if key not in seen]:
             self._stop_offering(self._offers[key])
 
+    def _may_offer(self, public: bool, repo: tuple[str, str, str]) -> bool:
+        return (public or self._keyed) and self._permits(*repo[1:])
+
     def _load(self, copy: Copy) -> IndexedFile | None:
         """The entry behind ``copy``; None when it was taken out meanwhile, or its file has changed."""
         for file in self._index.get(copy.file_hash):
-            if (file.public or self._keyed) and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
+            repo = (file.endpoint, file.repo_type, file.repo_id)
+            if self._may_offer(file.public, repo) and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
                 if _unchanged(file.path, file.mtime_ns, file.size_bytes):
                     return file
                 self._forget(file.file_hash, file.path)

@@ -40,6 +40,8 @@ def _sentences(status: dict[str, Any]) -> Iterator[str]:
     yield f"zest-seed {status['version']} on {status['listen']}, up {duration_text(status['uptime_seconds'])}"
     up, down = (f"{size_text(rates[key])}/s" for key in ("up_bytes_s", "down_bytes_s"))
     yield f"{status['peers_connected']} peers connected, {up} sent, {down} received"
+    if status.get("uploads", {}).get("paused"):
+        yield "these are quiet hours: nothing is uploaded"
     yield f"peers are found by: {', '.join(_ways(status['discovery'])) or 'nothing'}"
 
 

@@ -67,7 +67,7 @@ const KINDS = [
   ["Uploaded", (of) => size(of.uploaded)],
   ["Ratio", (of) => ratio(of.ratio)],
 ];
-let ready = false;
+let kind = "starting";
 let models = { total: 0, models: [] };
 
 function nameOf(row) {
@@ -82,7 +82,7 @@ function revisionOf(row) {
 }
 
 function showStatus(status) {
-  ready = status.ready;
+  kind = !status.ready ? "starting" : status.uploads.paused ? "quiet" : "live";
   put("up", rate(status.rates.up_bytes_s));
   put("down", rate(status.rates.down_bytes_s));
   put("peer-count", String(status.peers_connected));
@@ -141,11 +141,11 @@ function showPeers({ total, peers, banned_total: bannedTotal, banned }) {
   put("banned-count", banned.length === bannedTotal ? countOf(bannedTotal) : `the last ${banned.length} of ${bannedTotal}`);
 }
 
-const WORDS = { live: "seeding", starting: "starting", lost: "connection lost, trying again", ended: "stopped" };
+const WORDS = { live: "seeding", starting: "starting", quiet: "quiet hours", lost: "connection lost, trying again", ended: "stopped" };
 
 function setState(state) {
   $("state").dataset.state = state;
-  put("state", WORDS[state === "live" && !ready ? "starting" : state]);
+  put("state", WORDS[state === "live" ? kind : state]);
   document.body.classList.toggle("stale", state !== "live");
   for (const button of document.querySelectorAll("button")) button.disabled = state === "ended";
 }
