@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from zest_hf.terminal import columns, duration_text, printable, shortened, size_text
+from zest_hf.terminal import columns, duration_text, printable, size_text
 
 PEERS_SHOWN: Final = 10
 
@@ -22,8 +23,7 @@ def is_status(value: Any) -> bool:
 
 def lines(status: dict[str, Any], width: int | None) -> Iterator[str]:
     """``width``: of the terminal; None: lines may have any length."""
-    for line in _sentences(status):
-        yield line if width is None else shortened(line, width)
+    yield from _wrapped(_sentences(status), width)
     for table in (_traffic(status, width), _models(status, width), _pulls(status, width), _peers(status, width)):
         rows = list(table)
         if rows:
@@ -32,7 +32,12 @@ def lines(status: dict[str, Any], width: int | None) -> Iterator[str]:
     problems = list(_problems(status))
     if problems:
         yield ""
-        yield from (line if width is None else shortened(line, width) for line in problems)
+        yield from _wrapped(problems, width)
+
+
+def _wrapped(sentences: Iterable[str], width: int | None) -> Iterator[str]:
+    for sentence in sentences:
+        yield from [sentence] if width is None else textwrap.wrap(sentence, width)
 
 
 def _sentences(status: dict[str, Any]) -> Iterator[str]:
