@@ -79,7 +79,7 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _where(running: Running) -> str:
-    page = f", status on {running.status}/v1/status" if running.status is not None else ""
+    page = f", page on {running.status}" if running.status is not None else ""
     return f"process {running.pid}, peers at {running.listen}{page}"
 
 
