@@ -36,6 +36,7 @@ from zest_hf.sources.cdn import RETRY
 from zest_hf.sources.local import COPY_THREADS
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
+from zest_hf.unfinished import Unfinished
 from zest_hf.workers import WorkerPool
 
 log = logging.getLogger("zest_hf.engine")
@@ -83,6 +84,8 @@ class Engine:
         self._peers_may_be_found = bool(settings.peers or settings.lsd or settings.dht or settings.trackers)
         self._cap = RateCap(settings.max_down_bytes_s) if settings.max_down_bytes_s else None
         self.policy = policy or PolicySettings()
+        self._tidied = False
+        self._unfinished = Unfinished(settings.home / "unfinished")
         self._workers = WorkerPool(GET_THREADS)
         # Not behind GETs that wait for a server.
         self._copiers = WorkerPool(COPY_THREADS)
@@ -133,11 +136,15 @@ class Engine:
             share=self.settings.seed,
             has_given_peers=bool(self.settings.peers),
             is_keyed=self._keyed,
+            unfinished=self._unfinished,
         )
         with self._lock:
             if self._closed:
                 raise ZestError(CLOSED)
             self._running[download] = threading.get_ident()
+            is_first, self._tidied = not self._tidied, True
+        if is_first:
+            self._unfinished.tidy_later()
         try:
             result = download.run(progress)
         finally:
@@ -218,6 +225,14 @@ class Engine:
     def abandon(self, result: DownloadResult) -> None:
         """Instead of `record`: the file does not get to its final path. Nothing of it is offered any more."""
         self._end_offer(result)
+
+    def can_be_gone_on_with(self, file_hash: XetHash, path: Path) -> bool:
+        """Whether the next download of the file would go on from what lies there."""
+        return self._unfinished.has(file_hash, path)
+
+    def forget(self, file_hash: XetHash, path: Path) -> None:
+        """What lies there will not be gone on with."""
+        self._unfinished.forget(file_hash, path)
 
     def _end_offer(self, result: DownloadResult) -> None:
         if result.offer is not None:
