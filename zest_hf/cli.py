@@ -20,6 +20,7 @@ from zest_hf import __version__, completion
 from zest_hf.doctor import command as doctor_command
 from zest_hf.errors import ZestError
 from zest_hf.seed import command as seed_command
+from zest_hf.seed import scan_command
 from zest_hf.terminal import failed as _failed
 from zest_hf.terminal import size_text as _size
 
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
             commands.add_parser(name, help="offer what is in the cache (= zest-seed)", description=_SEED)
         )
 
+    scan_command.add_arguments(commands.add_parser("scan", help="hash what is new in the cache, with a bar"))
     seed_command.add_commands(commands)
 
     run = commands.add_parser(

@@ -225,6 +225,12 @@ zest_status zest_copy_chunks(int32_t from_fd, uint64_t from_offset, int32_t to_f
                              const uint8_t *hashes, const uint32_t *lengths, size_t count, size_t *copied,
                              zest_error *err);
 
+/* ---- work that nobody waits for ---- */
+
+/* From now on the calling thread gets the disk when nobody else wants it (Linux: the idle class, where the scheduler of
+ * the disk knows any), and less of the processors. For good. 1: done; 0: the system would not have it. */
+int32_t zest_give_way(void);
+
 #ifdef __cplusplus
 }
 #endif

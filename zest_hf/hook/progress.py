@@ -22,6 +22,12 @@ _GROUP = "huggingface_hub.xet_get"  # the name by which users switch these bars 
 _LONGEST_NAME = 40
 
 
+def byte_bar(name: str, size_bytes: int) -> Any:
+    """A bar of the Hub's kind, for what is none of its downloads: a tqdm, which counts bytes."""
+    tqdm: Any = importlib.import_module("huggingface_hub.utils").tqdm
+    return tqdm(total=size_bytes, desc=name, unit="B", unit_scale=True, dynamic_ncols=True)
+
+
 class _PairOfBars:
     """huggingface_hub >= 1.23: bytes written and bytes from the network."""
 

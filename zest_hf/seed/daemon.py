@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from zest_hf import __version__
+from zest_hf._native import codec
 from zest_hf.config import Settings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import ConfigError, StorageError, SwarmError, ZestError
@@ -18,6 +19,7 @@ from zest_hf.hook.cache import cache_directory
 from zest_hf.index import Index
 from zest_hf.seed.instance import Instance
 from zest_hf.seed.scan import NOBODY, CacheScan
+from zest_hf.seed.scan_bar import ScanBar
 from zest_hf.seed.seeder import Seeder
 from zest_hf.seed.visibility import Visibility
 from zest_hf.seed.web import StatusServer, listen
@@ -168,7 +170,8 @@ def _offer(seeder: Seeder) -> str:
 def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) -> None:
     """Keeps the index equal to the cache, and to what the Hub shows to everyone."""
     visibility = Visibility(index, offline=settings.hub_offline)
-    cache = CacheScan(cache_directory(), index, stop, visibility.file)
+    codec.give_way()
+    cache = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar())
     ask_at_s = pause_s = 0.0
     while not stop.wait(pause_s):
         began_s = time.monotonic()
@@ -180,6 +183,8 @@ def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) 
                 log.info("%d files of the cache are new in the index", added)
         except StorageError as error:
             log.warning("the cache cannot be looked at, trying again: %s", error)
+        except Exception:  # one of ours: what is offered stays so, and what is new may be found next time
+            log.exception("the cache cannot be looked at, trying again")
         # A cache that changes all the time must not keep a processor busy.
         pause_s = max(LOOK_S, 4 * (time.monotonic() - began_s))
 

@@ -38,7 +38,8 @@ void write_at(int fd, const uint8_t *data, size_t size, uint64_t offset) {
 }
 
 bool is_same_file(int one, int other) {
-    struct stat a{}, b{};
+    struct stat a {
+    }, b{};
     return ::fstat(one, &a) == 0 && ::fstat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
