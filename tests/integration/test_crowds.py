@@ -144,7 +144,6 @@ def test_a_slow_one_among_others(site: Site) -> None:
         assert copies(site, MANY_BYTES) <= 1.7
 
 
-@pytest.mark.xfail(reason="a small file that only a slow one has begun is followed to its end", strict=False)
 def test_a_slow_one_holds_up_nobody(site: Site) -> None:
     *fast, slow = site.machines(4)
     slow.host.limit(SLOW_MBIT)

@@ -130,6 +130,22 @@ def test_links_of_all_kinds() -> None:
     assert outcome.slowdown <= 1.35
 
 
+@pytest.mark.parametrize("meets_s", [0.0, 0.2])
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_one_that_is_slow_and_was_there_first_holds_up_nobody(count: int, meets_s: float) -> None:
+    """A file of one xorb: nothing says whether its line is slow, or the CDN."""
+    nodes = hosts(count, rate=10 * HOST)
+    for node in nodes[1:]:
+        node.start_s = 2.0
+    nodes[0] = NodeSpec(0.4 * MB, 0.4 * MB)
+    outcome = run(VirtualFile(40_000_000, piece_chunks=128), nodes, meets_s=(meets_s, meets_s))
+    slow_s, *fast_s = sorted(outcome.done_s, reverse=True)
+    assert max(fast_s) <= 2.0 + outcome.size_bytes / ORIGIN + 3.0
+    # Nor is it held up by them: what it is given is on the same line.
+    assert slow_s <= 1.15 * outcome.bound_s
+    assert outcome.copies <= 1.7
+
+
 def test_a_cdn_that_limits_each_connection() -> None:
     """Then more GETs run at once: it ends long before one after the other would."""
     each = ORIGIN / 8

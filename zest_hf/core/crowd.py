@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_high
 
-from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
+from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, Claim, CrowdSettings, Told, Unit
 from zest_hf.core.crowd_income import LONGEST_WINDOW_S, CdnRate, Income
 from zest_hf.core.crowd_members import Others
 from zest_hf.core.crowd_pace import AT_ONCE, Pace
+from zest_hf.core.crowd_probe import Probe
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
@@ -54,6 +55,7 @@ class Reason(enum.Enum):
     ALONE = "the crowd gives less than the CDN did"
     COLLISION = "another member fetches it as well, and goes on"
     CROWDED = "others have come, to whom we leave it"
+    PROBE = "nobody knows whether the CDN would be quicker than who fetches it"
     STALLED = "who claims it makes no progress"
     SLOW = "who claims it takes much longer than others"
     ELSEWHERE = "other peers can give what is left of it"
@@ -74,8 +76,12 @@ class _Own:
     began_s: float
     alone: bool
     """It was begun when nobody else was there."""
+    is_probe: bool = False
+    """It is to show whether the CDN would be quicker than who fetches the same."""
+    begun_bytes: int = 0
+    """That were there,"""
     size_bytes: int = 0
-    """That have come."""
+    """... and that are."""
     told: int = 0
     """Progress that the others know of."""
     ended: bool = False
@@ -91,6 +97,7 @@ class Crowd:
         self.settings = settings or CrowdSettings()
         self.pace = Pace()
         self.others = Others(me, units, self.settings, self.pace)
+        self._probe = Probe(units, self.others, self.settings)
         self.notes: list[Decision] = []
         """What was found out, for the log."""
         self.generation = 0
@@ -136,13 +143,14 @@ class Crowd:
         self._cdn.began(now_s)
         if fetch in self._fetched:
             self._fetched.remove(fetch)
-        self._own[fetch] = _Own(now_s, not self.others.members)
+        self._own[fetch] = _Own(now_s, not self.others.members, self._probe.began(fetch))
         self._due_s.pop(fetch, None)
         self.generation += 1
 
     def goes_on(self, fetch: int, size_bytes: int) -> None:
         """So much of it was there when its GET was made."""
-        self._own[fetch].size_bytes = size_bytes
+        own = self._own[fetch]
+        own.size_bytes = own.begun_bytes = size_bytes
 
     def progress(self, fetch: int, size_bytes: int, now_s: float) -> None:
         """How many bytes it has brought."""
@@ -163,6 +171,8 @@ class Crowd:
             return
         if complete:
             self.progress(fetch, self.units[fetch].size_bytes, now_s)
+        self._probe.ended(now_s - own.began_s, own.size_bytes - own.begun_bytes, now_s)
+        if complete:
             own.ended = True
             if proved:
                 self.proved(fetch)
@@ -238,10 +248,18 @@ class Crowd:
                 return False
         return True
 
+    def is_to_probe(self, fetch: int, given_bytes_s: float, now_s: float) -> bool:
+        """Whether we are to find out with this unit, which another fetches and gives us at this rate, whether the CDN
+        would be quicker.
+        """
+        if not self._all_claimed or self.alone_bytes_s(now_s) > 0:
+            return False
+        return all(own.ended for own in self._own.values()) and self._probe.is_for(fetch, given_bytes_s, now_s)
+
     def owner(self, fetch: int, now_s: float = 0.0) -> bytes:
         """The member, perhaps this one, that is to fetch a unit."""
         trusted = [one for one in self.others.members if self.others.is_trusted(one, now_s)]
-        return max([self.me, *trusted], key=lambda one: self.others.score(one, fetch))
+        return max([self.me, *trusted], key=lambda one: self.others.turns.score(one, fetch))
 
     def choose(
         self, now_s: float, missing: Callable[[], Iterator[int]], wanted: Callable[[], Iterator[int]]
@@ -278,9 +296,13 @@ class Crowd:
             if free <= 0:
                 # Whoever is behind in the order has its time counted from when it is its turn.
                 break
-            rank = self.others.rank(number, now_s, bool(running or out))
+            due_s = before.get(number, now_s)
+            # Nobody else's turn has come yet.
+            most = 1 + int((now_s - due_s) / self.settings.answer_s)
+            rank = self.others.rank(number, now_s, bool(running or out), most)
             # Which GETs are about to end not everybody sees at the same time.
-            due_s = before.get(number, now_s) if free > ending or not rank else now_s
+            if free <= ending and rank:
+                due_s = now_s
             self._due_s[number] = due_s
             if now_s - due_s < self.settings.answer_s:
                 free -= 1
@@ -314,17 +336,22 @@ class Crowd:
 
     def _goes_on(self, number: int, own: _Own, now_s: float) -> bool:
         """Whether it is we who go on with what several fetch: both sides know what they have told each other."""
-        ahead = self.others.ahead(number)
         for member, claim in self.others.claimed.get(number, {}).items():
             if claim.state != FETCHING or claim.progress == FULL or not self.others.is_valid(member, claim, now_s):
+                continue
+            if own.is_probe and self._is_quicker(number, own, claim, now_s):
                 continue
             # Who has come just now may not know of us.
             if not own.alone and now_s - claim.began_s < self.settings.answer_s:
                 continue
             lead = own.told - claim.progress
-            if lead < -LEAD or (lead <= LEAD and member in ahead):
+            if lead < -LEAD or (lead <= LEAD and self.others.turns.is_ahead(member, number)):
                 return False
         return True
+
+    def _is_quicker(self, number: int, own: _Own, claim: Claim, now_s: float) -> bool:
+        came, rest = own.size_bytes - own.begun_bytes, self.units[number].size_bytes - own.size_bytes
+        return self._probe.is_worth_going_on(now_s - own.began_s, came, rest, claim, now_s)
 
     def _is_too_many(self, number: int, now_s: float) -> bool:
         """Of those that began when nobody was known: that is found out soon, or never."""
@@ -354,7 +381,7 @@ class Crowd:
             assert since_s is not None
             if not self.units[number].loose and now_s - since_s < self.settings.unproved_s:
                 continue
-            if not any(self.others.is_trusted(one, now_s) for one in self.others.before_in_closing()):
+            if not any(self.others.is_trusted(one, now_s) for one in self.others.turns.before_in_closing()):
                 yield Decision(number, Reason.UNPROVED)
             elif self._only_unproved_s is not None and now_s - self._only_unproved_s >= 2 * self.settings.stall_s:
                 yield Decision(number, Reason.LAST)
@@ -368,6 +395,10 @@ class Crowd:
         running: int,
     ) -> Iterator[Decision]:
         settings = self.settings
+        for number in claimed:
+            if self.is_to_probe(number, 0.0, now_s):
+                yield Decision(number, Reason.PROBE)
+                return
         if self.others.met_s is None or now_s - self._helped_s < settings.help_s:
             return
         alone = self.alone_bytes_s(now_s)
@@ -391,7 +422,7 @@ class Crowd:
         if free:
             self._helped_s = now_s
             # Not the same as others in our place.
-            yield Decision(max(free[-16:], key=lambda number: self.others.score(self.me, number)), reason)
+            yield Decision(max(free[-16:], key=lambda number: self.others.turns.score(self.me, number)), reason)
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings

@@ -50,6 +50,16 @@ class CrowdSettings:
     """A claim that will take so many times as long as others would is void,"""
     slow_s: float = 3.0
     """... if it was heard of so long ago: it may just be the one that comes last on a busy line."""
+    probe_after_s: float = 1.0
+    """Who fetches what nothing else can be compared with is compared with the CDN after this time,"""
+    worth_probe_s: float = 4.0
+    """... if it would take this much longer,"""
+    doubted_bytes_s: float = 8e6
+    """... unless all together get as much: half of what a usual line gives,"""
+    probe_s: float = 1.0
+    """... and for so long, unless that brings it sooner;"""
+    seen_s: float = 30.0
+    """... What others have got is compared with for so long."""
     fair_share: float = 0.6
     """Who gets less from the crowd than this part of what the CDN alone has given it takes more."""
     little_share: float = 1 / 64
@@ -106,6 +116,8 @@ class Member:
 
     joined_s: float
     record: Record
+    weight: int
+    """What its turns depend on."""
     claims: dict[int, Claim] = field(default_factory=dict)
     fetching: dict[int, Claim] = field(default_factory=dict)
     """Those that are not of what it holds."""
@@ -137,7 +149,11 @@ def _unit(fetch: Fetch, *, is_last: bool) -> Unit:
     return Unit(place.file_chunk, end, fetch.size_bytes, loose, fetch.is_one_piece)
 
 
-def weight_of(unit: Unit) -> int:
+def member_weight(member: bytes) -> int:
+    return name_score(member, b"member")
+
+
+def unit_weight(unit: Unit) -> int:
     """What is multiplied with each member's weight: whose product is the highest is to fetch the unit."""
     # All that may not prove itself has one owner, who proves the file.
     return name_score(b"unit", LOOSE if unit.loose else b"%d-%d" % (unit.first, unit.end)) | 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Sequence
 
 from zest_hf.core.crowd_claims import (
@@ -14,16 +16,15 @@ from zest_hf.core.crowd_claims import (
     Record,
     Told,
     Unit,
-    name_score,
-    product,
-    weight_of,
+    member_weight,
 )
 from zest_hf.core.crowd_pace import Pace
+from zest_hf.core.crowd_turns import Turns
 
 MAX_FAULTS = 2
 """Who has done so often what is of no use to anybody is not counted on any more."""
 MAX_RECORDS = 4096
-REMEMBERED_UNITS = 64
+SEEN_GETS = 8
 ENDING_S = 0.2
 """A GET that is about to end makes room for the next one, so that the line is never idle."""
 _NEVER = float("-inf")
@@ -40,6 +41,7 @@ class Others:
         self.news = 0
         """Grows with everything that they say."""
         self.members: dict[bytes, Member] = {}
+        self.turns = Turns(me, units, self.members)
         self.claimed: dict[int, dict[bytes, Claim]] = {}
         """Unit -> who claims it."""
         self.fetching: dict[int, dict[bytes, Claim]] = {}
@@ -48,30 +50,29 @@ class Others:
         """Until when nobody else is taken for slow with a unit with which somebody was."""
         self.met_s: float | None = None
         """When the first of them was heard of."""
+        self._seen: deque[tuple[float, bytes]] = deque(maxlen=SEEN_GETS)
+        """When the last GETs ended that have brought something, and whose they were."""
         self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
         self._records: dict[bytes, Record] = {}
         """Of those who have left."""
         self._passed_on: dict[int, float] = {}
         """Units of those who are done, and since when."""
-        self._weights: dict[bytes, int] = {}
-        self._better: dict[int, set[bytes]] = {}
-        """Units of which it was asked of late -> who has a higher score than we."""
+        self._busy: tuple[float, set[bytes]] | None = None
+        """When it was looked last who is, unless something has changed since."""
 
     def heard(self, member: bytes, downloading: bool, claims: Sequence[Told], now_s: float) -> list[int]:
         """All that a member claims now. The units that it holds and had not said so."""
         self.news += 1
+        self._busy = None
         if not downloading:
             return self._finished(member, now_s)
         if member == self.me:
             return []
         known = self.members.get(member)
         if known is None:
-            known = self.members[member] = Member(now_s, self._record_of(member))
+            known = self.members[member] = Member(now_s, self._record_of(member), member_weight(member))
             if self.met_s is None:
                 self.met_s = now_s
-            for unit, better in self._better.items():
-                if self.score(member, unit) > self.score(self.me, unit):
-                    better.add(member)
         new: dict[int, Claim] = {}
         held = []
         for first, end, state, progress in claims:
@@ -92,10 +93,15 @@ class Others:
                     held.append(number)
                     progress = FULL
                 self.pace.moved((progress - claim.progress) / FULL * self.units[number].size_bytes)
+                was_fetching = claim.state == FETCHING and claim.progress < FULL
                 claim.state, claim.progress, claim.moved_s = state, progress, now_s
+                if was_fetching and progress == FULL:
+                    self._note_end(member, claim, now_s)
             new[number] = claim
             self.claimed.setdefault(number, {})[member] = claim
-        for number in known.claims:
+        for number, claim in known.claims.items():
+            if claim.state == FETCHING and claim.progress < FULL:
+                self._note_end(member, claim, now_s)
             self._drop(number, member)
         known.claims = new
         self._note_fetching(member, known)
@@ -121,6 +127,7 @@ class Others:
     def left(self, member: bytes) -> None:
         """It is gone, or done."""
         self.news += 1
+        self._busy = None
         known = self.members.pop(member, None)
         if known is not None:
             self._records[member] = known.record
@@ -128,8 +135,6 @@ class Others:
                 self._drop(number, member)
             known.claims = {}
             self._note_fetching(member, known)
-            for better in self._better.values():
-                better.discard(member)
 
     def _record_of(self, member: bytes) -> Record:
         if len(self._records) > MAX_RECORDS:
@@ -175,53 +180,32 @@ class Others:
             if claim.progress < FULL and self.is_valid(member, claim, now_s)
         ]
 
-    def score(self, member: bytes, number: int) -> int:
-        """Of those who know each other the one with the highest is to fetch a unit."""
-        return product(self._weight(member), weight_of(self.units[number]))
+    def _note_end(self, member: bytes, claim: Claim, now_s: float) -> None:
+        if claim.rate(now_s) > 0 and not claim.voided:
+            self._seen.append((now_s, member))
 
-    def _weight(self, member: bytes) -> int:
-        weight = self._weights.get(member)
-        if weight is None:
-            if len(self._weights) > MAX_RECORDS:
-                self._weights.clear()
-            weight = self._weights[member] = name_score(member, b"member")
-        return weight
+    def has_seen(self, member: bytes, now_s: float) -> bool:
+        """Whether it shows, or has shown of late, what the CDN gives to others than this member."""
+        return any(one != member and now_s - at_s < self.settings.seen_s for at_s, one in self._seen) or any(
+            one != member and claim.progress < FULL and claim.rate(now_s) > 0 and self.is_valid(one, claim, now_s)
+            for claims in self.fetching.values()
+            for one, claim in claims.items()
+        )
 
-    def ahead(self, number: int) -> set[bytes]:
-        better = self._better.get(number)
-        if better is None:
-            weight = weight_of(self.units[number])
-            mine = product(self._weight(self.me), weight)
-            better = {one for one in self.members if product(self._weight(one), weight) > mine}
-            if len(self._better) >= REMEMBERED_UNITS:
-                del self._better[next(iter(self._better))]
-            self._better[number] = better
-        return better
-
-    def rank(self, number: int, now_s: float, is_busy: bool = False) -> int:
-        """How many are to fetch it rather than we. ``is_busy``: we are fetching something.
-
-        Who is fetching nothing comes before who is: two GETs of one node share its line.
-        """
-        ahead = self.ahead(number)
-        unit = self.units[number]
-        if unit.loose and not unit.followed:
-            return sum(self.is_trusted(member, now_s) for member in ahead)
-        busy = self.busy(now_s)
-        before = ahead & busy if is_busy else ahead - busy
-        rank = sum(self.is_trusted(member, now_s) for member in before)
-        if is_busy:
-            rank += sum(self.is_trusted(member, now_s) for member in self.members.keys() - busy)
-        return rank
+    def rank(self, number: int, now_s: float, is_busy: bool = False, most: int = sys.maxsize) -> int:
+        """How many are to fetch it rather than we; more than ``most`` are not counted. ``is_busy``: we are."""
+        return self.turns.rank(number, self.busy(now_s), is_busy, now_s, most)
 
     def busy(self, now_s: float) -> set[bytes]:
         """Who is fetching something."""
-        return {
-            member
-            for claims in self.fetching.values()
-            for member, claim in claims.items()
-            if claim.progress < FULL and self.is_valid(member, claim, now_s)
-        }
+        if self._busy is None or self._busy[0] != now_s:
+            self._busy = now_s, {
+                member
+                for claims in self.fetching.values()
+                for member, claim in claims.items()
+                if claim.progress < FULL and self.is_valid(member, claim, now_s)
+            }
+        return self._busy[1]
 
     def is_trusted(self, member: bytes, now_s: float) -> bool:
         return self.members[member].record.until_s <= now_s
@@ -250,7 +234,7 @@ class Others:
 
     def _has_precedence(self, number: int, member: bytes, now_s: float) -> bool:
         """Whether we come before a member."""
-        return member not in self.ahead(number) and self.rank(number, now_s) == 0
+        return not self.turns.is_ahead(member, number) and self.rank(number, now_s, most=0) == 0
 
     def unproved_since(self, number: int) -> float | None:
         for claim in self.claimed.get(number, {}).values():
@@ -315,6 +299,7 @@ class Others:
         return is_first
 
     def _blame(self, member: Member, faults: int, now_s: float) -> None:
+        self._busy = None
         record = member.record
         record.faults += faults
         if faults and record.faults >= MAX_FAULTS:
@@ -335,9 +320,3 @@ class Others:
         """What others say to have got of a unit, and cannot have passed on yet."""
         told = [claim.progress for member, claim in self.claimed[number].items() if self.is_valid(member, claim, now_s)]
         return max(told, default=0) / FULL * self.units[number].size_bytes
-
-    def before_in_closing(self) -> list[bytes]:
-        """Who is to prove the file rather than we."""
-        weight = weight_of(Unit(0, 0, 0, True))
-        mine = product(self._weight(self.me), weight)
-        return [one for one in self.members if product(self._weight(one), weight) > mine]

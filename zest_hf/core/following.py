@@ -140,7 +140,9 @@ class Following:
         found: list[tuple[int, int, int, bytes]] = []
         for number, claims in others.fetching.items():
             able = [one for one, claim in claims.items() if self._may_follow(one, number, claim, now_s)]
-            if able and self._is_for_us(number) and self._is_open(number):
+            if not able or self._crowd.is_to_probe(number, 0.0, now_s):
+                continue
+            if self._is_for_us(number) and self._is_open(number):
                 member = max(able, key=lambda one: (claims[one].progress, one))
                 mine = name_score(self._crowd.me, b"follow %d" % number)
                 # Those first of which most is left.
@@ -162,6 +164,10 @@ class Following:
             if self._is_had_elsewhere(followed, peers, now_s):
                 followed.stopped = True
                 self._crowd.notes.append(Decision(followed.fetch, Reason.ELSEWHERE))
+                yield StopFollow(number)
+            elif self._crowd.is_to_probe(followed.fetch, self._bytes_s(followed, now_s), now_s):
+                followed.stopped = True
+                self._crowd.notes.append(Decision(followed.fetch, Reason.PROBE))
                 yield StopFollow(number)
             elif self._is_slow(followed, now_s):
                 followed.stopped = True

@@ -129,6 +129,7 @@ class OneFile:
         """Returns what remains to be done when the file has its final path."""
         from zest_hf.download import FileRequest, RepoRef
         from zest_hf.engine import get_engine
+        from zest_hf.seed import leave
 
         data = self._arguments["xet_file_data"]
         engine = self._engine = get_engine()
@@ -164,6 +165,8 @@ class OneFile:
                 switch.warn_once(
                     "record", "zest_hf: downloaded files cannot be offered to others (%s)", _reason(error)
                 )
+            else:
+                leave.after_download(engine)
 
         return record
 
