@@ -179,6 +179,7 @@ def _pull(args: argparse.Namespace) -> int:
     from huggingface_hub.utils import logging as hub_logging
 
     import zest_hf
+    from zest_hf.hook.file_bars import each_file
     from zest_hf.hook.reasons import download_directory, explain, why_not_writable
 
     reason = why_not_writable(download_directory(args.local_dir))
@@ -186,7 +187,7 @@ def _pull(args: argparse.Namespace) -> int:
         # It may be in the cache all the same; what the Hub's client cannot note there is of no interest then.
         hub_logging.set_verbosity(logging.ERROR)
     try:
-        with _prompt_interrupt():
+        with each_file(), _prompt_interrupt():
             path = zest_hf.pull(
                 args.repo,
                 revision=args.revision,

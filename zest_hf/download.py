@@ -117,7 +117,8 @@ class DownloadResult:
 class Progress(Protocol):
     """Told about ten times a second, on the thread that downloads."""
 
-    def update(self, done_bytes: int, total_bytes: int, network_bytes: int) -> None: ...
+    def update(self, done_bytes: int, total_bytes: int, network_bytes: int, came: Traffic) -> None:
+        """``came``: bytes of the file by where they came from, as far as that is settled."""
 
 
 class FileDownload:
@@ -244,7 +245,7 @@ class FileDownload:
                 self._taken.done()
         counts = transfer.counts
         self.so_far = Traffic(counts.local, counts.peer, counts.cdn)
-        progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes())
+        progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes(), self.so_far)
         return DownloadResult(
             request.file_hash,
             manifest.size_bytes,
@@ -410,7 +411,7 @@ class FileDownload:
                 there = self.so_far.local + self.so_far.peer + self.so_far.cdn + self._transfer.begun_bytes
                 done = max(done, there)
                 total = self._transfer.plan.size_bytes
-                progress.update(min(done, total), total, self._network_bytes())
+                progress.update(min(done, total), total, self._network_bytes(), self.so_far)
 
     def _arrivals(self) -> list[_Arrival]:
         """What has come, or nothing after a tick."""
