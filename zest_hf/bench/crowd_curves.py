@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from zest_hf.bench.crowd_sim import Outcome
 
 DESCRIPTION = """Simulate nodes that download the same model at the same time: how many copies the origin sends, and how
-long the last node takes. Virtual links, the decisions of the real program."""
+long the last node takes, what share of all bytes is talk, and how much memory a node's plan of the model takes. Virtual
+links, the decisions of the real program."""
 
 COUNTS = "1,2,4,8,16,32"
 
@@ -70,12 +71,16 @@ def run(args: argparse.Namespace) -> int:
         counts = []
     if not counts or min(counts) < 1 or min(args.gigabytes, args.origin, args.host, args.scale, args.tick) <= 0:
         raise ZestError("--nodes takes numbers such as 1,8,32; sizes, lines and the scale are above 0")
+    from zest_hf.bench.plan_memory import plan_bytes
+
     draw = _plotter() if args.plot is not None else None
     outcomes = []
     for count in counts:
         began_s = time.monotonic()
         outcomes.append(simulate(args, count))
-        print(f"{count:5} nodes: {outcomes[-1]} (simulated in {time.monotonic() - began_s:.0f} s)", flush=True)
+        took_s = time.monotonic() - began_s
+        memory = plan_bytes(int(args.gigabytes * 1e9), count, 2 * args.neighbours) / 1e6
+        print(f"{count:5} nodes: {outcomes[-1]}; plan of {memory:.1f} MB (simulated in {took_s:.0f} s)", flush=True)
     if draw is not None:
         draw(args.plot, counts, outcomes)
     return 0
@@ -87,6 +92,7 @@ def _plotter() -> Callable[[Path, list[int], list[Outcome]], None]:
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
+        from matplotlib.ticker import FuncFormatter
     except ImportError:
         raise ZestError('--plot needs matplotlib: pip install "zest_hf[bench]"') from None
 
@@ -101,6 +107,9 @@ def _plotter() -> Callable[[Path, list[int], list[Outcome]], None]:
         times.plot(counts, [one.bound_s for one in outcomes], ":", color="black", label="one copy over the line")
         times.set(xlabel="nodes", ylabel="seconds", xscale="log", yscale="log")
         for axes in (copies, times):
+            axes.set_xticks(counts, [f"{count:,}" for count in counts])
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axes.minorticks_off()
             axes.legend()
             axes.grid(visible=True, alpha=0.3)
         try:
