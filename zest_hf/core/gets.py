@@ -106,8 +106,12 @@ class Gets:
             yield from self._in_gets(self._wanted_of(self._pieces.wanted[-1 if from_the_back else 0]))
 
     def _overdue(self, after_s: float, now_s: float) -> Iterator[list[int]]:
-        late = self._peers.overdue(now_s, after_s)
-        return self._pieces.runs(sorted(begin for begin in late if not self._is_in_a_get(begin)))
+        late = [begin for begin in self._peers.overdue(now_s, after_s) if not self._is_in_a_get(begin)]
+        if late:
+            # On a slow line the CDN would not bring it sooner, and both would bring the same.
+            cdn_s = self._yielding.cdn_s(self._plan.size_bytes / self._plan.chunk_count, now_s)
+            late = [begin for begin in late if not self._peers.is_sooner(begin, cdn_s, now_s)]
+        return self._pieces.runs(sorted(late))
 
     def _wanted_of(self, begin: int) -> list[int]:
         """What is wanted of the GET that a piece belongs to."""

@@ -161,6 +161,14 @@ class Peers:
         """What those give together that may be asked, also those that have nothing to do."""
         return sum(peer.meter.bytes_s(now_s) for peer in self._peers.values() if peer.is_able(now_s))
 
+    def rate_bytes_s_of(self, rest: Ranges, now_s: float) -> float:
+        """... of those that hold some of these chunks, or have something to do."""
+        return sum(
+            peer.meter.bytes_s(now_s)
+            for peer in self._peers.values()
+            if peer.is_able(now_s) and (peer.assignments or peer.askable == self._all or common(peer.askable, rest))
+        )
+
     def ahead_bytes(self, now_s: float) -> int:
         """What they still have to do."""
         return sum(peer.ahead_bytes for peer in self._peers.values() if peer.is_able(now_s))
@@ -485,6 +493,20 @@ class Peers:
             for number, begin in self.late(now_s, longest_s)
             if self._is_later_than(number, longest_s, now_s, longest_s)
         ]
+
+    def is_sooner(self, begin: int, than_s: float, now_s: float) -> bool:
+        """Whether a peer that was asked for a piece is expected to have brought it before then.
+
+        One whose rate is not known is given as long: had it sent nothing at all it would not be asked any more.
+        """
+        for number in self._pieces[begin].askers:
+            assignment = self._assignments[number]
+            if isinstance(assignment.action, AskPeer):
+                peer = self._peers[assignment.action.peer]
+                is_known = peer.meter.bytes_s(now_s) > 0
+                if (peer.expected_end_s(number, now_s) if is_known else now_s - assignment.asked_s) <= than_s:
+                    return True
+        return False
 
 
 def _length(part: tuple[int, int]) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+PATIENT_WINDOWS = 16
+"""For so long nothing may come: on a slow line it is a long time from one piece to the next."""
+
 
 class RateMeter:
     """Bytes per second over about the last ``window_s`` seconds."""
@@ -55,5 +58,5 @@ class RateMeter:
         if silent_s <= self._window_s:
             return self._rate
         # What comes in large pieces comes seldom: that alone is no silence.
-        patience_s = max(self._window_s, min(2 * self._interval_s, 4 * self._window_s))
+        patience_s = max(self._window_s, min(2 * self._interval_s, PATIENT_WINDOWS * self._window_s))
         return self._rate * math.exp(-max(0.0, silent_s - patience_s) / self._window_s)

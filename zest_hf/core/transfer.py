@@ -39,7 +39,7 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.core.peers import Peer, Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import Fetch, FilePlan
-from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use, peers_suffice
+from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use
 from zest_hf.core.proof import MAX_WRONG_FETCHES, Counts, Proof
 from zest_hf.core.ranges import Ranges, contains
 from zest_hf.core.together import Together
@@ -94,7 +94,7 @@ class Transfer:
             self._assignments,
             self._peers,
             settings,
-            plan.size_bytes / max(plan.chunk_count, 1),
+            plan,
         )
         self._gets = Gets(
             plan,
@@ -383,7 +383,7 @@ class Transfer:
             stops = list(self._yielding.stops(now_s))
             out.extend(stops or self._peers.take_over(now_s))
             useful = self._peers.useful(now_s)
-            if self._gets.leads and useful and peers_suffice(self._yielding.rates(now_s), self._settings):
+            if self._gets.leads and useful and self._yielding.peers_suffice(now_s):
                 self._gets.leads = False
         view = View(
             now_s=now_s,

@@ -7,15 +7,16 @@ gives away is decided by `core.policy`; here is what that depends on, and what i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zest_hf.core.actions import StopGet
 from zest_hf.core.assignments import Assignment, Assignments
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Piece, Pieces, State
+from zest_hf.core.plan import FilePlan
 from zest_hf.core.policy import PolicySettings, Rates, is_worth_stopping, peers_suffice, share_bytes
-from zest_hf.core.ranges import Ranges, within
+from zest_hf.core.ranges import Ranges, normalized, within
 from zest_hf.core.rate import RateMeter
 
 _METER_WINDOW_S = 0.3
@@ -99,14 +100,15 @@ class Yielding:
         assignments: Assignments,
         peers: Peers,
         settings: PolicySettings,
-        chunk_bytes: float,
+        plan: FilePlan,
     ) -> None:
+        self._chunks = plan.chunk_count
+        self._chunk_bytes = plan.size_bytes / max(plan.chunk_count, 1)
         self._pieces = pieces
         self._knowledge = knowledge
         self._assignments = assignments
         self._peers = peers
         self._settings = settings
-        self._chunk_bytes = chunk_bytes
         self._peers_gave_bytes = 0
         self._stopped_s = self._again_s = _NEVER
         self.flow = Flow(settings)
@@ -121,13 +123,35 @@ class Yielding:
     def rates(self, now_s: float) -> Rates:
         return Rates(self._peers_bytes_s(now_s), self.flow.bytes_s(now_s))
 
+    def peers_suffice(self, now_s: float) -> bool:
+        """Whether peers give as much as the CDN does, and enough, of what GETs would bring: not of what is done."""
+        rates = self.rates(now_s)
+        if not peers_suffice(rates, self._settings):
+            return False
+        pieces = [self._pieces[begin] for _, get in self._assignments.running_gets() for begin in get.pieces]
+        rest = normalized([(one.first, one.end) for one in pieces if one.state is not State.DONE], self._chunks)
+        rates = replace(rates, peers_bytes_s=self._peers.rate_bytes_s_of(rest, now_s))
+        return peers_suffice(rates, self._settings)
+
+    def cdn_s(self, size_bytes: float, now_s: float) -> float:
+        """When the CDN would have brought so much more than what its GETs are to bring; 0: nobody knows."""
+        rate = self.flow.bytes_s(now_s) or 0.0
+        if rate <= 0:
+            return 0.0
+        rest = size_bytes
+        for number, get in self._assignments.running_gets():
+            open_ = [one for one in map(self._pieces.__getitem__, get.pieces) if one.state is not State.DONE]
+            size = sum(one.count for one in open_) * self._chunk_bytes
+            rest += max(0.0, size - self.flow.brought.get(number, 0))
+        return rest / rate
+
     def stops(self, now_s: float) -> Iterator[StopGet]:
         """With peers just asked for what there was: which GETs stop."""
         if not self._assignments.gets or now_s < self._again_s:
             return
         rates = self.rates(now_s)
         stopped = False
-        for stop in self._all(rates, now_s) if peers_suffice(rates, self._settings) else self._some(rates, now_s):
+        for stop in self._all(rates, now_s) if self.peers_suffice(now_s) else self._some(rates, now_s):
             stopped = True
             yield stop
         if not stopped:
