@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-swarm sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SYSTEM_PACKAGES := g++ cmake ninja-build pkg-config python3-dev python3-venv \
     libtorrent-rasterbar-dev libboost-dev libssl-dev liblz4-dev librust-blake3-dev
 # Programs that the tests run, and would be skipped without.
-TEST_PACKAGES := opentracker iproute2
+TEST_PACKAGES := opentracker iproute2 chromium
 LINT_PACKAGES := clang-format
 NATIVE := $(shell find native bootstrap -type f 2>/dev/null)
 CXX_FILES := $(shell find native -name '*.h' -o -name '*.hpp' -o -name '*.cpp' -o -name '*.c')
@@ -39,6 +39,7 @@ help:
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
+	@echo "make bench-seed         what a seeder of 100 GB costs, and how fast it gives; two minutes"
 	@echo "make bench-crowd        8 cold hosts that start together, some minutes; needs root"
 	@echo "make sim-crowd          a crowd of 200 nodes on a virtual clock, some minutes"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
@@ -196,6 +197,9 @@ BENCH_ARGS ?=
 
 bench-swarm: build .make/bench-swarm
 	PYTHONPATH=tests:tests/bench tests/private-network $(PY) tests/bench/swarm $(BENCH_ARGS)
+
+bench-seed: build
+	PYTHONPATH=tests:tests/bench:tests/bench/swarm $(PY) tests/bench/seeding.py $(BENCH_ARGS)
 
 # Cold hosts that start together, behind shaped links.
 bench-crowd: build .make/bench-swarm

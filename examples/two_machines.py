@@ -126,7 +126,7 @@ def environment(home: Path, endpoint: str, **more: str) -> dict[str, str]:
     here = "127.0.0.1,localhost"  # a proxy has no business on this machine
     quiet |= {"NO_PROXY": here, "no_proxy": here}
     # Both are told of each other: nobody else has to be looked for.
-    quiet |= {"ZEST_LSD": "off", "ZEST_DHT": "off"}
+    quiet |= {"ZEST_LSD": "off", "ZEST_DHT": "off", "ZEST_DAEMON": "off"}
     return {**kept, **quiet, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, **more}
 
 

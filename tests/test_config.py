@@ -47,7 +47,11 @@ def test_defaults(home: Path) -> None:
         max_down_bytes_s=None,
         max_up_bytes_s=None,
         seed=True,
+        allow=(),
+        deny=(),
+        quiet_hours=(),
         daemon="auto",
+        idle_exit_s=24 * 3600.0,
         status=values.HostPort("127.0.0.1", 9847),
         strict=False,
         log_level=logging.WARNING,
@@ -73,7 +77,11 @@ def test_everything_from_the_environment(home: Path) -> None:
         ZEST_MAX_DOWN="10MB",
         ZEST_MAX_UP="1.5 GB",
         ZEST_SEED="0",
+        ZEST_ALLOW="org/*, datasets/other/*",
+        ZEST_DENY="org/secret-*",
+        ZEST_QUIET_HOURS="22:00-07:00,08:00-18:00=1MB",
         ZEST_DAEMON="off",
+        ZEST_IDLE_EXIT="90min",
         ZEST_STATUS="off",
         ZEST_STRICT="true",
         ZEST_LOG="DEBUG",
@@ -89,6 +97,9 @@ def test_everything_from_the_environment(home: Path) -> None:
     assert settings.swarm_key == b"correct horse"
     assert (settings.max_down_bytes_s, settings.max_up_bytes_s) == (10_000_000, 1_500_000_000)
     assert (settings.daemon, settings.status, settings.log_level) == ("off", None, logging.DEBUG)
+    assert (settings.allow, settings.deny) == (("org/*", "datasets/other/*"), ("org/secret-*",))
+    assert settings.quiet_hours == ((22 * 60, 7 * 60, 0), (8 * 60, 18 * 60, 10**6))
+    assert settings.idle_exit_s == 5400
     assert settings.ca_bundle == Path("/etc/ca.pem")
     assert set(settings.sources.values()) == {"environment"}
     assert "correct horse" not in repr(settings)
@@ -107,7 +118,11 @@ def test_everything_from_the_file(home: Path) -> None:
         max_down = 5000
         max_up = "64MiB"
         seed = true
+        allow = "*"
+        deny = ["org/a", "org/b"]
+        quiet_hours = ["22:00-07:00", "12:00-13:00=1MB"]
         daemon = false
+        idle_exit = false
         status = "0.0.0.0:80"
         strict = 1
         log = "info"
@@ -119,7 +134,9 @@ def test_everything_from_the_file(home: Path) -> None:
     assert (settings.lsd, settings.dht, settings.seed, settings.strict) == (False, False, True, True)
     assert (settings.max_down_bytes_s, settings.max_up_bytes_s) == (5000, 64 * 2**20)
     assert (settings.daemon, settings.status) == ("off", ("0.0.0.0", 80))
-    assert settings.sources["peers"] == "config.toml"
+    assert (settings.allow, settings.deny, settings.idle_exit_s) == (("*",), ("org/a", "org/b"), None)
+    assert [str(one) for one in settings.quiet_hours] == ["22:00-07:00", "12:00-13:00=1000000"]
+    assert settings.sources["peers"] == settings.sources["quiet_hours"] == "config.toml"
     assert settings.sources["dht_bootstrap"] == "default"
 
 
@@ -155,7 +172,12 @@ def test_home_agrees_with_huggingface_hub() -> None:
 
 
 def test_no_daemon_under_ci(home: Path) -> None:
-    for variables in ({"CI": "true"}, {"CI": "woodpecker", "ZEST_DAEMON": "auto"}):
+    for variables in (
+        {"CI": "true"},
+        {"CI": "woodpecker", "ZEST_DAEMON": "auto"},
+        {"GITHUB_ACTIONS": "true"},
+        {"JENKINS_URL": "http://ci.example/"},
+    ):
         settings = load(home, **variables)
         assert (settings.daemon, settings.sources["daemon"]) == ("off", "environment (CI)")
     assert load(home, CI="true", ZEST_DAEMON="off").sources["daemon"] == "environment"
@@ -198,6 +220,9 @@ def test_a_bad_key_is_not_printed(home: Path) -> None:
     ("variable", "value", "accepted"),
     [
         ("HF_HUB_ENABLE_ZEST", "maybe", "on or off"),
+        ("ZEST_QUIET_HOURS", "at night", "such as 22:00-07:00"),
+        ("ZEST_DENY", "https://huggingface.co/org", "wildcards"),
+        ("ZEST_IDLE_EXIT", "0.5s", "30min, 12h or 2d, or off"),
         ("ZEST_LISTEN", "0.0.0.0", "host:port"),
         ("ZEST_LISTEN", "65536", "0..65535"),
         ("ZEST_LISTEN", "::1:6881", "brackets"),
@@ -298,5 +323,10 @@ def test_addresses_round_trip(port: int, address: object) -> None:
 
 
 def test_every_key_has_a_field(home: Path) -> None:
-    names = {"log": "log_level", "max_up": "max_up_bytes_s", "max_down": "max_down_bytes_s"}
+    names = {
+        "log": "log_level",
+        "max_up": "max_up_bytes_s",
+        "max_down": "max_down_bytes_s",
+        "idle_exit": "idle_exit_s",
+    }
     assert {names.get(key, key) for key in CONFIG_KEYS} <= set(Settings.__dataclass_fields__)

@@ -16,7 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
+from zest_hf import access
 from zest_hf import setting_values as values
+from zest_hf.access import QuietHours
 from zest_hf.errors import ConfigError
 from zest_hf.setting_values import HostPort, Rejected
 
@@ -29,11 +31,16 @@ T = TypeVar("T")
 
 CONFIG_KEYS: Final = (
     *("listen", "peers", "trackers", "lsd", "dht", "dht_bootstrap", "swarm_key", "max_down", "max_up"),
-    *("seed", "daemon", "status", "strict", "log"),
+    *("seed", "allow", "deny", "quiet_hours", "daemon", "idle_exit", "status", "strict", "log"),
 )
 MAX_CONFIG_BYTES: Final = 1 << 20
 MAX_SWARM_KEY_BYTES: Final = 4096
 
+CI_VARIABLES: Final = (
+    *("CI", "CONTINUOUS_INTEGRATION", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "BUILDKITE", "CIRCLECI"),
+    *("TF_BUILD", "TEAMCITY_VERSION", "CODEBUILD_BUILD_ID", "BUILD_ID", "BUILD_NUMBER"),
+)
+"""Any of them says that this is a build. Most systems set CI; these are the others, and those that may be stripped."""
 CA_BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
@@ -62,8 +69,15 @@ class Settings:
     max_down_bytes_s: int | None
     max_up_bytes_s: int | None
     seed: bool
+    allow: tuple[str, ...]
+    """Patterns of the repositories that peers are given and asked for; empty: all (`access.permits`)."""
+    deny: tuple[str, ...]
+    """... and of those that they never are."""
+    quiet_hours: tuple[QuietHours, ...]
     daemon: Literal["auto", "off"]
     """Always "off" under CI, where a process left behind would keep the job from ending."""
+    idle_exit_s: float | None
+    """After this time without anything to do a seeder that a download has left running ends; None: never."""
     status: HostPort | None
     strict: bool
     log_level: int
@@ -100,7 +114,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         max_down_bytes_s=reader.get("max_down", "max_down_bytes_s", None, values.rate),
         max_up_bytes_s=reader.get("max_up", "max_up_bytes_s", None, values.rate),
         seed=reader.get("seed", "seed", True, values.boolean),
+        allow=reader.get("allow", "allow", (), access.patterns),
+        deny=reader.get("deny", "deny", (), access.patterns),
+        quiet_hours=reader.get("quiet_hours", "quiet_hours", (), access.quiet_hours),
         daemon=reader.daemon(),
+        idle_exit_s=reader.get(
+            "idle_exit", "idle_exit_s", cast("float | None", values.DEFAULT_IDLE_EXIT_S), values.duration
+        ),
         status=reader.get("status", "status", cast("HostPort | None", values.DEFAULT_STATUS), values.status),
         strict=reader.get("strict", "strict", False, values.boolean),
         log_level=reader.get("log", "log_level", values.DEFAULT_LOG_LEVEL, values.log_level),
@@ -195,7 +215,9 @@ class _Reader:
 
     def daemon(self) -> Literal["auto", "off"]:
         word = self.get("daemon", "daemon", "auto", values.daemon)
-        if word == "auto" and self._variable("CI").lower() not in {"", "0", "false", "no", "off"}:
+        if word == "auto" and any(
+            self._variable(name).lower() not in {"", "0", "false", "no", "off"} for name in CI_VARIABLES
+        ):
             self.sources["daemon"] = "environment (CI)"
             return "off"
         return cast("Literal['auto', 'off']", word)

@@ -74,6 +74,8 @@ class Database:
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
         self._closed = False
+        self.replaced = 0
+        """How often another file has taken the place of the one that was open: it was damaged, or removed."""
         _databases.add(self)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -128,6 +130,7 @@ class Database:
             _inherited.append(self._connection)
             self._connection, self._pid = None, os.getpid()
         if self._connection is not None and self._moved():
+            self.replaced += 1
             self._drop()
         if self._connection is None:
             self._open()
@@ -190,6 +193,7 @@ class Database:
     def _replace(self, error: sqlite3.Error) -> None:
         """Move the file aside that just turned out to be damaged, unless another process has done so."""
         damaged = self._identity if self._connection is not None else _identity(self.path)
+        self.replaced += 1
         self._drop()
         with self._exclusively():
             if _identity(self.path) == damaged:

@@ -55,6 +55,7 @@ from zest_hf.sources.local import LocalSource
 from zest_hf.sources.peer import PeerSource
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
+from zest_hf.traffic import Traffic
 
 log = logging.getLogger("zest_hf.download")
 
@@ -172,10 +173,21 @@ class FileDownload:
         self._related = related
         self._drafts: Drafts | None = None
         self._withdrawn = False
+        self.so_far = Traffic()
+        """File bytes by where they came from; about ten times a second. To be read from any thread."""
 
     @property
     def repo(self) -> RepoRef:
         return self._request.repo
+
+    @property
+    def name(self) -> str:
+        return self._request.display_name
+
+    @property
+    def size_bytes(self) -> int | None:
+        """None when the Hub has not said it."""
+        return self._request.size_bytes
 
     def run(self, progress: Progress) -> DownloadResult:
         """Raises ZestError, OSError or KeyboardInterrupt; the content of the file is then undefined."""
@@ -216,6 +228,7 @@ class FileDownload:
                 self._drafts.release()
             os.ftruncate(fd, manifest.size_bytes)
         counts = transfer.counts
+        self.so_far = Traffic(counts.local, counts.peer, counts.cdn)
         progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes())
         return DownloadResult(
             request.file_hash,
@@ -339,7 +352,9 @@ class FileDownload:
                 next_update_s = now_s + TICK_S
                 # A GET that has ended counts as nothing until its report is taken; what is shown never falls.
                 running = self._cdn.written_bytes if self._cdn is not None else 0
-                done = max(done, self._transfer.counts.total + running + self._followed_bytes())
+                counts = self._transfer.counts
+                self.so_far = Traffic(counts.local, counts.peer + self._followed_bytes(), counts.cdn + running)
+                done = max(done, self.so_far.local + self.so_far.peer + self.so_far.cdn)
                 total = self._transfer.plan.size_bytes
                 progress.update(min(done, total), total, self._network_bytes())
 

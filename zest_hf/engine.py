@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zest_hf import access
 from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
 from zest_hf.background import Background
 from zest_hf.cas import CasClient, TokenProvider
@@ -36,6 +38,7 @@ from zest_hf.sources.cdn import RETRY
 from zest_hf.sources.local import COPY_THREADS
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
+from zest_hf.traffic import Meter, Traffic, TrafficLog
 from zest_hf.workers import WorkerPool
 
 log = logging.getLogger("zest_hf.engine")
@@ -61,6 +64,8 @@ RECORDS_END_S = 3.0
 """How long `close` waits for files to be noted; one that is not noted is found by the scan of zest-seed."""
 QUESTIONS_END_S = 0.1
 """How long `close` waits for what the Hub says of repositories; zest-seed asks by itself."""
+TRAFFIC_END_S = 0.1
+"""How long `close` waits for who notes what was moved."""
 MAX_BACKGROUND_JOBS = 256
 
 
@@ -88,6 +93,8 @@ class Engine:
         self._copiers = WorkerPool(COPY_THREADS)
         self._lock = threading.Lock()
         self._counts = Counts()
+        self._given_up = Traffic()
+        """What downloads had brought that did not end well."""
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_DOWNLOADS)
         self._clients: OrderedDict[tuple[TokenProvider, str], CasClient] = OrderedDict()
         self._index: Index | None = None
@@ -109,6 +116,10 @@ class Engine:
         # A thread of its own: a Hub that does not answer must not keep files out of the index.
         self._questions = Background("zest-visibility", MAX_BACKGROUND_JOBS, idle=self._ask_again)
         self._shared: Shared[RepoRef] = Shared()
+        self._when_closed: list[Callable[[], None]] = []
+        self._traffic_log = TrafficLog(settings.home, patience_s=INDEX_PATIENCE_S)
+        self._meter = Meter(self._traffic_log, self.moved)
+        self._metering = Background("zest-traffic", MAX_BACKGROUND_JOBS, idle=self._note_traffic)
 
     # --- downloads ---------------------------------------------------------------------------------
 
@@ -118,19 +129,21 @@ class Engine:
         After `close`, or when it comes meanwhile, that is a ZestError.
         """
         began_s = time.monotonic()
+        permitted = self._permits(request.repo)
         download = FileDownload(
             request,
             cas=self._client(request),
             workers=self._workers,
             copiers=self._copiers,
-            swarm=self.swarm if self._peers_may_be_found else None,
+            swarm=self.swarm if self._peers_may_be_found and permitted else None,
             known_manifest=lambda: self._known_manifest(request.file_hash),
             related=self._related,
             settings=self.policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
             cap=self._cap,
-            share=self.settings.seed,
+            # Who is quiet claims nothing that others would wait for.
+            share=self.settings.seed and not self._is_quiet(),
             has_given_peers=bool(self.settings.peers),
             is_keyed=self._keyed,
         )
@@ -138,18 +151,21 @@ class Engine:
             if self._closed:
                 raise ZestError(CLOSED)
             self._running[download] = threading.get_ident()
+        self._metering.submit(lambda: None)
+        result: DownloadResult | None = None
         try:
             result = download.run(progress)
         finally:
             with self._one_ended:
                 del self._running[download]
+                if result is None:
+                    self._given_up += download.so_far
+                else:
+                    self._count(result)
                 self._one_ended.notify_all()
         with self._lock:
             if result.offer is not None:
                 self._offered[result.offer] = request.repo
-            self._counts.local += result.bytes_local
-            self._counts.peer += result.bytes_peer
-            self._counts.cdn += result.bytes_cdn
             self._recent.append(
                 {
                     "file": request.display_name,
@@ -162,6 +178,62 @@ class Engine:
                 }
             )
         return result
+
+    def _permits(self, repo: RepoRef) -> bool:
+        return access.permits(self.settings.allow, self.settings.deny, repo.repo_type, repo.repo_id)
+
+    def _is_quiet(self) -> bool:
+        hours = self.settings.quiet_hours
+        return bool(hours) and access.upload_cap(hours, access.minute_of_day(time.time()), None) == 0
+
+    def is_downloading(self) -> bool:
+        """Whether a download is under way."""
+        with self._lock:
+            return bool(self._running)
+
+    def when_closed(self, call: Callable[[], None]) -> None:
+        """Has something called at the end of `close`, when all is noted and no port is taken any more."""
+        with self._lock:
+            self._when_closed.append(call)
+
+    def _count(self, result: DownloadResult) -> None:
+        self._counts.local += result.bytes_local
+        self._counts.peer += result.bytes_peer
+        self._counts.cdn += result.bytes_cdn
+
+    def moved(self) -> Traffic:
+        """What this process has moved until now, also of files that are not complete."""
+        with self._lock:
+            counts = self._counts
+            moved = Traffic(counts.local, counts.peer, counts.cdn) + self._given_up
+            for download in self._running:
+                moved += download.so_far
+        swarm = self._swarm
+        if swarm is not None:
+            with contextlib.suppress(SwarmError):  # closed meanwhile
+                moved += Traffic(uploaded=swarm.stats().bytes_up)
+        return moved
+
+    def under_way(self) -> list[dict[str, Any]]:
+        """The files that are on their way: their sizes (None when not known) and what has come from where."""
+        with self._lock:
+            running = list(self._running)
+        return [
+            {
+                "file": one.name,
+                "repo": one.repo.repo_id,
+                "size": one.size_bytes,
+                "local": one.so_far.local,
+                "peer": one.so_far.peer,
+                "cdn": one.so_far.cdn,
+            }
+            for one in running
+        ]
+
+    def _note_traffic(self) -> float | None:
+        due_s = self._meter.note_if_due()
+        # Peers may take something as long as the process lives.
+        return due_s if self._running or self._swarm is not None else None
 
     def interrupt(self) -> None:
         """Ends all downloads of the process soon, also those that have not begun: they raise KeyboardInterrupt.
@@ -237,6 +309,8 @@ class Engine:
         if public is None:
             public = self.remembered_visibility(repo)
         self._add(replace(file, public=bool(public)), visibility_known=public is not None)
+        if not self._permits(repo):
+            return  # noted all the same: the lists may change
         if self._keyed:
             # Whoever has the key may have what is behind it: the Hub need not be asked.
             self._offer(file, repo, None)
@@ -427,6 +501,9 @@ class Engine:
             offered, self._offered = self._offered, {}
         for offer in offered:
             offer.end()
+        self._metering.close(TRAFFIC_END_S)
+        self._meter.note(last=True)
+        self._traffic_log.close()
         with self._swarm_lock:
             swarm, self._swarm = self._swarm, None
         if swarm is not None:
@@ -441,6 +518,10 @@ class Engine:
         self._copiers.close()
         if index is not None:
             index.close()
+        with self._lock:
+            calls, self._when_closed = self._when_closed, []
+        for call in calls:
+            call()
 
     def _client(self, request: FileRequest) -> CasClient:
         """One client for all files that share their token: connections and tokens are reused."""
@@ -500,7 +581,17 @@ def get_engine() -> Engine:
             logging.getLogger("zest_hf").setLevel(settings.log_level)
             _engine = Engine(settings)
             atexit.register(_engine.close)
+            _at_end_of_worker(_engine.close)
         return _engine
+
+
+def _at_end_of_worker(call: Callable[[], None]) -> None:
+    """The processes of multiprocessing end without what `atexit` knows."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, call, exitpriority=100)
 
 
 def current_engine() -> Engine | None:

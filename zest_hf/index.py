@@ -297,6 +297,11 @@ class Index:
         """
         return self._database.read(lambda db: int(db.execute("SELECT generation FROM state").fetchone()[0]))
 
+    @property
+    def replaced(self) -> int:
+        """How often, as far as was seen here, the index was made anew: what it knew is to be found out again."""
+        return self._database.replaced
+
     def set_public(self, endpoint: str, repo_type: str, repo_id: str, public: bool) -> None:
         """Remember what the Hub said just now, and mark the repository's files accordingly."""
         repo = (endpoint, repo_type, repo_id)

@@ -36,6 +36,8 @@ DEFAULT_LOG_LEVEL: Final = logging.WARNING
 
 MAX_LIST_ITEMS: Final = 1024
 MAX_RATE_BYTES_S: Final = 10**15
+MAX_DURATION_S: Final = 10 * 366 * 86400
+DEFAULT_IDLE_EXIT_S: Final = 24 * 3600.0
 
 _TRUE: Final = frozenset({"1", "on", "true", "yes"})
 _FALSE: Final = frozenset({"0", "off", "false", "no"})
@@ -45,6 +47,8 @@ _UNITS: Final = {
     **{f"{unit}i": 1024**power for power, unit in enumerate("kmgt", 1)},
 }
 _RATE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?i?)b?(?:/s)?", re.IGNORECASE)
+_SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(s|m|min|h|d)", re.IGNORECASE)
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _LOG_LEVELS: Final = {
@@ -100,7 +104,7 @@ def host_port(text: str, *, lowest_port: int = 1) -> HostPort:
 
 def host_ports(text: str) -> tuple[HostPort, ...]:
     """`host:port,...`; order is kept, repetitions are dropped."""
-    return tuple(dict.fromkeys(host_port(item) for item in _items(text)))
+    return tuple(dict.fromkeys(host_port(item) for item in items(text)))
 
 
 def listen(text: str) -> HostPort:
@@ -120,7 +124,7 @@ def status(text: str) -> HostPort | None:
 
 def trackers(text: str) -> tuple[str, ...]:
     """http, https or udp urls separated by commas or spaces; order is kept, repetitions are dropped."""
-    urls = tuple(dict.fromkeys(_items(text)))
+    urls = tuple(dict.fromkeys(items(text)))
     if not all(_is_tracker(url) for url in urls):
         raise Rejected("accepted are http://, https:// or udp:// urls separated by commas")
     return urls
@@ -134,6 +138,17 @@ def daemon(text: str) -> str:
     if word in _FALSE:
         return "off"
     raise Rejected("accepted is auto or off")
+
+
+def duration(text: str) -> float | None:
+    """Seconds: "90s", "30min", "12h", "2d", fractions allowed; None for a word for off."""
+    if text.lower() in _FALSE:
+        return None
+    match = _DURATION.fullmatch(text)
+    seconds = float(Fraction(match[1]) * _SECONDS[match[2].lower()]) if match else 0.0
+    if not 1 <= seconds <= MAX_DURATION_S:
+        raise Rejected("accepted are times such as 30min, 12h or 2d, or off")
+    return seconds
 
 
 def log_level(text: str) -> int:
@@ -150,7 +165,8 @@ def _host_port_or_port(text: str, default_host: str) -> HostPort:
     return host_port(f"{default_host}:{text}" if _PORT.fullmatch(text) else text, lowest_port=0)
 
 
-def _items(text: str) -> list[str]:
+def items(text: str) -> list[str]:
+    """The entries of a list, which commas or spaces separate."""
     items = text.replace(",", " ").split()
     if len(items) > MAX_LIST_ITEMS:
         raise Rejected(f"accepted are at most {MAX_LIST_ITEMS} entries")

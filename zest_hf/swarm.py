@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from zest_hf import access
 from zest_hf._native.draft import Draft
 from zest_hf._native.session import (
     BanInfo,
@@ -123,6 +124,9 @@ class Swarm:
             swarm_key=settings.swarm_key,
             scratch_dir=settings.home,
         )
+        self._up_cap = settings.max_up_bytes_s
+        """What may be uploaded a second just now: None without a cap, 0 for nothing."""
+        self._keep_hours()
         self._meetings = Meetings(
             self._join,
             self._session.leave,
@@ -141,6 +145,29 @@ class Swarm:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=2 * POLL_S + 1)
         self._session.close()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether these are hours in which nothing is uploaded."""
+        return self._up_cap == 0
+
+    def _keep_hours(self) -> None:
+        """The clock is looked at, not waited for: it may be put forward or back."""
+        settings = self._settings
+        if not settings.quiet_hours:
+            return
+        minute = access.minute_of_day(time.time())
+        cap = access.upload_cap(settings.quiet_hours, minute, settings.max_up_bytes_s)
+        if cap == self._up_cap:
+            return
+        self._up_cap = cap
+        if cap:
+            log.info("uploads: %d bytes a second at most from now on", cap)
+        else:
+            log.info("uploads: %s from now on", "without a cap" if cap is None else "none")
+        if cap != 0:
+            self._session.set_caps(cap, settings.max_down_bytes_s)
+        self._session.set_uploads(cap != 0)
 
     # --- finding peers ----------------------------------------------------------------------------------
 
@@ -386,15 +413,19 @@ class Swarm:
             "node_id": self.node_id.hex(),
             "listen": f"{settings.listen.host or '0.0.0.0'}:{self.port}",
             "keyed": settings.swarm_key is not None,
+            "uploads": {"paused": self.is_quiet, "max_bytes_s": self._up_cap or None},
             "peers_connected": stats.peers_ready,
             "peers": [
                 {
+                    "connection": peer.peer,
                     "address": peer.address,
                     "client": peer.client,
+                    "protocol": "zest_hf" if peer.ranges else "BEP XET",
                     "node_id": peer.node_id,
                     "found_by": peer.source.name.lower(),
                     "bytes_up": peer.bytes_up,
                     "bytes_down": peer.bytes_down,
+                    "requests_in": peer.requests_in,
                 }
                 for peer in self._session.peers()
                 if peer.ready
@@ -427,6 +458,7 @@ class Swarm:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
+                self._keep_hours()
                 for event in self._session.events(POLL_S):
                     self._deliver(event)
                 if self._listeners and not self._closing.is_set():

@@ -286,6 +286,9 @@ void zest_session_unshare_transfer(zest_session *session, zest_transfer *transfe
 
 /* Bytes per second that peers are sent (payload and its headers), and that come from them. 0: no cap. */
 void zest_session_set_caps(zest_session *session, uint64_t max_up_bytes_s, uint64_t max_down_bytes_s);
+/* With on = 0 every question about what is offered here is answered as if nothing were, also those that wait, until it
+ * is switched on again; what is being read or sent just then still goes. */
+void zest_session_set_uploads(zest_session *session, int on);
 
 /* Fill at most capacity entries; the number there are is returned. */
 size_t zest_session_peers(zest_session *session, zest_peer_info *out, size_t capacity);

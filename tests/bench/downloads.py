@@ -141,6 +141,7 @@ def environment(endpoint: str) -> dict[str, str]:
         "HF_ENDPOINT": endpoint,
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "ZEST_DAEMON": "off",
         "ZEST_DHT": "off",
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",

@@ -112,7 +112,7 @@ def test_hostile_http(machine: Machine) -> None:
             b"GET / HTTP/1.1\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
             b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 20_000 + b"\r\n",
+            b"GET /x HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 20_000 + b"\r\n",
             b"POST /v1/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
             b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example\r\n\r\n",
         ):

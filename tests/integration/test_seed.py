@@ -24,14 +24,22 @@ from zest_hf.config import load_settings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.hub.process import HubProcess
 from zest_hf.index import Index
+from zest_hf.seed.ledger import Ledger
 from zest_hf.seed.seeder import Seeder as SeederCore
+from zest_hf.seed.status import Status
 from zest_hf.seed.web import StatusServer, listen
 from zest_hf.swarm import Swarm
+from zest_hf.traffic import TrafficLog
 
 from .conftest import CONTENT, OWNER, SNAPSHOT, XET_BYTES, XET_NAMES, MakeMachine, snapshot
 
 FILES = len(XET_NAMES)
 STOP_S = 2.0
+SETTLED = """
+from zest_hf.engine import current_engine
+# What it got is offered in the background, by a swarm that is opened for it, unless a peer was asked before.
+assert current_engine().settle(10) and current_engine().swarm() is not None
+"""
 PLAIN = "from huggingface_hub import snapshot_download; snapshot_download('org/model')"
 
 
@@ -267,7 +275,8 @@ def test_health_is_503_until_the_index_is_offered(owner: Machine) -> None:
     index = Index(settings.home / "index.sqlite")
     swarm = Swarm(settings, PolicySettings())
     seeder = SeederCore(index, swarm, threading.Event())
-    page = StatusServer(seeder, listen("127.0.0.1", 0), settings.home)
+    ledger = Ledger(TrafficLog(settings.home), swarm)
+    page = StatusServer(Status(seeder, swarm, ledger), listen("127.0.0.1", 0), settings.home)
     page.start()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -280,6 +289,7 @@ def test_health_is_503_until_the_index_is_offered(owner: Machine) -> None:
             assert answer.status == 200
     finally:
         page.stop()
+        ledger.close()
         swarm.close()
         index.close()
 
@@ -320,10 +330,8 @@ def ended_after_s(seeder: Seeder, number: signal.Signals) -> float:
 @pytest.fixture
 def keep_alive() -> str:
     """Downloads, says where it listens, and goes on with its life until its stdin ends."""
-    # What it got is offered in the background, and with that it begins to listen.
-    wait = "while 'listen' not in zest_hf.status(): time.sleep(0.01)"
-    show = "show(listen=zest_hf.status()['listen'])"
-    return f"import time\n{PRELUDE}REPO = 'org/model'\n{SNAPSHOT}\n{wait}\n{show}\nsys.stdin.read()"
+    code = f"REPO = 'org/model'\n{SNAPSHOT}\n{SETTLED}"
+    return f"{PRELUDE}{code}show(listen=zest_hf.status()['listen'])\nsys.stdin.read()"
 
 
 def test_a_process_serves_what_it_downloaded_while_it_lives(

@@ -116,7 +116,10 @@ def test_one_that_hangs_is_ended(alone: Machine) -> None:
     alone.command("zest", "start")
     pid = state_of(alone)["pid"]
     os.kill(pid, signal.SIGSTOP)
-    assert "has ended" in one_line(alone.command("zest", "stop"), 0)
+    for command in ("start", "status"):
+        line = one_line(alone.command("zest", command), 1)
+        assert f"process {pid}) runs, but is stopped" in line and "zest stop ends it" in line
+    assert one_line(alone.command("zest", "stop"), 0) == f"zest-seed (process {pid}) did not answer and was killed"
     assert not is_alive(pid)
 
 

@@ -707,6 +707,11 @@ class Session:
         with self._open() as session:
             lib.zest_session_set_caps(session, max_up_bytes_s or 0, max_down_bytes_s or 0)
 
+    def set_uploads(self, on: bool) -> None:
+        """While they are off every peer is told that nothing is here; what was being sent ends with the batch."""
+        with self._open() as session:
+            lib.zest_session_set_uploads(session, int(on))
+
     def peers(self) -> list[PeerInfo]:
         """All connections, also those that are not ready."""
         infos = self._listing("zest_peer_info[]", lib.zest_session_peers)

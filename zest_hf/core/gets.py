@@ -10,7 +10,8 @@ from zest_hf.core.actions import Action, FetchRun, FetchWhole
 from zest_hf.core.assignments import Assignments
 from zest_hf.core.begun import Begun
 from zest_hf.core.knowledge import Knowledge
-from zest_hf.core.peers import Peer, Peers
+from zest_hf.core.late import Late
+from zest_hf.core.peer import Peer
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import FilePlan
 from zest_hf.core.policy import CdnUse, PolicySettings
@@ -36,7 +37,7 @@ class Gets:
         pieces: Pieces,
         knowledge: Knowledge,
         assignments: Assignments,
-        peers: Peers,
+        late: Late,
         yielding: Yielding,
         settings: PolicySettings,
         seed: int | None,
@@ -46,7 +47,7 @@ class Gets:
         self._pieces = pieces
         self._knowledge = knowledge
         self._assignments = assignments
-        self._peers = peers
+        self._late = late
         self._yielding = yielding
         self._settings = settings
         self._random = None if seed is None else random.Random(seed)
@@ -106,11 +107,11 @@ class Gets:
             yield from self._in_gets(self._wanted_of(self._pieces.wanted[-1 if from_the_back else 0]))
 
     def _overdue(self, after_s: float, now_s: float) -> Iterator[list[int]]:
-        late = [begin for begin in self._peers.overdue(now_s, after_s) if not self._is_in_a_get(begin)]
+        late = [begin for begin in self._late.overdue(now_s, after_s) if not self._is_in_a_get(begin)]
         if late:
             # On a slow line the CDN would not bring it sooner, and both would bring the same.
             cdn_s = self._yielding.cdn_s(self._plan.size_bytes / self._plan.chunk_count, now_s)
-            late = [begin for begin in late if not self._peers.is_sooner(begin, cdn_s, now_s)]
+            late = [begin for begin in late if not self._late.is_sooner(begin, cdn_s, now_s)]
         return self._pieces.runs(sorted(late))
 
     def _wanted_of(self, begin: int) -> list[int]:

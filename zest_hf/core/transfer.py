@@ -1,7 +1,7 @@
 """The state of one file on its way: who was asked for which piece, what came, what comes next.
 
 Pure: told what happened and when, it says what to do next. `core.pieces` keeps the pieces, `core.knowledge` what
-they can be checked by, `core.peers` divides them among peers, `core.policy` decides between peers and CDN.
+they can be checked by, `core.asking` divides them among peers, `core.policy` decides between peers and CDN.
 
 Sources report each assignment's end exactly once. Peers are asked only for chunks that are known, so that
 what they send is checked chunk by chunk; the CDN is asked for others as well, and then a xorb that is whole
@@ -27,6 +27,7 @@ from zest_hf.core.actions import (
     StopFollow,
     StopGet,
 )
+from zest_hf.core.asking import Asking
 from zest_hf.core.assignments import Assignment, Assignments
 from zest_hf.core.begun import Givers, begun_bytes, givers_of, peer_bytes
 from zest_hf.core.crowd import Crowd, Decision
@@ -34,9 +35,11 @@ from zest_hf.core.following import Following
 from zest_hf.core.gets import Gets
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
+from zest_hf.core.late import Late
 from zest_hf.core.local import Copies, LocalFiles
 from zest_hf.core.manifest import Manifest
-from zest_hf.core.peers import Peer, Peers
+from zest_hf.core.peer import Peer
+from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import Fetch, FilePlan
 from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use
@@ -86,13 +89,18 @@ class Transfer:
         self._pieces = Pieces(plan)
         self._knowledge = Knowledge(plan)
         self._assignments = Assignments(self._pieces)
-        self._peers = Peers(self._pieces, self._knowledge, self._assignments, settings, plan, seed)
+        self._peers = Peers(self._pieces, self._knowledge, self._assignments, settings, plan)
+        self._asking = Asking(
+            self._peers, self._pieces, self._knowledge, self._assignments, settings, plan, seed
+        )
+        self._late = Late(self._peers, self._asking, self._pieces, self._assignments, settings, plan)
         self._proof = Proof(plan, file_hash, self._pieces, self._knowledge)
         self._yielding = Yielding(
             self._pieces,
             self._knowledge,
             self._assignments,
             self._peers,
+            self._asking,
             settings,
             plan,
         )
@@ -101,7 +109,7 @@ class Transfer:
             self._pieces,
             self._knowledge,
             self._assignments,
-            self._peers,
+            self._late,
             self._yielding,
             settings,
             seed,
@@ -379,9 +387,9 @@ class Transfer:
             # Before anybody else is asked for it.
             out.extend(self._copies.starts(now_s))
         if self._knowledge.known:
-            out.extend(self._peers.ask(now_s))
+            out.extend(self._asking.ask(now_s))
             stops = list(self._yielding.stops(now_s))
-            out.extend(stops or self._peers.take_over(now_s))
+            out.extend(stops or self._late.take_over(now_s))
             useful = self._peers.useful(now_s)
             if self._gets.leads and useful and self._yielding.peers_suffice(now_s):
                 self._gets.leads = False
@@ -392,7 +400,7 @@ class Transfer:
             and not self._gets.began
             and now_s - self._began_s < self._settings.patience_s,
             useful_peers=len(useful),
-            peers_since_s=self._peers.since_s,
+            peers_since_s=self._asking.since_s,
             peer_rate_bytes_s=sum(peer.meter.bytes_s(now_s) for peer in useful),
             cdn_leads=self._gets.leads,
             in_crowd=bool(self._together),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from zest_hf.core.actions import StopGet
+from zest_hf.core.asking import Asking
 from zest_hf.core.assignments import Assignment, Assignments
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peers
@@ -99,6 +100,7 @@ class Yielding:
         knowledge: Knowledge,
         assignments: Assignments,
         peers: Peers,
+        asking: Asking,
         settings: PolicySettings,
         plan: FilePlan,
     ) -> None:
@@ -108,6 +110,7 @@ class Yielding:
         self._knowledge = knowledge
         self._assignments = assignments
         self._peers = peers
+        self._asking = asking
         self._settings = settings
         self._peers_gave_bytes = 0
         self._stopped_s = self._again_s = _NEVER
@@ -158,7 +161,7 @@ class Yielding:
             self._again_s = now_s + _LOOK_S
 
     def _peers_bytes_s(self, now_s: float) -> float | None:
-        since_s, settings = self._peers.since_s, self._settings
+        since_s, settings = self._asking.since_s, self._settings
         is_measured = self._peers_gave_bytes >= settings.measured_bytes or (
             self._peers_gave_bytes and since_s is not None and now_s - since_s >= settings.measured_s
         )
@@ -172,7 +175,7 @@ class Yielding:
                 yield self._stop(get, get.assignment.index(get.end[-1]), now_s)
 
     def _some(self, rates: Rates, now_s: float) -> Iterator[StopGet]:
-        held, room = self._peers.room(now_s)
+        held, room = self._asking.room(now_s)
         if not held:
             return
         gets = self._gets(held)

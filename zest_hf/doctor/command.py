@@ -32,7 +32,11 @@ VARIABLES = {
     "max_down_bytes_s": "ZEST_MAX_DOWN",
     "max_up_bytes_s": "ZEST_MAX_UP",
     "seed": "ZEST_SEED",
+    "allow": "ZEST_ALLOW",
+    "deny": "ZEST_DENY",
+    "quiet_hours": "ZEST_QUIET_HOURS",
     "daemon": "ZEST_DAEMON",
+    "idle_exit_s": "ZEST_IDLE_EXIT",
     "status": "ZEST_STATUS",
     "strict": "ZEST_STRICT",
     "log_level": "ZEST_LOG",
@@ -107,7 +111,9 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, tuple) and not isinstance(value, HostPort):
         return ",".join(map(str, value)) or "none"
     if value is None:
-        return "off" if name == "status" else "none"
+        return "off" if name in ("status", "idle_exit_s") else "none"
+    if name == "idle_exit_s":
+        return f"{value / 3600:g}h"
     return str(value)
 
 

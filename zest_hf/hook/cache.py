@@ -25,6 +25,7 @@ from .connection import Connection, Route
 _log = logging.getLogger("zest_hf.hook")
 
 MAX_TREE_BYTES = 256 << 20
+MAX_COMMIT_CHARS = 200
 
 _REPOSITORY = re.compile(r"(models|datasets|spaces)--(.+)")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -95,6 +96,24 @@ def cached_files(directory: Path) -> Iterator[CachedFile]:
                 yield CachedFile(
                     path, stat.st_size, stat.st_mtime_ns, repo_type, repo_id, claimed, blob.name, places.get(blob.name)
                 )
+
+
+def revisions(directory: Path, repo_type: str, repo_id: str) -> list[tuple[str, list[str]]]:
+    """The commits of a repository that are in the cache, the latest first, each with the names that it had."""
+    folder = directory / f"{repo_type}s--{repo_id.replace('/', '--')}"
+    if "\0" in folder.name:
+        return []  # no directory is called that
+    commits: dict[str, list[str]] = {
+        snapshot.name: [] for snapshot in sorted(_subfolders(folder / "snapshots"), key=_mtime_ns, reverse=True)
+    }
+    for place, _, names in os.walk(folder / "refs"):
+        for name in sorted(names):
+            ref = Path(place, name)
+            with contextlib.suppress(OSError, ValueError), ref.open(encoding="ascii") as stream:
+                commit = stream.read(MAX_COMMIT_CHARS).strip()
+                if commit in commits:
+                    commits[commit].append(ref.relative_to(folder / "refs").as_posix())
+    return list(commits.items())
 
 
 def is_public(

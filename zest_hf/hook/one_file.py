@@ -121,6 +121,7 @@ class OneFile:
         from zest_hf.core.ids import hash_from_text
         from zest_hf.download import FileRequest, RepoRef
         from zest_hf.engine import get_engine
+        from zest_hf.seed import leave
 
         data = self._arguments["xet_file_data"]
         engine = get_engine()
@@ -156,6 +157,8 @@ class OneFile:
                 switch.warn_once(
                     "record", "zest_hf: downloaded files cannot be offered to others (%s)", _reason(error)
                 )
+            else:
+                leave.after_download(engine)
 
         return record
 

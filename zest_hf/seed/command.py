@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -54,7 +55,9 @@ def _start(args: argparse.Namespace) -> int:
 
     started = background.start(settings, scan=not args.no_scan)
     print(("zest-seed runs already: " if started.already else "zest-seed runs: ") + _where(started.running))
-    if started.running.version != __version__:
+    if started.instead_of is not None:
+        print(f"instead of one of version {started.instead_of}, which has ended")
+    elif started.running.version != __version__:
         print(f"it has version {started.running.version}, this is {__version__}: zest stop, then zest start")
     return 0
 
@@ -64,7 +67,11 @@ def _stop(args: argparse.Namespace) -> int:
     from zest_hf.seed import background
 
     stopped = background.stop(load_settings())
-    print("no zest-seed runs" if stopped is None else f"zest-seed (process {stopped.pid}) has ended")
+    if stopped is None:
+        print("no zest-seed runs")
+    else:
+        how = "did not answer and was killed" if stopped.killed else "has ended"
+        print(f"zest-seed (process {stopped.running.pid}) {how}")
     return 0
 
 
@@ -91,7 +98,7 @@ def _status(args: argparse.Namespace) -> int:
             status: dict[str, Any] = json.loads(answer.read(MAX_STATUS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return failed(f"no seeder answers at {base} ({reason}); start one with zest start")
+        return failed(_why_nobody_answers(settings, base, str(reason)))
     try:
         lines = list(_lines(status))
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -127,6 +134,17 @@ def _page(settings: Settings) -> tuple[str, str | None]:
     if given.port == 0:
         raise ZestError("no seeder runs; start one with zest start")
     return f"http://{given}", None
+
+
+def _why_nobody_answers(settings: Settings, base: str, reason: str) -> str:
+    from zest_hf.seed.background import why_silent
+    from zest_hf.seed.instance import Instance
+
+    with contextlib.suppress(StorageError):
+        running = Instance(settings.home).running()
+        if running is not None and running.is_here and (why := why_silent(running)) is not None:
+            return f"{why}: zest stop ends it, zest start starts another"
+    return f"no seeder answers at {base} ({reason}); start one with zest start"
 
 
 def _token(settings: Settings) -> str | None:

@@ -2,6 +2,9 @@
 
 The lock (flock on `seed.lock`) decides: the kernel lets go of it however the process ends, so that what a killed one
 leaves in `seed.json` is known to be stale. On NFS the lock holds among hosts, and `seed.json` says on which it is held.
+
+Whoever starts one in the background takes the lock first and hands it down: of many who want to at the same moment,
+one does.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zest_hf.errors import StorageError
 
@@ -26,7 +29,11 @@ STATE_NAME = "seed.json"
 MAX_STATE_BYTES = 64 * 1024
 TAKE_S = 0.2
 LOOK_S = 0.02
-"""How often it is looked whether a process has ended where the kernel does not tell."""
+"""How often it is looked where nobody tells: whether a lock is free (the kernel only lets a thread wait for it, without
+an end), or a process has ended (without pidfds: macOS, Linux before 5.3)."""
+
+By = Literal["user", "start", "hook"]
+"""Who has one running: the user, in a terminal or by systemd; `zest start`; a download that has left it behind."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,13 @@ class Running:
     listen: str
     status: str | None
     """`http://HOST:PORT`, None without a status page."""
+    by: str = "user"
+    """A `By`, or what a version to come writes."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its process does nothing until it is told to go on (SIGSTOP, a debugger)."""
+        return _process_state(self.pid) in ("T", "t")
 
     @property
     def is_here(self) -> bool:
@@ -59,24 +73,64 @@ class Instance:
         """By this object."""
         return self._fd is not None
 
-    def take(self) -> bool:
-        """False when another process has it. Raises StorageError where nothing can be locked."""
+    def take(self, patience_s: float = TAKE_S) -> bool:
+        """False when another process has it. Raises StorageError where nothing can be locked.
+
+        ``patience_s``: those who only look have it for a moment too.
+        """
         fd = self._open()
-        # Those who only look have it for a moment too.
-        deadline_s = time.monotonic() + TAKE_S
+        deadline_s = time.monotonic() + patience_s
         while not (taken := self._flock(fd, fcntl.LOCK_EX)) and time.monotonic() < deadline_s:
             time.sleep(LOOK_S)
         if not taken:
             os.close(fd)
             return False
         self._fd = fd
+        _held.add(fd)
         with contextlib.suppress(OSError):  # what one that was killed has left
             (self.home / STATE_NAME).unlink()
         return True
 
-    def publish(self, *, version: str, listen: str, status: str | None) -> None:
+    def adopt(self, fd: int) -> bool:
+        """Takes over the lock that the process which started this one has handed down."""
+        try:
+            os.set_inheritable(fd, False)
+        except OSError:
+            return False
+        if not self._flock(fd, fcntl.LOCK_EX):  # ours already, unless something went wrong
+            os.close(fd)
+            return False
+        self._fd = fd
+        _held.add(fd)
+        return True
+
+    def hand_down(self) -> int:
+        """The descriptor of the lock, for `adopt` in a process that inherits it; `let_go` when that has begun."""
+        assert self._fd is not None
+        return self._fd
+
+    def let_go(self) -> None:
+        """Closes our part of the lock: whoever inherited it holds it on, and nobody if there is none."""
+        if self._fd is not None:
+            _held.discard(self._fd)
+            os.close(self._fd)
+            self._fd = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lock that is held is not the one of the directory any more: it was removed, or replaced."""
+        if self._fd is None:
+            return False
+        try:
+            return not os.path.samestat(os.fstat(self._fd), os.stat(self.home / LOCK_NAME))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # a file system that does not answer is no reason to give up
+
+    def publish(self, *, version: str, listen: str, status: str | None, by: By = "user") -> None:
         """Says who holds the lock, to those who cannot take it. Raises StorageError."""
-        state = Running(os.getpid(), _born(os.getpid()), socket.gethostname(), version, listen, status)
+        state = Running(os.getpid(), _born(os.getpid()), socket.gethostname(), version, listen, status, by)
         path = self.home / STATE_NAME
         scratch = path.with_suffix(".new")
         try:
@@ -88,10 +142,10 @@ class Instance:
     def release(self) -> None:
         if self._fd is None:
             return
-        with contextlib.suppress(OSError):
-            (self.home / STATE_NAME).unlink()
-        os.close(self._fd)
-        self._fd = None
+        if not self.is_lost:  # else it is another's
+            with contextlib.suppress(OSError):
+                (self.home / STATE_NAME).unlink()
+        self.let_go()
 
     def is_taken(self) -> bool:
         """Whether a process has the lock. Creates nothing. Raises StorageError."""
@@ -120,7 +174,7 @@ class Instance:
     def _open(self) -> int:
         try:
             self.home.mkdir(parents=True, exist_ok=True)
-            return os.open(self.home / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return above_stdio(os.open(self.home / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -133,15 +187,41 @@ class Instance:
                 state: Any = json.loads(stream.read(MAX_STATE_BYTES))
             born, host, version, listen = (str(state[name]) for name in ("born", "host", "version", "listen"))
             status = state["status"]
-            return Running(int(state["pid"]), born, host, version, listen, None if status is None else str(status))
+            page = None if status is None else str(status)
+            return Running(int(state["pid"]), born, host, version, listen, page, str(state.get("by", "user")))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
-def end_process(one: Running, patience_s: float) -> bool:
-    """SIGTERM, and SIGKILL if it has not ended after ``patience_s``; False when it is gone or not ours to end.
+# A child of this process that is no seeder must not keep the lock when the seeder has ended.
+_held: set[int] = set()
 
-    True once it has ended. Raises StorageError when it is another user's.
+
+def _close_in_child() -> None:
+    for fd in _held:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def above_stdio(fd: int) -> int:
+    """The same, but not 0, 1 or 2: those are free when a program is started without them, and others in its child."""
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def end_process(one: Running, patience_s: float) -> bool | None:
+    """SIGTERM, and SIGKILL if it has not ended after ``patience_s``: True once it has ended, False if it had to be
+    killed. None when it is gone, or not ours to end.
+
+    Raises StorageError when it is another user's.
     """
     try:
         handle = os.pidfd_open(one.pid) if hasattr(os, "pidfd_open") else None
@@ -150,13 +230,14 @@ def end_process(one: Running, patience_s: float) -> bool:
     try:
         # With the handle open its number cannot become another process's any more.
         if not one.is_here:
-            return False
+            return None
         _send(one, handle, signal.SIGTERM)
-        if not _ended(one, handle, patience_s):
-            # A seeder may be killed at any time: what it writes survives that.
-            _send(one, handle, signal.SIGKILL)
-            _ended(one, handle, patience_s)
-        return True
+        if _ended(one, handle, patience_s):
+            return True
+        # A seeder may be killed at any time: what it writes survives that.
+        _send(one, handle, signal.SIGKILL)
+        _ended(one, handle, patience_s)
+        return False
     finally:
         if handle is not None:
             os.close(handle)
@@ -195,6 +276,15 @@ def _born(pid: int) -> str:
             return f"{boot.read().strip()}/{int(fields[19])}"
     except (OSError, ValueError, IndexError):
         return "" if os.path.exists("/proc/self/stat") else _alive(pid)
+
+
+def _process_state(pid: int) -> str:
+    """The letter of proc(5): R, S, D, T, Z...; empty where that is not to be had."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            return stream.read().rpartition(b")")[2].split()[0].decode()
+    except (OSError, IndexError):
+        return ""
 
 
 def _alive(pid: int) -> str:

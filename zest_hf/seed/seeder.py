@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zest_hf import __version__
 from zest_hf.core.ids import XetHash
 from zest_hf.errors import StorageError, SwarmError
 from zest_hf.index import Copy, Index, IndexedFile
@@ -18,8 +17,9 @@ from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.seed")
 
-RATE_SAMPLES = 10
-"""One for each `refresh`: rates are means over the last ten or so."""
+LOOK_AROUND_S = 0.002
+"""How long the files are looked at a second: some hundreds on a local disk. With 100,000 small ones a round takes
+minutes, and no processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,38 +35,60 @@ class _Offer:
 
 
 class Seeder:
-    """`refresh` is called now and then, by one thread; `status` by any. It ends early once ``stop`` is set."""
+    """`refresh` is called now and then, by one thread; `models` by any. It ends early once ``stop`` is set."""
 
-    def __init__(self, index: Index, swarm: Swarm, stop: threading.Event, *, keyed: bool = False) -> None:
-        """``keyed``: only who has the key is let in, so that private repositories are offered as well."""
+    def __init__(
+        self,
+        index: Index,
+        swarm: Swarm,
+        stop: threading.Event,
+        *,
+        keyed: bool = False,
+        permits: Callable[[str, str], bool] = lambda repo_type, repo_id: True,
+    ) -> None:
+        """``keyed``: only who has the key is let in, so that private repositories are offered as well.
+
+        ``permits``: whether a repository may be offered by what the user wants.
+        """
+        self._permits = permits
         self._stop = stop
         self._index = index
         self._swarm = swarm
         self._keyed = keyed
-        self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._offers: dict[tuple[Path, XetHash], _Offer] = {}
+        self._to_look_at: list[_Offer] = []
         self._generation: int | None = None
-        self._sent: deque[tuple[float, int]] = deque([(self._started_s, 0)], maxlen=RATE_SAMPLES)
-        """When how many bytes had been uploaded."""
         self.ready = threading.Event()
         """Set when everything that was in the index at the start is offered."""
 
     def refresh(self) -> None:
         """Looks at the index if it has changed, and at the files. Raises StorageError."""
-        self._sent.append((time.monotonic(), self._swarm.stats().bytes_up))
         generation = self._index.generation()
         if generation != self._generation:
             self._adopt(self._index.copies())
             self._generation = generation
         else:
-            for offer in list(self._offers.values()):
-                if self._stop.is_set():
-                    break
-                if not _unchanged(offer.path, offer.mtime_ns, offer.size_bytes):
-                    self._withdraw(offer)
+            self._look_around()
         if not self._stop.is_set():
             self.ready.set()
+
+    def _look_around(self) -> None:
+        """Whether files are what they were: all of them, or as many as there is time for, the others next time.
+
+        Before it serves from a file the swarm looks as well.
+        """
+        end_s = time.monotonic() + LOOK_AROUND_S
+        self._to_look_at = self._to_look_at or list(self._offers.values())
+        while self._to_look_at and not self._stop.is_set() and time.monotonic() < end_s:
+            offer = self._to_look_at.pop()
+            known = self._offers.get((offer.path, offer.file_hash)) is offer
+            if known and not _unchanged(offer.path, offer.mtime_ns, offer.size_bytes):
+                self._withdraw(offer)
+
+    def activity(self) -> tuple[int | None, int]:
+        """Changes when something is uploaded, or new in the index."""
+        return self._generation, self._swarm.stats().bytes_up
 
     def lost(self, path: str) -> None:
         """The swarm found, while serving, that a file is not what it was."""
@@ -83,7 +105,7 @@ class Seeder:
                 return
             key = (copy.path, copy.file_hash)
             # One copy may belong to several repositories: it is offered if any of them may be.
-            if not (copy.public or self._keyed) or key in seen:
+            if not self._may_offer(copy.public, copy.repo) or key in seen:
                 continue
             known = self._offers.get(key)
             if not _unchanged(copy.path, copy.mtime_ns, None if known is None else known.size_bytes):
@@ -99,10 +121,14 @@ class Seeder:
         for key in [key for key in self._offers if key not in seen]:
             self._stop_offering(self._offers[key])
 
+    def _may_offer(self, public: bool, repo: tuple[str, str, str]) -> bool:
+        return (public or self._keyed) and self._permits(*repo[1:])
+
     def _load(self, copy: Copy) -> IndexedFile | None:
         """The entry behind ``copy``; None when it was taken out meanwhile, or its file has changed."""
         for file in self._index.get(copy.file_hash):
-            if (file.public or self._keyed) and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
+            repo = (file.endpoint, file.repo_type, file.repo_id)
+            if self._may_offer(file.public, repo) and (file.path, file.mtime_ns) == (copy.path, copy.mtime_ns):
                 if _unchanged(file.path, file.mtime_ns, file.size_bytes):
                     return file
                 self._forget(file.file_hash, file.path)
@@ -173,25 +199,6 @@ class Seeder:
                 model["peers"] = max(model["peers"], share.peers)
                 model["uploaded"] += share.bytes_up
         return sorted(out.values(), key=lambda model: str(model["repo"]))
-
-    def status(self) -> dict[str, Any]:
-        """What `GET /v1/status` answers. Sizes and ``bytes`` in bytes."""
-        files, size, _ = self.totals()
-        uploaded = self._swarm.stats().bytes_up
-        since_s, before = self._sent[0]
-        up_bytes_s = round((uploaded - before) / max(1.0, time.monotonic() - since_s))
-        return {
-            "version": __version__,
-            "ready": self.ready.is_set(),
-            **self._swarm.report(),
-            "uptime_seconds": round(time.monotonic() - self._started_s, 1),
-            # A seeder downloads nothing.
-            "bytes": {"local": 0, "peer": 0, "cdn": 0, "uploaded": uploaded},
-            "rates": {"up_bytes_s": up_bytes_s, "down_bytes_s": 0},
-            "files": files,
-            "size": size,
-            "models": self.models(),
-        }
 
 
 def _unchanged(path: Path, mtime_ns: int, size_bytes: int | None) -> bool:

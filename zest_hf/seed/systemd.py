@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zest_hf.errors import ConfigError, StorageError
+from zest_hf.seed.places import PLACES, lasting
 
 UNIT = "zest-seed.service"
 COMMANDS = ("systemctl --user daemon-reload", f"systemctl --user enable --now {UNIT}")
 
-_PLACES = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "XDG_CACHE_HOME")
 _TEXT = """\
 # Written by `zest start --systemd`. To have it run from boot on, not from login on: loginctl enable-linger
 [Unit]
@@ -41,8 +41,9 @@ def write_unit(environ: Mapping[str, str]) -> Path:
     key = environ.get("ZEST_SWARM_KEY", "")
     if key and not key.strip().startswith("file:"):
         raise ConfigError("ZEST_SWARM_KEY would lie open in the unit: put the secret into a file, and set file:PATH")
-    names = sorted(name for name in environ if name in _PLACES or name.startswith("ZEST_"))
-    lines = [f"Environment={_quoted(f'{name}={_lasting(name, environ[name])}')}\n" for name in names if environ[name]]
+    wanted = (*PLACES, "HF_ENDPOINT")
+    names = sorted(name for name in environ if name in wanted or name.startswith("ZEST_"))
+    lines = [f"Environment={_quoted(f'{name}={lasting(name, environ[name])}')}\n" for name in names if environ[name]]
     # Not the script of that name: it is not there in every kind of installation.
     program = [sys.executable, "-c", "import sys; from zest_hf.cli import seed_main; sys.exit(seed_main())"]
     command = " ".join(_quoted(word).replace("$", "$$") for word in program)
@@ -54,15 +55,6 @@ def write_unit(environ: Mapping[str, str]) -> Path:
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     return path
-
-
-def _lasting(name: str, value: str) -> str:
-    """The value that means the same in another directory."""
-    if name in (*_PLACES, "ZEST_HOME") and name != "HF_ENDPOINT":
-        return os.path.abspath(os.path.expanduser(value))
-    if name == "ZEST_SWARM_KEY":
-        return "file:" + os.path.abspath(os.path.expanduser(value.strip().removeprefix("file:")))
-    return value
 
 
 def _quoted(word: str) -> str:

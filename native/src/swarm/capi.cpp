@@ -383,6 +383,10 @@ void zest_session_set_caps(zest_session *session, uint64_t max_up_bytes_s, uint6
     guarded([&] { session->session.set_caps(max_up_bytes_s, max_down_bytes_s); });
 }
 
+void zest_session_set_uploads(zest_session *session, int on) {
+    guarded([&] { session->session.set_uploads(on != 0); });
+}
+
 size_t zest_session_peers(zest_session *session, zest_peer_info *out, size_t capacity) {
     try {
         return copy_out(session->session.peers(), out, capacity);

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "block_memory.hpp"
 #include "proof.hpp"
 #include "sealed.hpp"
 
@@ -20,9 +21,9 @@ namespace zest {
 // A block of bytes on its way to the socket. `sent` runs on the network thread when the last of it was written or
 // the connection ended, from inside libtorrent: it may only post.
 struct SendBlock {
-    explicit SendBlock(std::size_t bytes) : data(new char[bytes]), size(bytes) {}
+    explicit SendBlock(std::size_t bytes) : data(block_bytes(bytes)), size(bytes) {}
     std::uint8_t *at(std::size_t offset) { return reinterpret_cast<std::uint8_t *>(data.get()) + offset; }
-    std::unique_ptr<char[]> data;  // not cleared: every byte is written before it is sent
+    BlockBytes data;  // not cleared: every byte is written before it is sent
     std::size_t size;
     std::function<void()> sent;
 };

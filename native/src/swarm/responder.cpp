@@ -50,7 +50,7 @@ void Responder::on(wire::XorbRequest const &message) {
 
 void Responder::on(wire::FollowRequest const &message) {
     if (closed_) return;
-    auto const draft = host_.drafts.find(message.xorb, message.chunks.first);
+    auto const draft = host_.uploads ? host_.drafts.find(message.xorb, message.chunks.first) : nullptr;
     if (!draft || message.chunks.end > draft->chunks.end)
         return link_.send_zest(wire::range_end(message.id, Answer::not_found));
     if (follows_.size() >= max_follows || draft->followers >= max_followers || follows_.count(message.id))
@@ -122,6 +122,17 @@ void Responder::close() {
     host_.updates.forget(link_.number());
 }
 
+void Responder::refuse_all() {
+    if (closed_) return;
+    for (auto at = follows_.begin(); at != follows_.end();) {
+        auto const here = at++;
+        if (here->second.queued) continue;  // it ends with what is queued of it
+        link_.send_zest(wire::range_end(here->first, Answer::busy));
+        follows_.erase(here);
+    }
+    pump();
+}
+
 void Responder::enqueue(Reply reply) {
     if (closed_) return;
     if (queue_.size() >= max_queue) return refuse(reply, Answer::busy);
@@ -172,6 +183,13 @@ void Responder::pump() { advance(false); }
 std::size_t Responder::advance(bool has_turn) {
     while (!closed_ && !link_.gone() && !reading_ && !queue_.empty() && unsent_bytes_ < max_unsent_bytes) {
         auto &reply = queue_.front();
+        if (!host_.uploads && !reply.cancelled) {
+            auto const refused = std::move(reply);
+            queue_.pop_front();
+            if (refused.draft) follows_.erase(refused.id);
+            give_up(refused, refused.draft ? Answer::busy : Answer::not_found);
+            continue;
+        }
         if (reply.cancelled || answer_now(reply)) {
             auto const done = std::move(reply);
             queue_.pop_front();

@@ -31,6 +31,8 @@ struct ResponderHost {
     std::function<void(SharedFilePtr const &)> lost;
     // A peer follows something: it wants to be ticked.
     std::function<void()> followed;
+    // Off: everybody is told that nothing is here.
+    bool uploads = true;
 };
 
 class Responder final : public std::enable_shared_from_this<Responder>, public HaveUpdates::Listener {
@@ -49,6 +51,9 @@ public:
     void tick();
     bool is_followed() const noexcept { return !follows_.empty(); }
     static constexpr std::int64_t follow_tick_ms = 20;
+
+    // Nothing is uploaded from now on: what waits is refused, except for what is being read.
+    void refuse_all();
 
     // What is said without having been asked: not while other messages wait to be read.
     bool takes_updates() const override;

@@ -205,6 +205,18 @@ void Session::set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s) {
     });
 }
 
+void Session::set_uploads(bool on) {
+    post([this, on] {
+        host_.uploads = on;
+        if (on) return;
+        // Apart: who is hung up on goes from the list.
+        std::vector<std::shared_ptr<Peer>> connected;
+        for (auto const &[number, weak] : peers_)
+            if (auto peer = weak.lock()) connected.push_back(std::move(peer));
+        for (auto const &peer : connected) peer->responder->refuse_all();
+    });
+}
+
 void Session::post(std::function<void()> f) { boost::asio::post(network_, std::move(f)); }
 
 std::int64_t Session::now_ms() const {
@@ -275,6 +287,7 @@ std::int64_t Session::look_after_peers(std::int64_t now) {
 void Session::sweep(std::int64_t now) {
     swept_ms_ = now;
     readers_.submit([this] { readers_.files.close_idle(); });
+    forget_idle_blocks();
     std::map<InfoHash, std::size_t> in_use{{names_.rendezvous(), 1}};
     for (auto const &entry : peers_)
         if (auto const peer = entry.second.lock()) ++in_use[peer->swarm];

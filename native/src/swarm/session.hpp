@@ -57,6 +57,8 @@ public:
     void ban(std::uint32_t peer, std::string reason);
     // Bytes per second; 0: no cap.
     void set_caps(std::uint64_t up_bytes_s, std::uint64_t down_bytes_s);
+    // Off: nothing of what is offered is given away.
+    void set_uploads(bool on);
     // Run f with the peer on the network thread; when it is gone, `otherwise`.
     void with_peer(std::uint32_t peer, std::function<void(Peer &)> f, std::function<void()> otherwise);
     std::vector<zest_peer_info> peers();

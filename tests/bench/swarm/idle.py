@@ -54,13 +54,13 @@ def measure(root: Path) -> list[Figure]:
     ]
 
 
-def write_index(path: Path, root: Path) -> None:
+def write_index(path: Path, root: Path, xorbs: int = XORBS) -> None:
     """Files of nothing, which take no room, in xorbs that nobody will ask for."""
     source = random.Random(0)
     path.parent.mkdir(parents=True)
     index = Index(path)
-    for first in range(0, XORBS, XORBS_A_FILE):
-        count = min(XORBS_A_FILE, XORBS - first)
+    for first in range(0, xorbs, XORBS_A_FILE):
+        count = min(XORBS_A_FILE, xorbs - first)
         chunks = count * CHUNKS_A_XORB
         file = root / f"model-{first}.safetensors"
         with file.open("wb") as empty:
@@ -93,10 +93,10 @@ def idle_peer(source: str, address: tuple[str, int]) -> WirePeer:
     return peer
 
 
-def cpu_percent(program: Program) -> float:
-    """Of one core, over WATCH_S in which nothing is asked of it."""
+def cpu_percent(program: Program, watch_s: float = WATCH_S) -> float:
+    """Of one core, over a time in which nothing is asked of it."""
     before, began_s = _cpu_s(program), time.monotonic()
-    time.sleep(WATCH_S)
+    time.sleep(watch_s)
     return 100 * (_cpu_s(program) - before) / (time.monotonic() - began_s)
 
 
