@@ -56,7 +56,8 @@ def simulate(args: argparse.Namespace, count: int) -> Outcome:
         may_come_s=1.0,
         neighbours=args.neighbours,
         tick_s=args.tick,
-        tell_s=max(0.1, args.tick),
+        # At every tick, also where the sum of many is a little less.
+        tell_s=0.1 if args.tick < 0.1 else 0.9 * args.tick,
         seed=args.seed,
     )
     if args.connection is not None:

@@ -52,7 +52,6 @@ class Simulation:
             world.at(scenario.split_s[0], lambda: self._cut(True))
             world.at(scenario.split_s[1], lambda: self._cut(False))
         waited_for = [node for node in world.nodes if node.spec.liar is None and node.spec.dies_s == float("inf")]
-        ticks = 0
         while any(node.done_s is None for node in waited_for):
             if world.now_s > scenario.latest_s:
                 raise TimeoutError(f"{sum(node.done_s is None for node in waited_for)} nodes are not done")
@@ -61,9 +60,7 @@ class Simulation:
                 if node.up and (node.dirty or node.acts_s <= world.now_s):
                     self._act(node)
             self._traffic.flow(scenario.tick_s)
-            ticks += 1
-            # Not the sum of so many: what is to come after so many ticks would come one later.
-            world.now_s = round(ticks * scenario.tick_s, 6)
+            world.now_s += scenario.tick_s
         return self._outcome(waited_for)
 
     def _outcome(self, waited_for: list[Node]) -> Outcome:

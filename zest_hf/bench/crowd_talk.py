@@ -9,8 +9,6 @@ from zest_hf.core.ranges import Ranges, added, normalized
 
 PROGRESS_S = 0.5
 """Mere progress is told so often."""
-ROUNDING_S = 1e-6
-"""Of differences between moments."""
 MESSAGE_BYTES = 100
 """Of one message with everything around it;"""
 CLAIM_BYTES = 11
@@ -36,9 +34,9 @@ class Talk:
         if crowd is None:
             return
         since_s = self._world.now_s - node.told_s
-        if since_s < self._world.scenario.tell_s - ROUNDING_S:
+        if since_s < self._world.scenario.tell_s:
             return
-        if crowd.generation == node.told_generation and since_s < PROGRESS_S - ROUNDING_S:
+        if crowd.generation == node.told_generation and since_s < PROGRESS_S:
             return
         claims = crowd.claims()
         if claims == node.told_claims:
@@ -77,7 +75,7 @@ class Talk:
         """If there is something new to offer, and it is time."""
         assert node.transfer is not None
         node.proved += node.transfer.take_proved()
-        if not node.proved or self._world.now_s < node.tells_haves_s - ROUNDING_S:
+        if not node.proved or self._world.now_s < node.tells_haves_s:
             return
         node.tells_haves_s = self._world.now_s + self._world.scenario.tell_s
         new = normalized(node.proved, self._chunks)
