@@ -12,15 +12,17 @@ from zest_hf.cli import main
 
 SMALL = ["bench", "crowd", "--gigabytes", "1", "--scale", "64", "--tick", "0.05"]
 
+FIGURES = re.compile(
+    r"([\d.]+) copies, last ([\d.]+) s = ([\d.]+) of the bound, .* control ([\d.]+) %,.* plan of ([\d.]+) MB"
+)
+
 
 def test_each_count_has_a_line_with_all_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--nodes", "1,6"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["1", "nodes:"], ["6", "nodes:"]]
     for line in lines:
-        found = re.search(
-            r"([\d.]+) copies, last ([\d.]+) s = ([\d.]+) of the bound, .* control ([\d.]+) %,.* plan of ([\d.]+) MB", line
-        )
+        found = FIGURES.search(line)
         assert found is not None, line
         copies, last_s, slowdown, control, plan = map(float, found.groups())
         assert 1.0 <= copies <= 1.1
