@@ -99,18 +99,24 @@ def _plotter() -> Callable[[Path, list[int], list[Outcome]], None]:
 
     def draw(path: Path, counts: list[int], outcomes: list[Outcome]) -> None:
         figure, (copies, times) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        alone = [count * one.bound_s for count, one in zip(counts, outcomes, strict=True)]
+        crowd_copies, crowd_s = [one.copies for one in outcomes], [max(one.done_s) for one in outcomes]
         copies.plot(counts, counts, "--", color="grey", label="each for itself")
-        copies.plot(counts, [one.copies for one in outcomes], "o-", label="crowd")
-        copies.set(xlabel="nodes", ylabel="copies that the origin sends", xscale="log", yscale="log")
-        alone = [max(one.bound_s, count * one.bound_s) for count, one in zip(counts, outcomes, strict=True)]
+        copies.plot(counts, crowd_copies, "o-", label="crowd")
+        copies.set(ylabel="copies that the origin sends")
         times.plot(counts, alone, "--", color="grey", label="each for itself")
-        times.plot(counts, [max(one.done_s) for one in outcomes], "o-", label="last node of the crowd")
+        times.plot(counts, crowd_s, "o-", label="last node of the crowd")
         times.plot(counts, [one.bound_s for one in outcomes], ":", color="black", label="one copy over the line")
-        times.set(xlabel="nodes", ylabel="seconds", xscale="log", yscale="log")
-        for axes in (copies, times):
+        times.set(ylabel="seconds")
+        label = f"nodes that download {outcomes[0].size_bytes / 1e9:.3g} GB at once"
+        for axes, values, form in ((copies, crowd_copies, ".2f"), (times, crowd_s, ".0f")):
+            axes.set(xlabel=label, xscale="log", yscale="log")
             axes.set_xticks(counts, [f"{count:,}" for count in counts])
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             axes.minorticks_off()
+            # What is near to one looks all the same on a scale for hundreds.
+            for count, value in zip(counts, values, strict=True):
+                axes.annotate(format(value, form), (count, value), (0, 6), textcoords="offset points", ha="center")
             axes.legend()
             axes.grid(visible=True, alpha=0.3)
         try:
