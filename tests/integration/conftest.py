@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import random
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import pytest
 from machines import Machine, Run
 
 from zest_hf.hub.process import HubProcess
+
+from .seeders import Leaving, Mount, nothing_left
 
 OWNER = "hf_owner"
 CONTENT = {
@@ -117,3 +122,38 @@ def nobody() -> str:
     """An address of this machine at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def leaving(hub: HubProcess, tmp_path: Path) -> Iterator[Leaving]:
+    """Machines of users who have set nothing: downloads leave a seeder, which is ended with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str) -> Machine:
+            machine = Machine(hub, tmp_path / name)
+            for variable in [*machine.environ]:
+                if variable in ("CI", "CONTINUOUS_INTEGRATION", "BUILD_ID", "BUILD_NUMBER", "GITHUB_ACTIONS"):
+                    del machine.environ[variable]
+            machine.environ["ZEST_DAEMON"] = "auto"
+            stack.enter_context(nothing_left(machine))
+            return machine
+
+        yield make
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Mounts something at a directory until the end of the test."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount something")
+    with contextlib.ExitStack() as stack:
+
+        def at(place: Path, *arguments: str) -> None:
+            place.mkdir(parents=True, exist_ok=True)
+            done = subprocess.run(["mount", *arguments, str(place)], capture_output=True)
+            if done.returncode:
+                pytest.skip("nothing can be mounted here")
+            if "remount" not in str(arguments):
+                stack.callback(subprocess.run, ["umount", "-l", str(place)], check=True)
+
+        yield at

@@ -12,55 +12,24 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
-from machines import Machine, Run, eventually
+from machines import Machine, eventually
 
 from zest_hf.hub.process import HubProcess
 from zest_hf.seed.instance import Instance
 
 from .conftest import MakeMachine, snapshot
+from .seeders import is_alive, nothing_left, one_line, state_of
 from .test_seed import from_peers_alone
 
 STOP_S = 2.0
-
-
-@contextmanager
-def nothing_left(machine: Machine) -> Iterator[None]:
-    """Ends what runs in the background of the machine, however the test ends."""
-    try:
-        yield
-    finally:
-        machine.command("zest", "stop")
-        assert Instance(machine.home / "zest").running() is None
 
 
 @pytest.fixture
 def alone(machine: Machine) -> Iterator[Machine]:
     with nothing_left(machine):
         yield machine
-
-
-def state_of(machine: Machine) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((machine.home / "zest" / "seed.json").read_text())
-    return state
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stream:
-            return stream.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def one_line(run: Run, code: int) -> str:
-    assert run.code == code, run.stderr
-    (line,) = (run.stderr if code else run.stdout).splitlines()
-    assert (run.stdout if code else run.stderr) == "" and "Traceback" not in line
-    return line
 
 
 def test_start_serve_stop(hub: HubProcess, alone: Machine, make: MakeMachine) -> None:

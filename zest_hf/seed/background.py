@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from zest_hf.config import Settings
 from zest_hf.errors import ZestError
-from zest_hf.seed.child import LOG_NAME, MAX_LINE_BYTES, READY, STOP_S, Order, is_replaceable, spawn
 from zest_hf.seed.instance import LOOK_S, Instance, Running, above_stdio, end_process
+from zest_hf.seed.order import LOG_NAME, MAX_LINE_BYTES, READY, STOP_S, Order, is_replaceable, spawn
 
 START_S = 20.0
 """How long a start may take: imports on a slow disk, and everything in the index looked at once."""

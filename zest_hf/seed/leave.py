@@ -20,6 +20,8 @@ from zest_hf.config import Settings
 from zest_hf.engine import Engine
 from zest_hf.errors import ZestError
 from zest_hf.hook.reasons import why_not_writable
+from zest_hf.seed.instance import Instance
+from zest_hf.seed.order import Order, is_replaceable, spawn
 
 log = logging.getLogger("zest_hf.seed")
 
@@ -59,9 +61,7 @@ class _Leaver:
         self._leave(is_ending=True)
 
     def _when_quiet(self) -> None:
-        # Not on the thread of a download, and not at the end either, which somebody waits for.
-        from zest_hf.seed import child  # noqa: F401
-
+        # Nothing is imported here: should the program fork meanwhile, its child would wait for that for ever.
         while (left_s := self.last_s + QUIET_S - time.monotonic()) > 0 or self.engine.is_downloading():
             if self._closed.wait(left_s if left_s > 0 else QUIET_S):
                 return
@@ -78,9 +78,6 @@ class _Leaver:
 
 def leave_running(settings: Settings, *, is_ending: bool) -> None:
     """Starts one unless one runs, and replaces one of an older version; waits for neither. Raises ZestError."""
-    from zest_hf.seed.child import Order, is_replaceable, spawn
-    from zest_hf.seed.instance import Instance
-
     instance = Instance(settings.home)
     # Without patience: whoever has the lock is about to start one, or has.
     if instance.take(patience_s=0):
