@@ -225,6 +225,24 @@ def test_it_is_stopped(machine: Machine, show: Open) -> None:
         expect(page.get_by_role("button", name="Download")).to_be_disabled()
 
 
+def test_from_another_machine(machine: Machine, browser: Browser) -> None:
+    """The browser asks for the token, and sends it with everything."""
+    with machine.seeder(ZEST_STATUS="0.0.0.0:0") as seeder:
+        address = f"http://127.0.0.1:{pages.port_of(seeder)}"
+        token = (machine.home / "zest" / "status.token").read_text().strip()
+        for password, works in (("wrong" * 8, False), (token, True)):
+            context = browser.new_context(http_credentials={"username": "anybody", "password": password})
+            page = context.new_page()
+            answer = page.goto(address)
+            assert answer is not None and answer.status == (200 if works else 401)
+            if works:
+                expect(page.locator("#state")).to_have_text("seeding", timeout=WAIT_MS)
+                page.get_by_label("Repository").fill("no name")
+                page.get_by_role("button", name="Download").click()
+                expect(page.get_by_role("alert")).to_contain_text("repo is not the name of a repository")
+            context.close()
+
+
 def test_nothing_inline_runs(machine: Machine, browser: Browser) -> None:
     with machine.seeder() as seeder:
         page = browser.new_page()

@@ -38,7 +38,7 @@ class Feed:
         """Set with the next picture, and replaced."""
         self._followers = 0
         self._camera: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._failed = False
 
     @property
     def is_full(self) -> bool:
@@ -82,8 +82,11 @@ class Feed:
             except ZestError as error:
                 log.debug("nothing to show: %s", error)
             except Exception:  # a page that stands still is better than none
-                log.exception("the page cannot be shown")
+                if not self._failed:
+                    log.exception("the page cannot be shown")
+                self._failed = True
             else:
+                self._failed = False
                 self._number += 1
                 for name, data in parts.items():
                     if self._parts.get(name, (0, b""))[1] != data:
