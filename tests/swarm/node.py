@@ -26,6 +26,7 @@ from zest_hf._native.session import (
     Session,
     WritableFile,
 )
+from zest_hf.config import Settings, load_settings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import FilePlan, plan_file
@@ -33,6 +34,20 @@ from zest_hf.core.reconstruction import FetchRange, Reconstruction, Term
 
 DEADLINE_S = 10.0
 T = TypeVar("T", bound=Event)
+
+
+def settings_of(home: Path, *peers: int | str) -> Settings:
+    """Of a swarm on this machine that finds nobody but ``peers``: addresses, or ports here."""
+    return load_settings(
+        {
+            "HOME": str(home),
+            "ZEST_HOME": str(home / "zest"),
+            "ZEST_LISTEN": "127.0.0.1:0",
+            "ZEST_LSD": "off",
+            "ZEST_DHT": "off",
+            "ZEST_PEERS": ",".join(peer if isinstance(peer, str) else f"127.0.0.1:{peer}" for peer in peers),
+        }
+    )
 
 
 def manifest_of(chunks: Iterable[bytes]) -> Manifest:

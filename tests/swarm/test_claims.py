@@ -11,7 +11,7 @@ import pytest
 
 from swarm import wire_peer as wire
 from swarm.keyed_peer import KeyedPeer
-from swarm.node import Content, Node, Target
+from swarm.node import Content, Node, Target, settings_of
 from swarm.wire_peer import WirePeer
 from zest_hf._native.session import (
     MAX_CLAIMS,
@@ -24,7 +24,6 @@ from zest_hf._native.session import (
     Outcome,
     PeerReady,
 )
-from zest_hf.config import load_settings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import SwarmError
@@ -291,16 +290,7 @@ def test_a_keyed_swarm() -> None:
 
 
 def test_every_listener_of_a_swarm_hears_them(node: Node, tmp_path: Path) -> None:
-    settings = load_settings(
-        {
-            "HOME": str(tmp_path),
-            "ZEST_HOME": str(tmp_path / "zest"),
-            "ZEST_LISTEN": "127.0.0.1:0",
-            "ZEST_LSD": "off",
-            "ZEST_DHT": "off",
-            "ZEST_PEERS": f"127.0.0.1:{node.port}",
-        }
-    )
+    settings = settings_of(tmp_path, node.port)
     swarm = Swarm(settings, PolicySettings())
     inboxes: list[queue.SimpleQueue[Event]] = [queue.SimpleQueue(), queue.SimpleQueue()]
     listeners = [inbox.put for inbox in inboxes]

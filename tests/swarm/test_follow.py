@@ -65,6 +65,13 @@ def halves(tmp_path: Path) -> Iterator[tuple[Half, Half]]:
         half.draft.close()
 
 
+def shared(two: tuple[Node, Node], halves: tuple[Half, Half]) -> tuple[Half, Half, int]:
+    """What comes at the first node is to be followed, and the second one's number of the first."""
+    (a, b), (come, to) = two, halves
+    a.session.share_draft(come.draft)
+    return come, to, b.meet(a.port)
+
+
 def follow(node: Node, peer: int, draft: Draft, timeout_s: float = TIMEOUT_S) -> int:
     token = node.token()
     node.session.follow(token, peer, draft, timeout_s)
@@ -73,9 +80,7 @@ def follow(node: Node, peer: int, draft: Draft, timeout_s: float = TIMEOUT_S) ->
 
 def test_chunks_travel_while_they_come(two: tuple[Node, Node], halves: tuple[Half, Half]) -> None:
     a, b = two
-    come, to = halves
-    a.session.share_draft(come.draft)
-    peer = b.meet(a.port)
+    come, to, peer = shared(two, halves)
     come.comes(0, 3)
     token = follow(b, peer, to.draft)
     for at in range(3, 19, 4):
@@ -94,9 +99,7 @@ def test_chunks_travel_while_they_come(two: tuple[Node, Node], halves: tuple[Hal
 def test_who_begins_late_gets_what_was_before(two: tuple[Node, Node], halves: tuple[Half, Half]) -> None:
     """... also when all of it is there, and nobody else may begin."""
     a, b = two
-    come, to = halves
-    a.session.share_draft(come.draft)
-    peer = b.meet(a.port)
+    come, to, peer = shared(two, halves)
     come.comes(0, 19)
     token = follow(b, peer, to.draft)
     b.until(lambda: to.draft.size_bytes == PART.offset(19))
@@ -110,10 +113,8 @@ def test_who_begins_late_gets_what_was_before(two: tuple[Node, Node], halves: tu
 
 
 def test_it_comes_to_an_early_end(two: tuple[Node, Node], halves: tuple[Half, Half]) -> None:
-    a, b = two
-    come, to = halves
-    a.session.share_draft(come.draft)
-    peer = b.meet(a.port)
+    _, b = two
+    come, to, peer = shared(two, halves)
     token = follow(b, peer, to.draft)
     come.comes(0, 6)
     b.until(lambda: to.draft.size_bytes == PART.offset(6))
@@ -132,9 +133,7 @@ def test_it_comes_to_an_early_end(two: tuple[Node, Node], halves: tuple[Half, Ha
 
 def test_a_closed_one_is_not_read(two: tuple[Node, Node], halves: tuple[Half, Half]) -> None:
     a, b = two
-    come, to = halves
-    a.session.share_draft(come.draft)
-    peer = b.meet(a.port)
+    come, to, peer = shared(two, halves)
     come.comes(0, 7)
     come.draft.close()
     assert b.ended(follow(b, peer, to.draft)).outcome in (Outcome.NOT_FOUND, Outcome.BUSY)
@@ -144,10 +143,8 @@ def test_a_closed_one_is_not_read(two: tuple[Node, Node], halves: tuple[Half, Ha
 
 
 def test_who_follows_stops(two: tuple[Node, Node], halves: tuple[Half, Half]) -> None:
-    a, b = two
-    come, to = halves
-    a.session.share_draft(come.draft)
-    peer = b.meet(a.port)
+    _, b = two
+    come, to, peer = shared(two, halves)
     come.comes(0, 5)
     token = follow(b, peer, to.draft)
     b.until(lambda: to.draft.size_bytes == PART.offset(5))
@@ -162,10 +159,8 @@ def test_who_follows_stops(two: tuple[Node, Node], halves: tuple[Half, Half]) ->
 
 
 def test_nothing_is_written_after_it_is_closed(two: tuple[Node, Node], halves: tuple[Half, Half]) -> None:
-    a, b = two
-    come, to = halves
-    a.session.share_draft(come.draft)
-    peer = b.meet(a.port)
+    _, b = two
+    come, to, peer = shared(two, halves)
     token = follow(b, peer, to.draft)
     come.comes(0, 3)
     b.until(lambda: to.draft.size_bytes == PART.offset(3))

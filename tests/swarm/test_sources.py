@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 import pytest
 
 from swarm import wire_peer as wire
-from swarm.node import DEADLINE_S, Content, good, serve
+from swarm.node import DEADLINE_S, Content, good, serve, settings_of
 from swarm.wire_peer import Script, WirePeer, WireServer
-from zest_hf.config import load_settings
 from zest_hf.core.actions import AskPeer
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.transfer import Transfer
@@ -33,16 +32,7 @@ class Download:
     """A download as far as its peers go: the thread that takes their events is the test's."""
 
     def __init__(self, tmp_path: Path, content: Content, *ports: int, **options: Any) -> None:
-        settings = load_settings(
-            {
-                "HOME": str(tmp_path),
-                "ZEST_HOME": str(tmp_path / "zest"),
-                "ZEST_LISTEN": "127.0.0.1:0",
-                "ZEST_LSD": "off",
-                "ZEST_DHT": "off",
-                "ZEST_PEERS": ",".join(f"127.0.0.1:{port}" for port in ports),
-            }
-        )
+        settings = settings_of(tmp_path, *ports)
         self.content = content
         self.swarm = Swarm(settings, PolicySettings())
         self.reports: list[object] = []
@@ -341,16 +331,7 @@ def test_a_slow_name_does_not_hold_up_the_others(tmp_path: Path, content: Conten
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with WireServer(good(content)) as server:
-        settings = load_settings(
-            {
-                "HOME": str(tmp_path),
-                "ZEST_HOME": str(tmp_path / "zest"),
-                "ZEST_LISTEN": "127.0.0.1:0",
-                "ZEST_LSD": "off",
-                "ZEST_DHT": "off",
-                "ZEST_PEERS": f"slow.invalid:1,127.0.0.1:{server.port}",
-            }
-        )
+        settings = settings_of(tmp_path, "slow.invalid:1", server.port)
         swarm = Swarm(settings, PolicySettings())
         try:
             ready = threading.Event()

@@ -3,31 +3,15 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hub.conftest import RunPython
+from hub.conftest import hub as hub
 from hub.conftest import run_python as run_python
+from hub.conftest import shared_hub as shared_hub
 
-from zest_hf.hub.process import HubProcess
-
-__all__ = ["RunPython", "digests", "run_python"]
-
-
-@pytest.fixture(scope="session")
-def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    with HubProcess(tmp_path_factory.mktemp("hub")) as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(shared_hub: HubProcess) -> Iterator[HubProcess]:
-    """The hub of the run, without leftovers of other tests."""
-    shared_hub.clear_faults()
-    shared_hub.reset_stats()
-    yield shared_hub
-    shared_hub.clear_faults()
+__all__ = ["RunPython", "digests", "hub", "run_python", "shared_hub"]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from zest_hf.bench.crowd_sim import Outcome
 
 DESCRIPTION = """Simulate nodes that download the same model at the same time: how many copies the origin sends, and how
-long the last node takes. Virtual links, the decisions of the real program."""
+long the last node takes, what share of all bytes is talk, and how much memory a node's plan of the model takes. Virtual
+links, the decisions of the real program."""
 
 COUNTS = "1,2,4,8,16,32"
 
@@ -55,7 +56,8 @@ def simulate(args: argparse.Namespace, count: int) -> Outcome:
         may_come_s=1.0,
         neighbours=args.neighbours,
         tick_s=args.tick,
-        tell_s=max(0.1, args.tick),
+        # At every tick, also where the sum of many is a little less.
+        tell_s=0.1 if args.tick < 0.1 else 0.9 * args.tick,
         seed=args.seed,
     )
     if args.connection is not None:
@@ -70,12 +72,16 @@ def run(args: argparse.Namespace) -> int:
         counts = []
     if not counts or min(counts) < 1 or min(args.gigabytes, args.origin, args.host, args.scale, args.tick) <= 0:
         raise ZestError("--nodes takes numbers such as 1,8,32; sizes, lines and the scale are above 0")
+    from zest_hf.bench.plan_memory import plan_bytes
+
     draw = _plotter() if args.plot is not None else None
     outcomes = []
     for count in counts:
         began_s = time.monotonic()
         outcomes.append(simulate(args, count))
-        print(f"{count:5} nodes: {outcomes[-1]} (simulated in {time.monotonic() - began_s:.0f} s)", flush=True)
+        took_s = time.monotonic() - began_s
+        memory = plan_bytes(int(args.gigabytes * 1e9), count, 2 * args.neighbours) / 1e6
+        print(f"{count:5} nodes: {outcomes[-1]}; plan of {memory:.1f} MB (simulated in {took_s:.0f} s)", flush=True)
     if draw is not None:
         draw(args.plot, counts, outcomes)
     return 0
@@ -87,20 +93,30 @@ def _plotter() -> Callable[[Path, list[int], list[Outcome]], None]:
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
+        from matplotlib.ticker import FuncFormatter
     except ImportError:
         raise ZestError('--plot needs matplotlib: pip install "zest_hf[bench]"') from None
 
     def draw(path: Path, counts: list[int], outcomes: list[Outcome]) -> None:
         figure, (copies, times) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        alone = [count * one.bound_s for count, one in zip(counts, outcomes, strict=True)]
+        crowd_copies, crowd_s = [one.copies for one in outcomes], [max(one.done_s) for one in outcomes]
         copies.plot(counts, counts, "--", color="grey", label="each for itself")
-        copies.plot(counts, [one.copies for one in outcomes], "o-", label="crowd")
-        copies.set(xlabel="nodes", ylabel="copies that the origin sends", xscale="log", yscale="log")
-        alone = [max(one.bound_s, count * one.bound_s) for count, one in zip(counts, outcomes, strict=True)]
+        copies.plot(counts, crowd_copies, "o-", label="crowd")
+        copies.set(ylabel="copies that the origin sends")
         times.plot(counts, alone, "--", color="grey", label="each for itself")
-        times.plot(counts, [max(one.done_s) for one in outcomes], "o-", label="last node of the crowd")
+        times.plot(counts, crowd_s, "o-", label="last node of the crowd")
         times.plot(counts, [one.bound_s for one in outcomes], ":", color="black", label="one copy over the line")
-        times.set(xlabel="nodes", ylabel="seconds", xscale="log", yscale="log")
-        for axes in (copies, times):
+        times.set(ylabel="seconds")
+        label = f"nodes that download {outcomes[0].size_bytes / 1e9:.3g} GB at once"
+        for axes, values, form in ((copies, crowd_copies, ".2f"), (times, crowd_s, ".0f")):
+            axes.set(xlabel=label, xscale="log", yscale="log")
+            axes.set_xticks(counts, [f"{count:,}" for count in counts])
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axes.minorticks_off()
+            # What is near to one looks all the same on a scale for hundreds.
+            for count, value in zip(counts, values, strict=True):
+                axes.annotate(format(value, form), (count, value), (0, 6), textcoords="offset points", ha="center")
             axes.legend()
             axes.grid(visible=True, alpha=0.3)
         try:

@@ -38,6 +38,7 @@ class Simulation:
         self._talk = Talk(self._world)
         self._traffic = Traffic(self._world)
         self._policy = scenario.file.policy(PolicySettings())
+        self._crowd = scenario.file.crowd()
         self._lies = Lies(self._world.units, self._world.random)
 
     def run(self) -> Outcome:
@@ -84,7 +85,7 @@ class Simulation:
         file, world = self._scenario.file, self._world
         node.up = True
         if node.spec.liar is None:
-            node.crowd = Crowd(node.name, world.units) if self._scenario.crowd else None
+            node.crowd = Crowd(node.name, world.units, self._crowd) if self._scenario.crowd else None
             node.transfer = Transfer(file.plan, file.file_hash, self._policy, node.number)
             if node.crowd is not None:
                 node.transfer.join(node.crowd, world.clock(node))

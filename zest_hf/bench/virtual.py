@@ -10,6 +10,7 @@ from array import array
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from zest_hf.core.crowd_claims import CrowdSettings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import FilePlan, plan_file
@@ -84,7 +85,13 @@ class VirtualFile:
             worth_discovery_bytes=policy.worth_discovery_bytes // self.scale,
             usual_cdn_bytes_s=policy.usual_cdn_bytes_s / self.scale,
             fair_rate_bytes_s=policy.fair_rate_bytes_s / self.scale,
+            measured_bytes=policy.measured_bytes // self.scale,
             least_ask_bytes=least,
             most_ask_bytes=max(2 * least, policy.most_ask_bytes // self.scale),
             first_ask_bytes=max(least, policy.first_ask_bytes // self.scale),
         )
+
+    def crowd(self) -> CrowdSettings:
+        """... and those of the crowd."""
+        settings = CrowdSettings()
+        return replace(settings, doubted_bytes_s=settings.doubted_bytes_s / self.scale)

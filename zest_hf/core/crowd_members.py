@@ -52,7 +52,8 @@ class Others:
         """When the first of them was heard of."""
         self._seen: deque[tuple[float, bytes]] = deque(maxlen=SEEN_GETS)
         """When the last GETs ended that have brought something, and whose they were."""
-        self._number = {(unit.first, unit.end): number for number, unit in enumerate(units)}
+        # No two begin with the same chunk.
+        self._number = {unit.first: number for number, unit in enumerate(units)}
         self._records: dict[bytes, Record] = {}
         """Of those who have left."""
         self._passed_on: dict[int, float] = {}
@@ -76,12 +77,13 @@ class Others:
         new: dict[int, Claim] = {}
         held = []
         for first, end, state, progress in claims:
-            number = self._number.get((first, end))
-            if number is None or state not in (FETCHING, HELD):
+            number = self._number.get(first)
+            if number is None or self.units[number].end != end or state not in (FETCHING, HELD):
                 continue
             claim = known.claims.pop(number, None)
             if claim is None or state < claim.state or progress < claim.progress:
                 before, claim = claim, Claim(state, progress, now_s, now_s, progress)
+                self.claimed.setdefault(number, {})[member] = claim
                 if before is not None:
                     # To begin again is not to have progressed.
                     claim.voided = True
@@ -98,7 +100,6 @@ class Others:
                 if was_fetching and progress == FULL:
                     self._note_end(member, claim, now_s)
             new[number] = claim
-            self.claimed.setdefault(number, {})[member] = claim
         for number, claim in known.claims.items():
             if claim.state == FETCHING and claim.progress < FULL:
                 self._note_end(member, claim, now_s)
@@ -148,8 +149,12 @@ class Others:
             del self.claimed[number]
 
     def _note_fetching(self, member: bytes, known: Member) -> None:
+        if not known.claims and not known.fetching:
+            return
         now = {number: claim for number, claim in known.claims.items() if claim.state == FETCHING}
-        for number in known.fetching.keys() - now.keys():
+        for number in known.fetching:
+            if number in now:
+                continue
             del self.fetching[number][member]
             if not self.fetching[number]:
                 del self.fetching[number]

@@ -37,13 +37,13 @@ class Peers:
 
     def holds(self, number: int, ranges: Sequence[tuple[int, int]]) -> None:
         """It holds these chunks of the file: replaces what was known of that."""
-        peer = self.by_number.setdefault(number, Peer())
+        peer = self._known(number)
         peer.by_file = normalized(ranges, self._chunks)
         self._learn(peer)
 
     def holds_more(self, number: int, ranges: Sequence[tuple[int, int]], *, by_xorb: bool) -> None:
         """It holds these chunks of the file as well, as the file's or as those of xorbs."""
-        peer = self.by_number.setdefault(number, Peer())
+        peer = self._known(number)
         new = normalized(ranges, self._chunks)
         for first, end in new:
             if by_xorb:
@@ -108,6 +108,12 @@ class Peers:
         return normalized(
             [one for peer in self.by_number.values() for one in (*peer.by_file, *peer.by_xorb)], self._chunks
         )
+
+    def _known(self, number: int) -> Peer:
+        peer = self.by_number.get(number)
+        if peer is None:
+            peer = self.by_number[number] = Peer()
+        return peer
 
     def _learn(self, peer: Peer) -> None:
         held = normalized((*peer.by_file, *peer.by_xorb), self._chunks) if peer.by_xorb else peer.by_file

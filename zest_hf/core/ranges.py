@@ -26,6 +26,8 @@ def added(ranges: Ranges, first: int, end: int) -> Ranges:
     """Ranges and first..end as well: cheap, where that is little next to many."""
     if first >= end:
         return ranges
+    if contains(ranges, first, end):
+        return ranges
     at = bisect_left(ranges, (first,))
     if at and ranges[at - 1][1] >= first:
         at -= 1
@@ -70,4 +72,11 @@ def contains(ranges: Ranges, first: int, end: int) -> bool:
 def common(one: Ranges, other: Ranges) -> Ranges:
     """What lies in both."""
     few, many = (one, other) if len(one) <= len(other) else (other, one)
-    return tuple(part for start, end in few for part in within(many, start, end))
+    out: list[tuple[int, int]] = []
+    for start, end in few:
+        # Told of often: what is there as a whole.
+        if contains(many, start, end):
+            out.append((start, end))
+        else:
+            out += within(many, start, end)
+    return tuple(out)

@@ -191,7 +191,7 @@ def _announcement(settings: Settings, seeder: Seeder, swarm: Swarm, page: Status
     where = HostPort(settings.listen.host, swarm.port)
     text = f"zest-seed {__version__}: {_offer(seeder)} offered on {where}"
     if page is not None:
-        text += f", status on {page.address}/v1/status"
+        text += f", page on {page.address}"
     if settings.hub_offline:
         text += " (HF_HUB_OFFLINE: nobody is contacted)"
     return text

@@ -28,6 +28,8 @@ NOBODY = ""
 """The endpoint of a file of which our Hub knows nothing: it came from another, or is private. What is learned later
 about the repository of that name must not make it public."""
 
+NOTED_S = 2.0
+"""Who downloads with zest_hf has noted a file in the index this long after it got its name: it need not be hashed."""
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 60.0
 """Without an answer a file is asked about again after 1, 2, 4... 60 s: often only its link is not there yet."""
@@ -88,6 +90,8 @@ class CacheScan:
         self._useless: set[tuple[Path, int]] = set()
         self._unsettled: dict[Path, int] = {}
         """Those of them that somebody may still be writing, by when they were changed last."""
+        self._too_early = False
+        """Files were left to who may just be noting them."""
         self._waiting: dict[tuple[Path, str, str], _Question] = {}
         """What is to be asked again about files that are nobody's."""
 
@@ -125,6 +129,7 @@ class CacheScan:
             new = {file.path: file.size_bytes for file in files if self._is_new(file, known)}
             self._progress.begin(sum(new.values()))
         added = 0
+        self._too_early = False
         try:
             waiting = {
                 place: question
@@ -136,7 +141,7 @@ class CacheScan:
                 added += 1
                 if len(self._batch) >= BATCH_FILES or time.monotonic() >= self._batch_due_s:
                     self._flush()
-            self._seen, self._waiting = seen, waiting
+            self._seen, self._waiting = None if self._too_early else seen, waiting
         except Stopped:
             pass
         finally:
@@ -182,6 +187,9 @@ class CacheScan:
             question = self._waiting.get(place, _Question())
             if question.due_s > time.monotonic():
                 waiting[place] = question
+                continue
+            if key not in known and _came_just_now(file.path):
+                self._too_early = True
                 continue
             try:
                 # One file may belong to several repositories: it is hashed for the first of them.
@@ -245,6 +253,14 @@ class CacheScan:
             if (entry.path, entry.mtime_ns, entry.size_bytes) == (file.path, file.mtime_ns, file.size_bytes):
                 return replace(entry, repo_id=file.repo_id, repo_type=file.repo_type)
         return None
+
+
+def _came_just_now(path: Path) -> bool:
+    """By when it got its name. A clock that was put back makes nothing young for long."""
+    try:
+        return 0 <= time.time() - path.stat().st_ctime < NOTED_S
+    except OSError:
+        return False
 
 
 def _mtime_ns(path: Path) -> int:
