@@ -90,7 +90,8 @@ class CacheScan:
         self._useless: set[tuple[Path, int]] = set()
         self._unsettled: dict[Path, int] = {}
         """Those of them that somebody may still be writing, by when they were changed last."""
-        self._too_early = False
+        self.is_too_early = False
+        """Files came so short a time ago that whoever downloads them may note them himself."""
         """Files were left to who may just be noting them."""
         self._waiting: dict[tuple[Path, str, str], _Question] = {}
         """What is to be asked again about files that are nobody's."""
@@ -129,7 +130,7 @@ class CacheScan:
             new = {file.path: file.size_bytes for file in files if self._is_new(file, known)}
             self._progress.begin(sum(new.values()))
         added = 0
-        self._too_early = False
+        self.is_too_early = False
         try:
             waiting = {
                 place: question
@@ -141,7 +142,7 @@ class CacheScan:
                 added += 1
                 if len(self._batch) >= BATCH_FILES or time.monotonic() >= self._batch_due_s:
                     self._flush()
-            self._seen, self._waiting = None if self._too_early else seen, waiting
+            self._seen, self._waiting = None if self.is_too_early else seen, waiting
         except Stopped:
             pass
         finally:
@@ -167,7 +168,7 @@ class CacheScan:
 
     def _is_new(self, file: CachedFile, known: Mapping[tuple[Path, int], object]) -> bool:
         key = file.path, file.mtime_ns
-        return key not in known and key not in self._useless
+        return key not in known and key not in self._useless and not _came_just_now(file.path)
 
     def _found(
         self,
@@ -189,7 +190,7 @@ class CacheScan:
                 waiting[place] = question
                 continue
             if key not in known and _came_just_now(file.path):
-                self._too_early = True
+                self.is_too_early = True
                 continue
             try:
                 # One file may belong to several repositories: it is hashed for the first of them.
