@@ -17,6 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from zest_hf.hook.cache import CachedFile, cached_files
 from zest_hf.hub.process import HubProcess
 from zest_hf.index import Index
+from zest_hf.seed import scan as scanning
 from zest_hf.seed.scan import CacheScan
 
 from .conftest import CONTENT, OWNER, XET_BYTES, XET_NAMES, MakeMachine, snapshot
@@ -147,7 +148,8 @@ def test_what_is_half_written_is_offered_when_it_is_whole(hub: HubProcess, make:
         from_peers_alone(hub, make("C"), seeder.address)
 
 
-def test_a_scan_that_was_stopped_is_gone_on_with(hub: HubProcess, make: MakeMachine) -> None:
+def test_a_scan_that_was_stopped_is_gone_on_with(make: MakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "NOTED_S", 0.0)  # the files have come just now
     a = make("A")
     plain(a)
     stop = threading.Event()
@@ -175,3 +177,32 @@ def test_zest_scan(make: MakeMachine) -> None:
         assert json.loads(done.stdout) == {"complete": True, "new": new, **files, "offered": files}
     done = a.command("zest", "scan")
     assert done.stdout == "2 files, 6.3 MB, are in the index, 0 of them new\n2 may be offered to everyone, 6.3 MB\n"
+
+
+def test_only_the_repository_that_has_changed_is_looked_at(
+    make: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cache of very many files each one that comes would cost a look at all others."""
+    monkeypatch.setattr(scanning, "NOTED_S", 0.0)
+    a = make("A")
+    plain(a)
+    (one,) = (a.home / "hub").glob("models--org--model")
+    shutil.copytree(one, one.with_name("models--org--other"), symlinks=True)
+    looked: list[str] = []
+    scandir = os.scandir
+
+    def watched(path: str | Path) -> object:
+        if Path(path).name == "blobs":
+            looked.append(Path(path).parent.name)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", watched)
+    with closing(Index(a.home / "index.sqlite")) as index:
+        scan = CacheScan(a.home / "hub", index, threading.Event(), lambda *_: True)
+        assert scan.run() == 2 * len(XET_NAMES)
+        assert sorted(looked) == ["models--org--model", "models--org--other"]
+        (one / "blobs" / ("a" * 64)).write_bytes(b"another")
+        looked.clear()
+        assert scan.is_due() and scan.run() == 1
+        assert looked == ["models--org--model"]
+        assert not scan.is_due()

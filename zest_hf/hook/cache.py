@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,11 +78,19 @@ def directories(directory: Path) -> dict[Path, int]:
     return out
 
 
-def cached_files(directory: Path) -> Iterator[CachedFile]:
-    """Every complete large file under ``directory``; what vanishes meanwhile is left out."""
+def folder_of(repo_type: str, repo_id: str) -> str:
+    """What the directory of a repository is called."""
+    return f"{repo_type}s--{repo_id.replace('/', '--')}"
+
+
+def cached_files(directory: Path, only: Collection[str] | None = None) -> Iterator[CachedFile]:
+    """Every complete large file under ``directory``; what vanishes meanwhile is left out.
+
+    ``only``: of the repositories whose directories are called so.
+    """
     for folder in _subfolders(directory):
         match = _REPOSITORY.fullmatch(folder.name)
-        if match is None or not _is_text(match[2]):
+        if match is None or not _is_text(match[2]) or (only is not None and folder.name not in only):
             continue
         try:
             root = folder.resolve(strict=True)
@@ -107,7 +115,7 @@ def cached_files(directory: Path) -> Iterator[CachedFile]:
 
 def revisions(directory: Path, repo_type: str, repo_id: str) -> list[tuple[str, list[str]]]:
     """The commits of a repository that are in the cache, the latest first, each with the names that it had."""
-    folder = directory / f"{repo_type}s--{repo_id.replace('/', '--')}"
+    folder = directory / folder_of(repo_type, repo_id)
     if "\0" in folder.name:
         return []  # no directory is called that
     commits: dict[str, list[str]] = {

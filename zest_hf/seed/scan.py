@@ -15,7 +15,7 @@ from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.engine import VISIBILITY_AGE_S
 from zest_hf.errors import StorageError, ZestError
-from zest_hf.hook.cache import CachedFile, cached_files, directories, endpoint
+from zest_hf.hook.cache import CachedFile, cached_files, directories, endpoint, folder_of
 from zest_hf.index import Index, IndexedFile
 from zest_hf.scan import Stopped, scan_file
 
@@ -90,7 +90,8 @@ class CacheScan:
         self._useless: set[tuple[Path, int]] = set()
         self._unsettled: dict[Path, int] = {}
         """Those of them that somebody may still be writing, by when they were changed last."""
-        self._too_early = False
+        self.is_too_early = False
+        """Files came so short a time ago that whoever downloads them may note them himself."""
         """Files were left to who may just be noting them."""
         self._waiting: dict[tuple[Path, str, str], _Question] = {}
         """What is to be asked again about files that are nobody's."""
@@ -118,25 +119,30 @@ class CacheScan:
         for copy in self._index.copies():
             repos = known.setdefault((copy.path, copy.mtime_ns), (copy.file_hash, {}))[1]
             repos[copy.repo[1:]] = copy.repo[0] or repos.get(copy.repo[1:], NOBODY)
+        only = self._changed(seen)
         recent_ns = time.time_ns() - RECENT_NS
         self._unsettled = {
             path: at_ns for path, at_ns in self._unsettled.items() if _mtime_ns(path) == at_ns > recent_ns
         }
-        files: Iterable[CachedFile] = cached_files(self._directory)
+        files: Iterable[CachedFile] = cached_files(self._directory, only)
         if self._progress is not None:
             files = list(files)
             new = {file.path: file.size_bytes for file in files if self._is_new(file, known)}
             self._progress.begin(sum(new.values()))
         added = 0
-        self._too_early = False
+        self.is_too_early = False
         try:
-            waiting: dict[tuple[Path, str, str], _Question] = {}
+            waiting = {
+                place: question
+                for place, question in self._waiting.items()
+                if only is not None and folder_of(*place[1:]) not in only
+            }
             for found in self._found(files, known, waiting):
                 self._batch.append(found)
                 added += 1
                 if len(self._batch) >= BATCH_FILES or time.monotonic() >= self._batch_due_s:
                     self._flush()
-            self._seen, self._waiting = None if self._too_early else seen, waiting
+            self._seen, self._waiting = None if self.is_too_early else seen, waiting
         except Stopped:
             pass
         finally:
@@ -144,6 +150,15 @@ class CacheScan:
             if self._progress is not None:
                 self._progress.end()
         return added
+
+    def _changed(self, seen: Mapping[Path, int]) -> set[str] | None:
+        """The directories of the repositories that are to be looked at; None: all."""
+        before = self._seen
+        if before is None or any(_mtime_ns(path) != at_ns for path, at_ns in self._unsettled.items()):
+            return None
+        changed = {path.parent.name for path, at_ns in seen.items() if before.get(path) != at_ns}
+        due_s = time.monotonic()
+        return changed | {folder_of(*place[1:]) for place, one in self._waiting.items() if one.due_s <= due_s}
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, []
@@ -153,7 +168,7 @@ class CacheScan:
 
     def _is_new(self, file: CachedFile, known: Mapping[tuple[Path, int], object]) -> bool:
         key = file.path, file.mtime_ns
-        return key not in known and key not in self._useless
+        return key not in known and key not in self._useless and not _came_just_now(file.path)
 
     def _found(
         self,
@@ -175,7 +190,7 @@ class CacheScan:
                 waiting[place] = question
                 continue
             if key not in known and _came_just_now(file.path):
-                self._too_early = True
+                self.is_too_early = True
                 continue
             try:
                 # One file may belong to several repositories: it is hashed for the first of them.

@@ -15,6 +15,9 @@ from zest_hf.terminal import size_text
 if TYPE_CHECKING:
     from zest_hf.index import Copy
 
+LOOK_S = 0.5
+"""How often it is looked again for files that came a moment ago."""
+
 DESCRIPTION = """Find what is in the Hugging Face cache, hash what is new there, and ask the Hub which of it may be
 offered. A seeder does that by itself. It can be ended at any time: the next one goes on."""
 
@@ -37,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings()
     with closing(Index(settings.home / "index.sqlite")) as index, _stopped_by_signal() as stop:
         visibility = Visibility(index, offline=settings.hub_offline)
-        added = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar()).run()
+        scan = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar())
+        added = scan.run()
+        while scan.is_too_early and not stop.wait(LOOK_S):
+            added += scan.run()
         copies = {copy.path: copy for copy in sorted(index.copies(), key=lambda copy: copy.public)}
         sizes = {path: _size(copy) for path, copy in copies.items()}
     offered = [path for path, copy in copies.items() if copy.public]
