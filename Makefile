@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-resume bench-scan bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,8 @@ help:
 	@echo "make interop            the programs zest 0.4.2, aria2 and transmission as peers; needs root"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
+	@echo "make bench-resume       a download that is killed 20 times: what the CDN sends"
+	@echo "make bench-scan         figures of the scan of a cache"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
 	@echo "make bench-seed         what a seeder of 100 GB costs, and how fast it gives; two minutes"
 	@echo "make bench-crowd        8 cold hosts that start together, some minutes; needs root"
@@ -183,6 +185,14 @@ bench: build
 	$(PY) tests/bench/startup.py
 	$(PY) tests/bench/hub.py
 	$(PY) tests/bench/discovery.py
+
+# RESUME_ARGS='--at time --seed 7': see tests/bench/resume.py.
+RESUME_ARGS ?=
+bench-resume: build
+	$(PY) tests/bench/resume.py $(RESUME_ARGS)
+
+bench-scan: build
+	$(PY) tests/bench/scan.py
 
 # Crowds of hundreds of nodes on a virtual clock. More: zest bench crowd --help
 SIM_CROWD ?= --nodes 200 --gigabytes 10 --scale 64

@@ -25,6 +25,7 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.core.retry import RetryPolicy
 from zest_hf.download import DownloadResult, FileRequest, RepoRef
 from zest_hf.engine import Engine
+from zest_hf.traffic import Traffic
 
 # Servers of tests answer at once or never.
 READ_TIMEOUT_S = 0.4
@@ -137,7 +138,7 @@ class Watch:
     seen: list[tuple[int, int, int]] = field(default_factory=list)
     reached: threading.Event = field(default_factory=threading.Event)
 
-    def update(self, done_bytes: int, total_bytes: int, network_bytes: int) -> None:
+    def update(self, done_bytes: int, total_bytes: int, network_bytes: int, came: Traffic) -> None:
         self.seen.append((done_bytes, total_bytes, network_bytes))
         if done_bytes >= self.at_bytes and not self.reached.is_set():
             self.reached.set()

@@ -152,7 +152,7 @@ class Seeder(Program):
         found = re.search(r" offered on (\S+:\d+)", self.line)
         assert found is not None
         self.address = found[1]
-        page = re.search(r"status on (\S+)/v1/status", self.line)
+        page = re.search(r"page on (\S+)", self.line)
         self.url = page[1] if page is not None else ""
 
     def ask(self, path: str = "/v1/status") -> dict[str, Any]:

@@ -82,6 +82,16 @@ def status() -> dict[str, Any]:
     return current()
 
 
+def load_ipython_extension(ipython: Any) -> None:
+    """``%load_ext zest_hf``: :func:`enable`, in the program of a notebook."""
+    enable()
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """``%unload_ext zest_hf``: :func:`disable`."""
+    disable()
+
+
 def __getattr__(name: str) -> Any:
     # `except zest_hf.ZestError` without paying for the module when nobody asks.
     if name == "ZestError":

@@ -20,6 +20,7 @@ from zest_hf import __version__, completion
 from zest_hf.doctor import command as doctor_command
 from zest_hf.errors import ZestError
 from zest_hf.seed import command as seed_command
+from zest_hf.seed import scan_command
 from zest_hf.terminal import failed as _failed
 from zest_hf.terminal import size_text as _size
 
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
             commands.add_parser(name, help="offer what is in the cache (= zest-seed)", description=_SEED)
         )
 
+    scan_command.add_arguments(commands.add_parser("scan", help="hash what is new in the cache, with a bar"))
     seed_command.add_commands(commands)
 
     run = commands.add_parser(
@@ -177,6 +179,7 @@ def _pull(args: argparse.Namespace) -> int:
     from huggingface_hub.utils import logging as hub_logging
 
     import zest_hf
+    from zest_hf.hook.file_bars import each_file
     from zest_hf.hook.reasons import download_directory, explain, why_not_writable
 
     reason = why_not_writable(download_directory(args.local_dir))
@@ -184,7 +187,7 @@ def _pull(args: argparse.Namespace) -> int:
         # It may be in the cache all the same; what the Hub's client cannot note there is of no interest then.
         hub_logging.set_verbosity(logging.ERROR)
     try:
-        with _prompt_interrupt():
+        with each_file(), _prompt_interrupt():
             path = zest_hf.pull(
                 args.repo,
                 revision=args.revision,

@@ -16,16 +16,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from zest_hf._native import codec
 from zest_hf._native.session import Event
 from zest_hf.cas import CasClient, TokenProvider
+from zest_hf.core.begun import HERE, Begun
 from zest_hf.core.ids import ZERO_HASH, XetHash
-from zest_hf.core.local import LocalFile, LocalFiles
+from zest_hf.core.local import LocalFile, LocalFiles, begun_fetches
 from zest_hf.core.manifest import Manifest
-from zest_hf.core.plan import plan_file
+from zest_hf.core.plan import FilePlan, plan_file
 from zest_hf.core.policy import PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
@@ -56,12 +58,15 @@ from zest_hf.sources.peer import PeerSource
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 from zest_hf.traffic import Traffic
+from zest_hf.unfinished import MIN_BYTES, TakenUp, Unfinished
 
 log = logging.getLogger("zest_hf.download")
 
 TICK_S = 0.1
 LEFT_OVERS_S = 10.0
 """How long it is looked at what killed downloads have left: faster than any line, but disks differ."""
+LOOK_PATIENCE_S = 3.0
+"""How long the download waits for that before it asks others: a file may lie on a server that does not answer."""
 CROWD_PATIENCE_S = 1.0
 """How long it is taken for possible, while that is not known, that peers may be asked."""
 
@@ -112,7 +117,8 @@ class DownloadResult:
 class Progress(Protocol):
     """Told about ten times a second, on the thread that downloads."""
 
-    def update(self, done_bytes: int, total_bytes: int, network_bytes: int) -> None: ...
+    def update(self, done_bytes: int, total_bytes: int, network_bytes: int, came: Traffic) -> None:
+        """``came``: bytes of the file by where they came from, as far as that is settled."""
 
 
 class FileDownload:
@@ -135,13 +141,17 @@ class FileDownload:
         share: bool = False,
         has_given_peers: bool = True,
         is_keyed: bool = False,
+        unfinished: Unfinished | None = None,
     ) -> None:
         """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
         ``related``: files of this disk with the same hash or with chunks of these xorbs, the best first.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
-        ``is_keyed``: only who has the key can be asked, whatever the Hub shows.
+        ``is_keyed``: only who has the key can be asked, whatever the Hub shows. ``unfinished``: by it a download that
+        was killed is gone on with.
         """
+        self._unfinished = unfinished
+        self._taken: TakenUp | None = None
         self._cap = cap
         self._share = share
         self._is_keyed = is_keyed
@@ -193,8 +203,11 @@ class FileDownload:
         """Raises ZestError, OSError or KeyboardInterrupt; the content of the file is then undefined."""
         request = self._request
         self._began_s = time.monotonic()
-        fd = os.open(request.path, os.O_RDWR | os.O_CLOEXEC)
         with contextlib.ExitStack() as stack:
+            if self._unfinished is not None and (request.size_bytes or 0) >= MIN_BYTES:
+                self._taken = self._unfinished.take_up(request.file_hash, request.path, request.left_overs)
+                stack.callback(self._taken.close)
+            fd = os.open(request.path, os.O_RDWR | os.O_CLOEXEC)
             stack.callback(os.close, fd)
             if request.file_hash == ZERO_HASH:
                 if request.size_bytes:
@@ -218,6 +231,7 @@ class FileDownload:
                 self._retry,
                 self._cap,
                 self._drafts,
+                None if self._taken is None else self._taken.journal,
             )
             stack.callback(self._cdn.close)
             manifest = self._loop(progress, fd, stack)
@@ -227,9 +241,11 @@ class FileDownload:
             if self._drafts is not None:
                 self._drafts.release()
             os.ftruncate(fd, manifest.size_bytes)
+            if self._taken is not None:
+                self._taken.done()
         counts = transfer.counts
         self.so_far = Traffic(counts.local, counts.peer, counts.cdn)
-        progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes())
+        progress.update(manifest.size_bytes, manifest.size_bytes, self._network_bytes(), self.so_far)
         return DownloadResult(
             request.file_hash,
             manifest.size_bytes,
@@ -251,20 +267,57 @@ class FileDownload:
 
     def _ask_plan(self) -> None:
         try:
-            plan = self._cas.reconstruction(self._request.file_hash)
-            # Here, as nothing should be asked of anybody that is on the disk; it takes a few milliseconds.
-            xorbs = dict.fromkeys(term.xorb for term in plan.terms)
-            related = self._related(self._request.file_hash, xorbs)
-            # One path may belong to several repositories.
-            by_path = {file.path: LocalFile(file.manifest, file.terms) for file in related}
-            here = list(by_path.items())
-            if not any(file.file_hash == self._request.file_hash for file in related):
-                deadline_s = time.monotonic() + LEFT_OVERS_S
-                for path in self._request.left_overs:
-                    here += [(path, part) for part in left_over.scan(path, plan.terms, deadline_s)]
-            self._inbox.put(_Plan(plan, here))
+            answer = self._cas.reconstruction(self._request.file_hash)
+            plan = _Plan(answer, plan_file(answer))
+            # First, as nothing should be asked of anybody that is on the disk; usually it takes a few milliseconds.
+            found: queue.SimpleQueue[_Here] = queue.SimpleQueue()
+            looking = threading.Thread(target=self._look_here, args=(plan, found), name="zest-look", daemon=True)
+            looking.start()
+            try:
+                self._inbox.put(replace(plan, here=found.get(timeout=LOOK_PATIENCE_S)))
+            except queue.Empty:
+                log.info("%s: the disk is slow; the download begins", self._request.display_name)
+                self._inbox.put(plan)
+                self._inbox.put(found.get())
         except Exception as error:
             self._inbox.put(error)
+
+    def _look_here(self, plan: _Plan, found: queue.SimpleQueue[_Here]) -> None:
+        """What is on this disk; a file of it may be on a server that does not answer."""
+        files: list[tuple[Path, LocalFile]] = []
+        begun: dict[int, Begun] = {}
+        try:
+            request, terms = self._request, plan.answer.terms
+            if self._taken is not None:
+                files += self._taken.here
+                mine = [part for _, part in self._taken.here[: self._taken.in_place]]
+                begun = self._begun(plan.plan, mine)
+            related = self._related(request.file_hash, dict.fromkeys(term.xorb for term in terms))
+            # One path may belong to several repositories.
+            files += list({file.path: LocalFile(file.manifest, file.terms) for file in related}.items())
+            is_here = any(file.file_hash == request.file_hash for file in related)
+            if not is_here and (self._taken is None or not self._taken.here):
+                deadline_s = time.monotonic() + LEFT_OVERS_S
+                for path in request.left_overs:
+                    files += [(path, part) for part in left_over.scan(path, terms, deadline_s)]
+        except Exception as error:
+            log.info("%s: what is on the disk is not used: %s", self._request.display_name, error)
+        found.put(_Here(files, begun))
+
+    def _begun(self, plan: FilePlan, parts: Sequence[LocalFile]) -> dict[int, Begun]:
+        """The GETs that have been begun in the file, as far as it is still as it was."""
+        out: dict[int, Begun] = {}
+        proved = {xorb for xorb, _ in LocalFiles(parts).proved_xorbs(plan)}
+        with self._request.path.open("rb") as file:
+            for number, begun in begun_fetches(plan, parts, proved):
+                chunks, offset = begun.chunks, plan.fetches[number].placements[0].file_offset
+                there = codec.copy_chunks(
+                    file.fileno(), offset, file.fileno(), offset, chunks.hashes, chunks.lengths
+                )
+                # What lies behind something else may be right, but nothing can be made of it without that.
+                if there > (len(out[number].chunks) if number in out else 0):
+                    out[number] = Begun(chunks.slice(0, there), ((there, HERE),))
+        return out
 
     def _ask_permission(self) -> None:
         # Even to ask for a file by its hash says that somebody has it: not outside what everybody may see.
@@ -319,10 +372,11 @@ class FileDownload:
                 if isinstance(item, Exception):
                     raise item
                 if isinstance(item, _Plan):
-                    self._begin(item.plan)
-                    if item.here:
-                        self._local = self._reuse(item.here, fd)
-                        stack.callback(self._local.close)
+                    self._begin(item)
+                    if item.here is not None:
+                        self._reuse(item.here, fd, stack)
+                elif isinstance(item, _Here):
+                    self._reuse(item, fd, stack)
                 elif isinstance(item, Report):
                     self._reports.append(item)
                 elif isinstance(item, _Permission):
@@ -354,9 +408,10 @@ class FileDownload:
                 running = self._cdn.written_bytes if self._cdn is not None else 0
                 counts = self._transfer.counts
                 self.so_far = Traffic(counts.local, counts.peer + self._followed_bytes(), counts.cdn + running)
-                done = max(done, self.so_far.local + self.so_far.peer + self.so_far.cdn)
+                there = self.so_far.local + self.so_far.peer + self.so_far.cdn + self._transfer.begun_bytes
+                done = max(done, there)
                 total = self._transfer.plan.size_bytes
-                progress.update(min(done, total), total, self._network_bytes())
+                progress.update(min(done, total), total, self._network_bytes(), self.so_far)
 
     def _arrivals(self) -> list[_Arrival]:
         """What has come, or nothing after a tick."""
@@ -369,27 +424,54 @@ class FileDownload:
                 items.append(self._inbox.get_nowait())
         return items
 
-    def _begin(self, plan: Reconstruction) -> None:
-        wanted = self._request.size_bytes
-        if plan.offset_into_first_range or (wanted is not None and plan.size_bytes != wanted):
-            raise ReconstructionError(f"reconstruction: {plan.size_bytes} bytes for a file of {wanted}")
+    def _begin(self, plan: _Plan) -> None:
+        answer, wanted = plan.answer, self._request.size_bytes
+        if answer.offset_into_first_range or (wanted is not None and answer.size_bytes != wanted):
+            raise ReconstructionError(f"reconstruction: {answer.size_bytes} bytes for a file of {wanted}")
         # Who downloads the same file at the same time should begin elsewhere.
         seed = int.from_bytes(os.urandom(8), "big")
-        self._transfer = Transfer(plan_file(plan), self._request.file_hash, self._settings, seed)
+        self._transfer = Transfer(plan.plan, self._request.file_hash, self._settings, seed)
         if self._peers is not None:
             self._peers.begin(self._transfer)
-        manifest = self._known_manifest()
+        manifest = self._known_manifest() or (self._taken.manifest if self._taken is not None else None)
         if manifest is not None:
             self._transfer.manifest_proved(manifest)
 
-    def _reuse(self, here: Sequence[tuple[Path, LocalFile]], fd: int) -> LocalSource:
+    def _reuse(self, here: _Here, fd: int, stack: contextlib.ExitStack) -> None:
         assert self._transfer is not None
-        self._transfer.local_files(LocalFiles([file for _, file in here]))
-        return LocalSource([path for path, _ in here], fd, self._copiers, self._inbox.put)
+        if not here.files:
+            return
+        self._transfer.local_files(LocalFiles([file for _, file in here.files]))
+        self._transfer.resume(here.begun)
+        self._local = LocalSource([path for path, _ in here.files], fd, self._copiers, self._inbox.put)
+        stack.callback(self._local.close)
+
+    def _note(self, report: PeerEnded | FollowEnded | CopyEnded) -> None:
+        """Keeps what has been written. What the CDN brings is noted while it comes."""
+        transfer, taken = self._transfer, self._taken
+        assert transfer is not None
+        if taken is None:
+            return
+        action = transfer.running(report.assignment)
+        if isinstance(report, FollowEnded):
+            assert isinstance(action, Follow)
+            source, (place,) = action.fetch.source, action.fetch.placements
+            taken.journal.wrote(source.xorb, source.start, place.file_offset, report.chunks)
+            return
+        assert isinstance(action, AskPeer | CopyLocal)
+        if isinstance(action, CopyLocal) and action.source < taken.in_place and action.source_offset == action.offset:
+            return
+        first, end = action.first, action.first + report.chunks_written
+        for xorb, start, count in transfer.knowledge.in_xorbs(first, end):
+            chunks = transfer.knowledge.part(first, first + count)
+            taken.journal.wrote(xorb, start, transfer.knowledge.offset(first), chunks)
+            first += count
 
     def _take(self, report: Report) -> None:
         transfer, now_s = self._transfer, time.monotonic()
         assert transfer is not None
+        if isinstance(report, PeerEnded | FollowEnded | CopyEnded):
+            self._note(report)
         if isinstance(report, PeerEnded):
             transfer.peer_ended(report.assignment, report.chunks_written, report.trouble, now_s)
         elif isinstance(report, FollowEnded):
@@ -407,6 +489,8 @@ class FileDownload:
             transfer.copy_ended(report.assignment, report.chunks_written, report.opened, now_s)
         elif isinstance(report, ManifestProved):
             transfer.manifest_proved(report.manifest)
+            if self._taken is not None:
+                self._taken.journal.proved(report.manifest)
         elif isinstance(report, PeerHolds):
             transfer.peer_holds(report.peer, report.ranges)
         elif isinstance(report, PeerHoldsMore):
@@ -477,11 +561,20 @@ class _Permission:
 
 
 @dataclass(frozen=True, slots=True)
+class _Here:
+    """What is on this disk that may have a part of the file. ``begun``: in its very place, checked, by GET."""
+
+    files: list[tuple[Path, LocalFile]] = field(default_factory=list)
+    begun: dict[int, Begun] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """How the file is rebuilt, and what is here that may have a part of it."""
+    """How the file is rebuilt, and what is here of it, if that is known by then."""
 
-    plan: Reconstruction
-    here: Sequence[tuple[Path, LocalFile]]
+    answer: Reconstruction
+    plan: FilePlan
+    here: _Here | None = None
 
 
-_Arrival = Report | Event | _Plan | Exception | _Permission
+_Arrival = Report | Event | _Plan | _Here | Exception | _Permission

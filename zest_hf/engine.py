@@ -39,6 +39,7 @@ from zest_hf.sources.local import COPY_THREADS
 from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 from zest_hf.traffic import Meter, Traffic, TrafficLog
+from zest_hf.unfinished import Unfinished
 from zest_hf.workers import WorkerPool
 
 log = logging.getLogger("zest_hf.engine")
@@ -88,6 +89,8 @@ class Engine:
         self._peers_may_be_found = bool(settings.peers or settings.lsd or settings.dht or settings.trackers)
         self._cap = RateCap(settings.max_down_bytes_s) if settings.max_down_bytes_s else None
         self.policy = policy or PolicySettings()
+        self._tidied = False
+        self._unfinished = Unfinished(settings.home / "unfinished")
         self._workers = WorkerPool(GET_THREADS)
         # Not behind GETs that wait for a server.
         self._copiers = WorkerPool(COPY_THREADS)
@@ -146,11 +149,15 @@ class Engine:
             share=self.settings.seed and not self._is_quiet(),
             has_given_peers=bool(self.settings.peers),
             is_keyed=self._keyed,
+            unfinished=self._unfinished,
         )
         with self._lock:
             if self._closed:
                 raise ZestError(CLOSED)
             self._running[download] = threading.get_ident()
+            is_first, self._tidied = not self._tidied, True
+        if is_first:
+            self._unfinished.tidy_later()
         self._metering.submit(lambda: None)
         result: DownloadResult | None = None
         try:
@@ -290,6 +297,14 @@ class Engine:
     def abandon(self, result: DownloadResult) -> None:
         """Instead of `record`: the file does not get to its final path. Nothing of it is offered any more."""
         self._end_offer(result)
+
+    def can_be_gone_on_with(self, file_hash: XetHash, path: Path) -> bool:
+        """Whether the next download of the file would go on from what lies there."""
+        return self._unfinished.has(file_hash, path)
+
+    def forget(self, file_hash: XetHash, path: Path) -> None:
+        """What lies there will not be gone on with."""
+        self._unfinished.forget(file_hash, path)
 
     def _end_offer(self, result: DownloadResult) -> None:
         if result.offer is not None:

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -124,50 +124,19 @@ class Index:
 
         With `visibility_known` false, an entry that is there already keeps its `public`.
         """
-        if file.size_bytes != file.manifest.size_bytes or (
-            file.terms and sum(term.size_bytes for term in file.terms) != file.size_bytes
-        ):
-            raise StorageError(f"cannot index {file.path}: size, manifest and terms contradict each other")
-        path = os.fsencode(file.path)
-        manifest, terms = file.manifest.to_bytes(), _pack_terms(file.terms)
-        repo = (file.endpoint, file.repo_type, file.repo_id)
+        self.add_all([file], visibility_known=visibility_known)
+
+    def add_all(self, files: Sequence[IndexedFile], *, visibility_known: bool = True) -> None:
+        """All of these as `add` does, at once: each by itself would wait for the disk."""
+        for file in files:
+            if file.size_bytes != file.manifest.size_bytes or (
+                file.terms and sum(term.size_bytes for term in file.terms) != file.size_bytes
+            ):
+                raise StorageError(f"cannot index {file.path}: size, manifest and terms contradict each other")
 
         def work(db: sqlite3.Connection) -> None:
-            content, known_terms = db.execute(
-                "SELECT id, terms FROM contents WHERE file_hash = ?", (file.file_hash,)
-            ).fetchone() or (None, None)
-            changed = content is None or (terms != known_terms and bool(terms))
-            if content is None:
-                content = db.execute(
-                    "INSERT INTO contents (file_hash, manifest, terms) VALUES (?, ?, ?)",
-                    (file.file_hash, manifest, terms),
-                ).lastrowid
-            elif changed:
-                db.execute("UPDATE contents SET terms = ? WHERE id = ?", (terms, content))
-                db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
-            if changed:
-                rows = [(xorb, content) for xorb in {term.xorb for term in file.terms}]
-                db.executemany("INSERT INTO xorbs VALUES (?, ?)", rows)
-            gone = db.execute("DELETE FROM copies WHERE path = ? AND content <> ?", (path, content)).rowcount
-            known = db.execute(
-                """SELECT mtime_ns, public FROM copies
-                WHERE path = ? AND endpoint = ? AND repo_type = ? AND repo_id = ?""",
-                (path, *repo),
-            ).fetchone()
-            public = int(file.public) if visibility_known or known is None else known[1]
-            state = (file.mtime_ns, public)
-            if known != state:
-                db.execute(
-                    """INSERT OR REPLACE INTO copies
-                    (content, path, mtime_ns, endpoint, repo_type, repo_id, public)
-                    VALUES (?, ?, ?, ?, ?, ?, ?)""",
-                    (content, path, state[0], *repo, state[1]),
-                )
-                changed = True
-            if gone:
-                _prune(db)
-            if changed or gone:
-                _count(db)
+            for file in files:
+                _add(db, file, visibility_known)
 
         self._database.write(work)
 
@@ -279,13 +248,12 @@ class Index:
         """Forget the copy of a file at `path` for all repositories; False if there was none."""
 
         def work(db: sqlite3.Connection) -> bool:
-            gone = db.execute(
-                """DELETE FROM copies
-                WHERE path = ? AND content = (SELECT id FROM contents WHERE file_hash = ?)""",
-                (os.fsencode(path), file_hash),
-            ).rowcount
+            found = db.execute("SELECT id FROM contents WHERE file_hash = ?", (file_hash,)).fetchone()
+            if found is None:
+                return False
+            gone = db.execute("DELETE FROM copies WHERE path = ? AND content = ?", (os.fsencode(path), *found)).rowcount
             if gone:
-                _prune(db)
+                _prune(db, found)
                 _count(db)
             return gone > 0
 
@@ -397,11 +365,53 @@ class Index:
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM copies WHERE content = ?", (content,))
-            _prune(db)
+            _prune(db, [content])
             _count(db)
 
         self._database.write(work)
         return None
+
+
+def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> None:
+    path = os.fsencode(file.path)
+    manifest, terms = file.manifest.to_bytes(), _pack_terms(file.terms)
+    repo = (file.endpoint, file.repo_type, file.repo_id)
+    content, known_terms = db.execute(
+        "SELECT id, terms FROM contents WHERE file_hash = ?", (file.file_hash,)
+    ).fetchone() or (None, None)
+    changed = content is None or (terms != known_terms and bool(terms))
+    if content is None:
+        content = db.execute(
+            "INSERT INTO contents (file_hash, manifest, terms) VALUES (?, ?, ?)",
+            (file.file_hash, manifest, terms),
+        ).lastrowid
+    elif changed:
+        db.execute("UPDATE contents SET terms = ? WHERE id = ?", (terms, content))
+        db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
+    if changed:
+        rows = [(xorb, content) for xorb in {term.xorb for term in file.terms}]
+        db.executemany("INSERT INTO xorbs VALUES (?, ?)", rows)
+    gone = {row[0] for row in db.execute("SELECT content FROM copies WHERE path = ? AND content <> ?", (path, content))}
+    if gone:
+        db.execute("DELETE FROM copies WHERE path = ? AND content <> ?", (path, content))
+    known = db.execute(
+        """SELECT mtime_ns, public FROM copies
+        WHERE path = ? AND endpoint = ? AND repo_type = ? AND repo_id = ?""",
+        (path, *repo),
+    ).fetchone()
+    public = int(file.public) if visibility_known or known is None else known[1]
+    state = (file.mtime_ns, public)
+    if known != state:
+        db.execute(
+            """INSERT OR REPLACE INTO copies
+            (content, path, mtime_ns, endpoint, repo_type, repo_id, public)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            (content, path, state[0], *repo, state[1]),
+        )
+        changed = True
+    _prune(db, gone)
+    if changed or gone:
+        _count(db)
 
 
 def _pack_terms(terms: Sequence[Term]) -> bytes:
@@ -414,10 +424,12 @@ def _unpack_terms(data: bytes) -> tuple[Term, ...]:
     return tuple(Term(XetHash(xorb), start, end, size) for xorb, start, end, size in _TERM.iter_unpack(data))
 
 
-def _prune(db: sqlite3.Connection) -> None:
-    """Contents without a copy go, and what is known about their xorbs."""
-    db.execute("DELETE FROM contents WHERE id NOT IN (SELECT content FROM copies)")
-    db.execute("DELETE FROM xorbs WHERE content NOT IN (SELECT id FROM contents)")
+def _prune(db: sqlite3.Connection, contents: Iterable[int]) -> None:
+    """Those of these contents that have no copy any more go, and what is known about their xorbs."""
+    for content in contents:
+        if not db.execute("SELECT 1 FROM copies WHERE content = ? LIMIT 1", (content,)).fetchone():
+            db.execute("DELETE FROM contents WHERE id = ?", (content,))
+            db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
 
 
 def _count(db: sqlite3.Connection) -> None:

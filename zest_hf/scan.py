@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,27 @@ class Stopped(Exception):
     """The scan was told to end."""
 
 
-def scan_file(path: Path, rule: int, should_stop: Callable[[], bool] = lambda: False) -> Manifest:
-    """``rule``: RULE_CURRENT or RULE_EARLY. Raises OSError, StorageError (it changed meanwhile), Stopped."""
+def scan_file(
+    path: Path,
+    rule: int,
+    should_stop: Callable[[], bool] = lambda: False,
+    came: Callable[[int], object] = lambda size_bytes: None,
+) -> Manifest:
+    """``rule``: RULE_CURRENT or RULE_EARLY; ``came`` is told how many more bytes are done, now and then.
+
+    Raises OSError, StorageError (it changed meanwhile), Stopped.
+    """
     parts: list[Manifest] = []
     with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):
+            # What others have in memory is of more use than what is read once.
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_NOREUSE)
         scan = FileScan(file.fileno(), os.fstat(file.fileno()).st_size, rule)
         while not should_stop():
             chunks = scan.next(SCAN_CHUNKS)
             if not chunks.lengths:
                 return Manifest.join(parts)
             parts.append(Manifest(chunks.hashes, chunks.lengths))
+            came(parts[-1].size_bytes)
     raise Stopped

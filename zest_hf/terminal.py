@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
+MIN_NAME = 8
+"""Characters of a name that are left, however narrow the terminal."""
 
 
 def failed(reason: str, program: str = "zest") -> int:
@@ -23,16 +25,42 @@ def styled(text: str, code: str, environ: Mapping[str, str] | None = None) -> st
     return text if plain else f"\x1b[{code}m{text}\x1b[0m"
 
 
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table: the first column to the left, the others to the right."""
+def columns(
+    head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, first_to_go: Sequence[int] = ()
+) -> Iterator[str]:
+    """A table: the first column to the left, the others to the right.
+
+    ``width``: of the terminal, None if lines may have any length. Where the table is wider, the columns of
+    ``first_to_go`` are left out, in this order, and then what is in the first column is cut in its middle.
+    """
+    kept = list(range(len(head)))
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    if width is not None:
+        for column in first_to_go:
+            if _wide(widths, kept) <= width:
+                break
+            kept.remove(column)
+        widths[0] = max(min(widths[0], MIN_NAME), widths[0] - max(0, _wide(widths, kept) - width))
 
     def line(row: Sequence[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(n) for cell, n in zip(row[1:], widths[1:], strict=True))]
-        return "  ".join(cells).rstrip()
+        first = shortened(row[0], widths[0]).ljust(widths[0])
+        return "  ".join([first, *(row[at].rjust(widths[at]) for at in kept[1:])]).rstrip()
 
     yield styled(line(head), BOLD)
     yield from map(line, rows)
+
+
+def _wide(widths: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(widths[at] + 2 for at in kept) - 2
+
+
+def shortened(text: str, width: int) -> str:
+    """At most so many characters; what is left out is in the middle, as names differ at both ends."""
+    if len(text) <= width:
+        return text
+    if width < 3:
+        return text[:width]
+    return f"{text[: width // 2]}…{text[len(text) - (width - 1) // 2 :]}"
 
 
 def printable(text: object) -> str:

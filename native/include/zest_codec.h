@@ -217,12 +217,19 @@ zest_status zest_scan_next(zest_scan *scan, size_t max_chunks, uint8_t *hashes, 
 
 /* Chunks of these hashes (32 * count bytes) and lengths, one after the other from from_offset of one file, to
  * to_offset of another one. Each is read once, hashed, and written only when its hash is right: what changes from_fd's
- * file meanwhile can do no harm. *copied is how many of the first were right and are written: fewer than count when the
+ * file meanwhile can do no harm. What is in its place already, as both are one file and the offsets are equal, is not
+ * written again. *copied is how many of the first were right and are written: fewer than count when the
  * next one is another, or cannot be read, which is no failure. ZEST_SYSTEM (writing failed), ZEST_BAD_ARGUMENT (a
  * length outside 1..ZEST_CHUNK_MAX), ZEST_NO_MEMORY. Both descriptors are borrowed; memory: 512 KiB. */
 zest_status zest_copy_chunks(int32_t from_fd, uint64_t from_offset, int32_t to_fd, uint64_t to_offset,
                              const uint8_t *hashes, const uint32_t *lengths, size_t count, size_t *copied,
                              zest_error *err);
+
+/* ---- work that nobody waits for ---- */
+
+/* From now on the calling thread gets the disk when nobody else wants it (Linux: the idle class, where the scheduler of
+ * the disk knows any), and less of the processors. For good. 1: done; 0: the system would not have it. */
+int32_t zest_give_way(void);
 
 #ifdef __cplusplus
 }

@@ -220,6 +220,7 @@ def test_status(owner: Machine, nobody: str) -> None:
         text = owner.command("zest", "status", http_proxy=f"http://{nobody}", **where)
         assert text.code == 0, text.stderr
         assert f"on {seeder.address}, up 0 min" in text.stdout
+        assert re.search(r"^all time +0 B +6\.3 MB +0 B +\S+ .?B +\d\.\d\d$", text.stdout, re.MULTILINE), text.stdout
         assert re.search(r"^org/model +2 +6\.3 MB +0 B +0$", text.stdout, re.MULTILINE), text.stdout
         whole = owner.command("zest", "status", "--json", **where)
         assert json.loads(whole.stdout)["models"][0]["size"] == XET_BYTES

@@ -465,6 +465,37 @@ def test_an_index_of_a_newer_version(leaving: Leaving) -> None:
     eventually(lambda: not Instance(a.home / "zest").is_taken(), "what was left could not start either")
 
 
+def test_an_index_that_somebody_holds(leaving: Leaving) -> None:
+    """A seeder that was stopped in the middle of a transaction, say: downloads go on, and are not noted."""
+    a = leaving("A")
+    a.command("zest", "start")
+    with closing(sqlite3.connect(a.home / "zest" / "index.sqlite", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        began_s = time.monotonic()
+        run = snapshot(a)
+        assert time.monotonic() - began_s < 10
+        (line,) = run.stderr.splitlines()
+        assert "no index" in line and "another process has kept it locked" in line
+    # What was not noted is found in the cache.
+    eventually(lambda: status_of(a)["files"] == FILES, "it is offered all the same")
+
+
+def test_it_ends_at_once_while_it_hashes(leaving: Leaving) -> None:
+    a = leaving("A")
+    blob = a.home / "hub" / "models--org--large" / "blobs" / ("ab" * 32)
+    blob.parent.mkdir(parents=True)
+    with blob.open("wb") as file:
+        file.truncate(100 << 30)
+    a.command("zest", "start")
+    pid = state_of(a)["pid"]
+    eventually(lambda: " hashing " in log_of(a), "it hashes")
+    began_s = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not is_alive(pid), "it has ended")
+    assert time.monotonic() - began_s < 2
+    assert not (a.home / "zest" / "seed.json").exists()
+
+
 def test_killed_at_any_moment(hub: HubProcess, leaving: Leaving, make: Callable[[str], Machine]) -> None:
     """While it hashes, writes and serves: the next one starts as if nothing had been, and the index is whole."""
     a = leaving("A")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import signal
 import socket
 import stat
+import sys
 import time
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
-from machines import Machine, Seeder
+from machines import PRELUDE, Machine, Seeder
 
 STOP_S = 2.0
 
@@ -68,6 +70,39 @@ def test_its_own_page_may_stop_it(machine: Machine) -> None:
         assert ask(seeder, "/v1/stop", "POST", Origin=f"http://127.0.0.1:{port_of(seeder)}") == 200
         assert seeder.end().code == 0
         assert time.monotonic() - began_s < STOP_S
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_other_users_may_look_and_not_touch(machine: Machine, host: str) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can ask as somebody else")
+    code = """
+import encodings.idna, http.client, os, sys
+def ask(method, path):
+    line = http.client.HTTPConnection(sys.argv[1], timeout=10)
+    line.request(method, path, b'{"repo": "org/model"}', {"Content-Type": "application/json"})
+    return line.getresponse().status
+root = ask("POST", "/none")
+os.setuid(65534)
+show(root=root, looked=ask("GET", "/v1/status"), stopped=ask("POST", "/v1/stop"), pulled=ask("POST", "/v1/pull"))
+"""
+    with machine.seeder(ZEST_STATUS=f"{host}:0") as seeder:
+        address = urlsplit(seeder.url).netloc
+        done = machine.command(sys.executable, "-c", PRELUDE + code, address)
+        assert done.code == 0, done.stderr
+        assert done.shown == {"root": 404, "looked": 200, "stopped": 403, "pulled": 403}
+        # Nor by leaving before it can be seen who it was.
+        leaving = f"""
+import encodings.idna, os, socket, struct
+os.setuid(65534)
+for reset in (0, 1) * 50:
+    with socket.create_connection(({urlsplit(seeder.url).hostname!r}, {port_of(seeder)})) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+        line.sendall(b"POST /v1/stop HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+"""
+        done = machine.command(sys.executable, "-c", leaving)
+        assert done.code == 0, done.stderr
+        assert seeder.ask() and seeder.process.poll() is None
 
 
 def test_on_a_network_a_token_is_needed(machine: Machine) -> None:

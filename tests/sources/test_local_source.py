@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from downloads import tiny_chunks, within
@@ -132,10 +134,47 @@ def test_a_file_that_cannot_be_opened(rig: Rig, harm: Callable[[Path], None]) ->
     rig.expect()
 
 
-def test_the_wanted_file_itself_is_no_source(rig: Rig) -> None:
+def test_what_is_in_its_place_already_is_checked_and_not_written(rig: Rig) -> None:
+    rig.wanted.write_bytes(XORB.content)
+    changed(rig.wanted)
     rig.paths[0].unlink()
     os.link(rig.wanted, rig.paths[0])
-    assert rig.run(rig.copy(10, 30)) == [CopyEnded(1, 0, opened=False)]
+    before = rig.wanted.read_bytes()
+    os.utime(rig.wanted, ns=(0, 0))
+    assert rig.run(rig.copy(0, 10), rig.copy(10, 30, assignment=2))[1:] == [CopyEnded(2, 2)]
+    assert rig.wanted.read_bytes() == before
+    assert rig.wanted.stat().st_mtime_ns == 0
+    # To another place it is copied as from any file.
+    part = MANIFEST.slice(20, 22)
+    assert rig.run(CopyLocal(3, 12, 12 * CHUNK, 0, 20 * CHUNK, part)) == [CopyEnded(3, 2)]
+    assert rig.wanted.read_bytes()[12 * CHUNK : 14 * CHUNK] == XORB.content[20 * CHUNK : 22 * CHUNK]
+
+
+def test_a_file_whose_server_does_not_answer_does_not_keep_it_from_closing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back when nobody expects it any more, and writes nothing."""
+    reached, thawed, done = threading.Event(), threading.Event(), threading.Event()
+    copy_chunks = codec.copy_chunks
+
+    def slow(*arguments: Any) -> int:
+        reached.set()
+        assert thawed.wait(10)
+        try:
+            return copy_chunks(*arguments)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(codec, "copy_chunks", slow)
+    source = LocalSource(rig.paths, rig.fd, rig.workers, rig.reports.put, close_patience_s=0.1)
+    source.start(rig.copy(0, 10))
+    assert reached.wait(10)
+    with within(2):
+        source.close()
+    thawed.set()
+    assert done.wait(10)
+    rig.expect()
+    assert rig.reports.empty()
 
 
 def test_an_index_with_wrong_hashes_and_places(rig: Rig) -> None:
@@ -149,11 +188,12 @@ def test_an_index_with_wrong_hashes_and_places(rig: Rig) -> None:
 
 def test_a_target_that_cannot_be_written(rig: Rig) -> None:
     reader = os.open(rig.wanted, os.O_RDONLY)
-    try:
-        os.dup2(reader, rig.fd)
-    finally:
-        os.close(reader)
-    (report,) = rig.run(rig.copy(0, 5))
+    reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+    source = LocalSource(rig.paths, reader, rig.workers, reports.put)
+    os.close(reader)
+    source.start(rig.copy(0, 5))
+    report = reports.get(timeout=10)
+    source.close()
     assert isinstance(report, WriteFailed) and isinstance(report.error, OSError)
 
 

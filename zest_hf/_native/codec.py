@@ -376,6 +376,14 @@ def copy_chunks(
     return int(copied[0])
 
 
+def give_way() -> bool:
+    """Has the thread that calls this get the disk when nobody else wants it, and less of the processors, for good.
+
+    False: the system would not have it.
+    """
+    return bool(lib.zest_give_way())
+
+
 def _list(hashes: Buffer, lengths: Sequence[int]) -> tuple[Any, array[int]]:
     view = ffi.from_buffer("uint8_t[]", hashes)
     count = len(lengths)

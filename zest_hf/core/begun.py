@@ -1,17 +1,22 @@
 """The first chunks of a GET that came to an end too early: written, and as unproved as the rest will be. Pure.
 
-Who goes on with it, from the CDN or with another member, need not begin again. The root over all chunks proves these
-as well; if it does not, the first that is wrong shows who is to blame, as all behind it lie where it says.
+Who goes on with it, from the CDN or with another member, need not begin again, nor need a process that comes after one
+that was killed. The root over all chunks proves these as well; if it does not, the first that is wrong shows who is to
+blame, as all behind it lie where it says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zest_hf.core.manifest import Manifest
 
 Giver = bytes | None
 """The member that has sent something; None: the CDN."""
+
+HERE: Giver = b""
+"""What lies on this disk since an earlier process wrote it, and is as it was then."""
 
 LEFT_CHUNKS = 32
 """So many of the last chunks that are there are fetched once more: others have a little less, and may follow then."""
@@ -55,15 +60,28 @@ def giver_at(givers: Givers, chunk: int) -> Giver:
     return next(giver for end, giver in givers if chunk < end)
 
 
+def members(givers: Givers) -> list[bytes]:
+    """Those of them that are members of a crowd."""
+    return [giver for _, giver in givers if giver]
+
+
 def peer_bytes(givers: Givers, chunks: Manifest) -> int:
     """How many bytes of the chunks members have given."""
-    first, size = 0, 0
+    return sum(size for giver, size in _sizes(givers, chunks) if giver)
+
+
+def here_bytes(givers: Givers, chunks: Manifest) -> int:
+    """How many bytes of the chunks were on this disk."""
+    return sum(size for giver, size in _sizes(givers, chunks) if giver == HERE)
+
+
+def _sizes(givers: Givers, chunks: Manifest) -> Iterator[tuple[Giver, int]]:
+    first = 0
     for end, giver in givers:
         end = min(end, len(chunks))
-        if giver is not None and end > first:
-            size += chunks.offset(end) - chunks.offset(first)
+        if end > first:
+            yield giver, chunks.offset(end) - chunks.offset(first)
         first = max(first, end)
-    return size
 
 
 def begun_bytes(begun: Begun | None, chunks: Manifest) -> int:

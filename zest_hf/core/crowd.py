@@ -341,8 +341,8 @@ class Crowd:
                 continue
             if own.is_probe and self._is_quicker(number, own, claim, now_s):
                 continue
-            # Who has come just now may not know of us.
-            if not own.alone and now_s - claim.began_s < self.settings.answer_s:
+            # Who has come just now may not know of us, nor how far we are.
+            if not own.alone and own.told and now_s - claim.began_s < self.settings.answer_s:
                 continue
             lead = own.told - claim.progress
             if lead < -LEAD or (lead <= LEAD and self.others.turns.is_ahead(member, number)):

@@ -98,13 +98,23 @@ class Gets:
 
     def _anything(self) -> Iterator[list[int]]:
         """One of the plan's GETs."""
+        yield from self._gone_on_with()
         wanted = self._pieces.wanted
         yield from self._in_gets(self._wanted_of(wanted[self._random.randrange(len(wanted)) if self._random else 0]))
 
     def _everything(self, from_the_back: bool) -> Iterator[list[int]]:
         """What is wanted, one GET of the plan after the other. The CDN helps peers from the back."""
+        yield from self._gone_on_with()
         while self._pieces.wanted:
             yield from self._in_gets(self._wanted_of(self._pieces.wanted[-1 if from_the_back else 0]))
+
+    def _gone_on_with(self) -> Iterator[list[int]]:
+        """What was begun: the sooner it is whole, the sooner it is proved, and can be passed on."""
+        for number in list(self._begun):
+            yield from self._in_gets([one for one in self._pieces.of_fetch(number) if self._is_wanted(one)])
+
+    def _is_wanted(self, begin: int) -> bool:
+        return self._pieces[begin].state is State.WANTED
 
     def _overdue(self, after_s: float, now_s: float) -> Iterator[list[int]]:
         late = [begin for begin in self._late.overdue(now_s, after_s) if not self._is_in_a_get(begin)]
@@ -117,7 +127,7 @@ class Gets:
     def _wanted_of(self, begin: int) -> list[int]:
         """What is wanted of the GET that a piece belongs to."""
         of_fetch = self._pieces.of_fetch(self._pieces[begin].fetch)
-        return [one for one in of_fetch if self._pieces[one].state is State.WANTED]
+        return [one for one in of_fetch if self._is_wanted(one)]
 
     def _in_gets(self, begins: list[int]) -> Iterator[list[int]]:
         """Wanted pieces as what one GET each can bring: no more than the plan's GETs do."""
@@ -145,7 +155,8 @@ class Gets:
             planned = self._plan.fetches[fetch]
             expected = self._knowledge.expected_of(planned)
             found = self._begun.pop(fetch, None) if expected is None else None
-            begun = None if found is None else found.shortened()
+            # Alone, nobody follows.
+            begun = found if found is None or self.together is None else found.shortened()
             if self.together is not None and begun is not None:
                 self.together.goes_on(fetch, begun.size_bytes)
             whole = FetchWhole(number, planned, expected, begun)

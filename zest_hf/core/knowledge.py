@@ -94,7 +94,7 @@ class Knowledge:
             return self._file.slice(first, end)
         return Manifest.join(
             self._xorbs[xorb].slice(xorb_first, xorb_first + count)
-            for xorb, xorb_first, count in self._in_xorbs(first, end)
+            for xorb, xorb_first, count in self.in_xorbs(first, end)
         )
 
     def in_file(self, xorb: XetHash, ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -130,7 +130,8 @@ class Knowledge:
         complete = [one for one in known if one is not None]
         return b"".join(complete) if len(complete) == len(known) else None
 
-    def _in_xorbs(self, first: int, end: int) -> Iterable[tuple[XetHash, int, int]]:
+    def in_xorbs(self, first: int, end: int) -> Iterable[tuple[XetHash, int, int]]:
+        """Which chunks of which xorbs these of the file are: the xorb, the first of them there, how many."""
         while first < end:
             number = bisect_right(self._firsts, first) - 1
             term = self._plan.terms[number]

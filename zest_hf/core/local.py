@@ -8,12 +8,13 @@ its way: whatever happened to a file since it was noted can only make it useless
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from zest_hf.core.actions import CopyLocal
 from zest_hf.core.assignments import Assignment, Assignments
+from zest_hf.core.begun import HERE, Begun
 from zest_hf.core.ids import HASH_SIZE, XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
@@ -206,6 +207,33 @@ class Copies:
                 )
                 self._assignments.begin(action, [piece.begin for piece in part], now_s)
                 yield action
+
+
+def begun_fetches(
+    plan: FilePlan, parts: Sequence[LocalFile], proved: Collection[XetHash]
+) -> Iterator[tuple[int, Begun]]:
+    """Which GETs of the plan have been begun in the file itself, by what it is said to be made of: their first chunks.
+
+    ``proved``: xorbs that are known anyway. Each is to be read before anything is made of it.
+    """
+    of_xorb: dict[XetHash, list[tuple[Term, LocalFile]]] = {}
+    for part in parts:
+        (term,) = part.terms
+        of_xorb.setdefault(term.xorb, []).append((term, part))
+    for number, fetch in enumerate(plan.fetches):
+        if not fetch.is_one_piece or fetch.source.xorb in proved:
+            continue
+        (place,), source = fetch.placements, fetch.source
+        for term, part in of_xorb.get(source.xorb, ()):
+            skipped = source.start - term.start
+            if not 0 <= skipped < len(part.manifest):
+                continue
+            if part.offset + part.manifest.offset(skipped) != place.file_offset:
+                continue
+            chunks = part.manifest.slice(skipped, min(len(part.manifest), skipped + source.end - source.start))
+            is_whole = len(chunks) == source.end - source.start
+            if chunks.size_bytes == place.size_bytes if is_whole else chunks.size_bytes < place.size_bytes:
+                yield number, Begun(chunks, ((len(chunks), HERE),))
 
 
 def _fits(term: Term, xorb: Manifest) -> bool:

@@ -6,15 +6,15 @@ when a proved manifest says that it is wrong, and only then: a xorb of which the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from zest_hf.core.begun import Begun, Givers, giver_at
+from zest_hf.core.begun import HERE, Begun, Givers, giver_at
 from zest_hf.core.crowd_claims import WHOLE_XORB_BYTES
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
-from zest_hf.core.pieces import Pieces
+from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import Fetch, FilePlan
 from zest_hf.core.ranges import Ranges, contains, normalized
 from zest_hf.core.unproved import Part, Unproved, Wrong, first_wrong
@@ -121,6 +121,22 @@ class Proof:
         if fetch.is_one_piece and len(chunks) and chunks.size_bytes < fetch.size_bytes:
             self.begun[number] = Begun(chunks, givers)
 
+    def resume(self, begun: Mapping[int, Begun]) -> None:
+        """An earlier process has begun these GETs, by number. Raises ReconstructionError as `keep` does."""
+        for number, there in begun.items():
+            fetch = self._plan.fetches[number]
+            untouched = self._pieces.is_whole(number, self._pieces.of_fetch(number)) and all(
+                self._pieces[begin].state is State.WANTED for begin in self._pieces.of_fetch(number)
+            )
+            if not untouched or self._knowledge.knows_xorb(fetch.source.xorb):
+                continue
+            if len(there.chunks) < fetch.source.end - fetch.source.start:
+                self.break_off(number, there.chunks, there.givers)
+            elif not self.is_wrong(fetch, there.chunks, there.givers):
+                self.keep(fetch, there.chunks, there.givers)
+                for begin in list(self._pieces.of_fetch(number)):
+                    self._pieces.done(begin)
+
     def doubt(self, member: bytes) -> None:
         """It has passed on what does not prove itself: nobody goes on with what it has begun."""
         self._doubted.add(member)
@@ -177,6 +193,8 @@ class Proof:
         return manifest
 
     def _blame(self, giver: bytes | None) -> None:
+        if giver == HERE:
+            return  # whatever has happened to it is over
         if giver is not None:
             self._liars.add(giver)
             return
@@ -198,6 +216,7 @@ class Proof:
             self._count(part, -1)
 
     def _count(self, part: Part, sign: int) -> None:
-        by_peers = part.peer_bytes if part.is_from_peers else 0
+        by_peers, here = part.peer_bytes, part.here_bytes
         self.counts.peer += sign * by_peers
-        self.counts.cdn += sign * (part.place.size_bytes - by_peers)
+        self.counts.local += sign * here
+        self.counts.cdn += sign * (part.place.size_bytes - by_peers - here)

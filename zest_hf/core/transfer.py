@@ -29,7 +29,7 @@ from zest_hf.core.actions import (
 )
 from zest_hf.core.asking import Asking
 from zest_hf.core.assignments import Assignment, Assignments
-from zest_hf.core.begun import Givers, begun_bytes, givers_of, peer_bytes
+from zest_hf.core.begun import Begun, Givers, begun_bytes, givers_of, members, peer_bytes
 from zest_hf.core.crowd import Crowd, Decision
 from zest_hf.core.following import Following
 from zest_hf.core.gets import Gets
@@ -206,6 +206,24 @@ class Transfer:
         for xorb, manifest in files.proved_xorbs(self._plan):
             self.xorb_proved(xorb, manifest)
 
+    def resume(self, begun: Mapping[int, Begun]) -> None:
+        """What an earlier process has written of these GETs, by number, is there; nothing proves it yet.
+
+        Raises ReconstructionError when a term has another size than the plan says.
+        """
+        self._proof.resume(begun)
+
+    def running(self, assignment: int) -> Action:
+        """What is being asked for by that number."""
+        return self._assignments[assignment].action
+
+    @property
+    def begun_bytes(self) -> int:
+        """Of GETs that were broken off: what is there of them, whether somebody goes on with it or not."""
+        running = (one.action for _, one in self._assignments.latest_first())
+        there = [one.begun for one in running if isinstance(one, FetchWhole | Follow) and one.begun is not None]
+        return sum(one.size_bytes for one in (*there, *self._proof.begun.values()))
+
     def copy_ended(self, assignment: int, chunks_written: int, opened: bool, now_s: float) -> None:
         """A copy ended with its first ``chunks_written`` chunks proved and written; ``opened``: of a file that is
         there.
@@ -357,10 +375,9 @@ class Transfer:
             if len(chunks) < count and (trouble is PeerTrouble.GONE or following.has_proved(giver)):
                 self._proof.break_off(number, chunks, givers)
         if is_wrong:
-            for _, one in givers:
-                if one is not None:
-                    following.wrong(one, number)
-                    self._proof.doubt(one)
+            for one in members(givers):
+                following.wrong(one, number)
+                self._proof.doubt(one)
         if right:
             self._proof.keep(fetch, chunks.slice(0, right), givers)
             for begin in ended.pieces:

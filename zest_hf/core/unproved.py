@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from zest_hf.core.begun import Giver, Givers, giver_at, peer_bytes
+from zest_hf.core.begun import Giver, Givers, giver_at, here_bytes, members, peer_bytes
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch, FilePlan, Placement
@@ -28,11 +28,16 @@ class Part:
     @property
     def is_from_peers(self) -> bool:
         """Some of it."""
-        return any(giver is not None for _, giver in self.givers)
+        return bool(members(self.givers))
 
     @property
     def peer_bytes(self) -> int:
         return peer_bytes(self.givers, self.chunks)
+
+    @property
+    def here_bytes(self) -> int:
+        """... and how many were on this disk."""
+        return here_bytes(self.givers, self.chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,8 @@ class Unproved:
             if wanted == part.chunks:
                 right.append(part.place)
             else:
-                blame = giver_at(part.givers, first_wrong(wanted, part.chunks)) if part.is_from_peers else None
+                several = len(part.givers) > 1 or part.is_from_peers or part.here_bytes
+                blame = giver_at(part.givers, first_wrong(wanted, part.chunks)) if several else None
                 wrong.setdefault(id(part.fetch), Wrong(blame, [])).parts.append(part)
         return right, list(wrong.values())
 

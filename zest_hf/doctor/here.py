@@ -198,6 +198,8 @@ def status_port(settings: Settings) -> Finding:
     running = _running(settings)
     if running is not None and running.status == f"http://{settings.status}":
         return ok(f"{settings.status} is our zest-seed's (process {running.pid})")
+    if error.errno == errno.EADDRINUSE and settings.sources["status"] == "default":
+        return ok(f"{settings.status} is taken; the next free port is used")
     return wrong(f"{settings.status}: {error.strerror}", "set ZEST_STATUS to another host:port, or to off")
 
 

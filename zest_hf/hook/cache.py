@@ -3,7 +3,8 @@
 Read-only, and by looking at the disk alone. Layout: `{models|datasets|spaces}--{org}--{name}/blobs/{etag}`, where the
 etag of a large file is its SHA-256; from huggingface_hub 1.32 on such a blob may be a link into
 `blobs/{xx}/{xet hash}`; from 1.22 on `trees/{commit}.json` says which Xet hash belongs to which SHA-256. The links
-`snapshots/{commit}/{path}` lead to the blobs.
+`snapshots/{commit}/{path}` lead to the blobs; where there can be none, or are not to be, the files themselves lie
+there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zest_hf.core.ids import XetHash, hash_from_text
@@ -25,17 +26,20 @@ from .connection import Connection, Route
 _log = logging.getLogger("zest_hf.hook")
 
 MAX_TREE_BYTES = 256 << 20
+MIN_UNLISTED_BYTES = 1 << 20
+"""A file that lies in a snapshot itself may be a large one only if it has this size, where no listing says more."""
 MAX_COMMIT_CHARS = 200
 
 _REPOSITORY = re.compile(r"(models|datasets|spaces)--(.+)")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CachedFile:
     """A large file of the cache. ``path`` is the real file, ``claimed`` the Xet hash that the Hub gave it, if known.
 
-    ``sha256`` is what its blob is called, ``revision_path`` a commit and its path there, if any are known.
+    ``sha256`` is what its blob is called, empty if nothing says so; ``revision_path`` a commit and its path there, if
+    any are known.
     """
 
     path: Path
@@ -78,24 +82,27 @@ def cached_files(directory: Path) -> Iterator[CachedFile]:
     """Every complete large file under ``directory``; what vanishes meanwhile is left out."""
     for folder in _subfolders(directory):
         match = _REPOSITORY.fullmatch(folder.name)
-        if match is None:
+        if match is None or not _is_text(match[2]):
             continue
-        repo_type, repo_id = match[1].removesuffix("s"), match[2].replace("--", "/", 1)
-        claims, places = _listed(folder / "trees")
-        places |= _linked(folder / "snapshots")
-        for blob in _entries(folder / "blobs"):
-            if not _HEX64.fullmatch(blob.name):
-                continue  # small files are named by a git hash; downloads under way end in .incomplete
-            try:
-                path = blob.resolve(strict=True)
-                stat = path.stat()
-            except OSError:
-                continue
-            claimed = claims.get(blob.name) or (_hash_or_none(path.name) if path != blob else None)
+        try:
+            root = folder.resolve(strict=True)
+            blobs = (root / "blobs").resolve()
+        except (OSError, RuntimeError):  # a loop of links
+            continue
+        repo = match[1].removesuffix("s"), match[2].replace("--", "/", 1)
+        listed = _listed(folder / "trees")
+        places, unlinked = _snapshots(root / "snapshots")
+        places = listed.places | places
+        for name, path, stat in _blobs(blobs):
+            claimed = listed.claims.get(name) or (_hash_or_none(path.name) if path.name != name else None)
             if stat.st_size:
-                yield CachedFile(
-                    path, stat.st_size, stat.st_mtime_ns, repo_type, repo_id, claimed, blob.name, places.get(blob.name)
-                )
+                yield CachedFile(path, stat.st_size, stat.st_mtime_ns, *repo, claimed, name, places.get(name))
+        for path, commit, stat in unlinked:
+            place = commit, path.relative_to(root / "snapshots" / commit).as_posix()
+            known = listed.files.get(place)
+            if known is not None or (stat.st_size >= MIN_UNLISTED_BYTES and commit not in listed.commits):
+                sha256, claimed = known or ("", None)
+                yield CachedFile(path, stat.st_size, stat.st_mtime_ns, *repo, claimed, sha256, place)
 
 
 def revisions(directory: Path, repo_type: str, repo_id: str) -> list[tuple[str, list[str]]]:
@@ -145,18 +152,67 @@ def _entries(directory: Path) -> list[Path]:
         return []
 
 
-def _linked(snapshots: Path) -> dict[str, tuple[str, str]]:
-    """SHA-256 -> commit and path there, from the links; of several commits the one that came last."""
-    out: dict[str, tuple[str, str]] = {}
+def _is_text(name: str) -> bool:
+    """Whether the Hub can have given it: a file system's names may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _blobs(directory: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
+    """The names of large files, and the real files behind them. ``directory`` is a real one itself.
+
+    Small ones are named by a git hash, and what is not complete ends in .incomplete.
+    """
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if not _HEX64.fullmatch(entry.name):
+            continue
+        with contextlib.suppress(OSError, RuntimeError):
+            if entry.is_symlink():
+                path = Path(entry.path).resolve(strict=True)
+                yield entry.name, path, path.stat()
+            elif entry.is_file():
+                yield entry.name, directory / entry.name, entry.stat()
+
+
+def _snapshots(
+    snapshots: Path,
+) -> tuple[dict[str, tuple[str, str]], list[tuple[Path, str, os.stat_result]]]:
+    """SHA-256 -> commit and path there, from the links; of several commits the one that came last.
+
+    And the files that are no links, with their commits; of one with several names the last.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    files: dict[tuple[int, int], tuple[Path, str, os.stat_result]] = {}
     for snapshot in sorted(_subfolders(snapshots), key=_mtime_ns):
-        for folder, _, names in os.walk(snapshot):
-            for name in names:
-                link = Path(folder, name)
-                with contextlib.suppress(OSError):
-                    target = Path(os.readlink(link))
-                    if target.parent.name == "blobs" and _HEX64.fullmatch(target.name):
-                        out[target.name] = snapshot.name, link.relative_to(snapshot).as_posix()
-    return out
+        start = len(os.fspath(snapshot)) + 1
+        for entry in _walk(os.fspath(snapshot)):
+            with contextlib.suppress(OSError):
+                if entry.is_symlink():
+                    folder, _, name = os.readlink(entry.path).rpartition(os.sep)
+                    if _HEX64.fullmatch(name) and os.path.basename(folder) == "blobs":
+                        places[name] = snapshot.name, entry.path[start:]
+                elif entry.is_file() and (stat := entry.stat()).st_size:
+                    files[stat.st_dev, stat.st_ino] = Path(entry.path), snapshot.name, stat
+    return places, list(files.values())
+
+
+def _walk(directory: str) -> Iterator[os.DirEntry[str]]:
+    """All that is no directory, below ``directory``."""
+    waiting = [directory]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    yield entry
 
 
 def _mtime_ns(path: Path) -> int:
@@ -166,10 +222,22 @@ def _mtime_ns(path: Path) -> int:
         return 0
 
 
-def _listed(trees: Path) -> tuple[dict[str, XetHash], dict[str, tuple[str, str]]]:
-    """SHA-256 -> Xet hash, and SHA-256 -> commit and path there, from all listings of a repository."""
-    claims: dict[str, XetHash] = {}
-    places: dict[str, tuple[str, str]] = {}
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What all listings of a repository say of its large files.
+
+    ``claims``: SHA-256 -> Xet hash; ``places``: SHA-256 -> commit and path there; ``files``: the other way round, with
+    the Xet hash; ``commits``: of which there is one.
+    """
+
+    claims: dict[str, XetHash] = field(default_factory=dict)
+    places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    files: dict[tuple[str, str], tuple[str, XetHash | None]] = field(default_factory=dict)
+    commits: set[str] = field(default_factory=set)
+
+
+def _listed(trees: Path) -> _Listed:
+    out = _Listed()
     for listing in _entries(trees):
         if listing.suffix != ".json":
             continue
@@ -179,14 +247,17 @@ def _listed(trees: Path) -> tuple[dict[str, XetHash], dict[str, tuple[str, str]]
             files = json.loads(listing.read_bytes())["files"]
             for path, file in files.items():
                 sha256, text = file.get("lfs_sha256"), file.get("xet_hash")
-                if isinstance(sha256, str):
-                    places[sha256] = listing.stem, path
+                if not isinstance(sha256, str):
+                    continue
                 found = _hash_or_none(text) if isinstance(text, str) else None
-                if found is not None and isinstance(sha256, str):
-                    claims[sha256] = found
+                out.places[sha256] = listing.stem, path
+                out.files[listing.stem, path] = sha256, found
+                if found is not None:
+                    out.claims[sha256] = found
+            out.commits.add(listing.stem)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             _log.debug("%s is not a listing that we can read: %s", listing, error)
-    return claims, places
+    return out
 
 
 def _hash_or_none(text: str) -> XetHash | None:

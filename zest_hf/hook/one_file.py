@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zest_hf.errors import ConfigError, NativeUnavailable, ProtocolError, ZestError
+from zest_hf.errors import ConfigError, NativeUnavailable, ProofError, ProtocolError, ZestError
 
 from . import connection as token_route
 from . import switch
 from .fallback import download_normally
 from .progress import HubBars
-from .staging import InPlace, Place, Staged, empty, left_overs
+from .staging import InPlace, Place, Staged, empty, left_overs, set_aside
 
 if TYPE_CHECKING:
-
-    pass
+    from zest_hf.core.ids import XetHash
+    from zest_hf.engine import Engine
 
 _log = logging.getLogger("zest_hf")
 
@@ -64,6 +64,7 @@ class OneFile:
         self._expected = Path(arguments["incomplete_path"])
         self._size_bytes: int | None = arguments.get("expected_size")
         self._abandon: Callable[[], None] = lambda: None
+        self._engine: Engine | None = None
         self._name = str(arguments.get("displayed_filename") or self._expected.name)
 
     def download(self) -> None:
@@ -90,15 +91,23 @@ class OneFile:
                 record = self._through_the_engine(place.path, bars)
             except Exception as error:
                 failure = error
+            except BaseException:
+                self._set_aside(place.path)  # for who tries it once more after Ctrl-C
+                raise
             # Outside of `except`: what the Hub raises has nothing to do with our failure.
             if failure is not None:
                 self._abandon()
                 # Not a file under its final name: if there is one, it is the user's last version of it.
-                if self._move is not None or place.path != self._expected:
+                aside = self._set_aside(place.path) if self._may_go_on(failure, place.path) else None
+                if aside is not None:
+                    place.path.touch()
+                elif self._move is not None or place.path != self._expected:
                     empty(place.path)
                 bar = bars.roll_back()
                 self._raise_or_warn(failure, place.path)
                 self._by_the_hub(place.path, bar)
+                if aside is not None:
+                    self._remove(aside)
             try:
                 place.commit()
             except BaseException:
@@ -118,18 +127,17 @@ class OneFile:
 
     def _through_the_engine(self, path: Path, bars: HubBars) -> Callable[[Path], None]:
         """Returns what remains to be done when the file has its final path."""
-        from zest_hf.core.ids import hash_from_text
         from zest_hf.download import FileRequest, RepoRef
         from zest_hf.engine import get_engine
         from zest_hf.seed import leave
 
         data = self._arguments["xet_file_data"]
-        engine = get_engine()
+        engine = self._engine = get_engine()
         connection = token_route.connect(data.refresh_route, self._arguments["headers"])
         repo = RepoRef(connection.route.endpoint, connection.route.repo_type, connection.route.repo_id)
         result = engine.download(
             FileRequest(
-                file_hash=hash_from_text(data.file_hash),
+                file_hash=self._file_hash(),
                 size_bytes=self._size_bytes,
                 path=path,
                 repo=repo,
@@ -161,6 +169,36 @@ class OneFile:
                 leave.after_download(engine)
 
         return record
+
+    def _may_go_on(self, failure: Exception, path: Path) -> bool:
+        """Whether what is there is of use later, and leaves room for the Hub's own download."""
+        if isinstance(failure, (ProofError, ProtocolError)) or self._size_bytes is None:
+            return False
+        try:
+            return shutil.disk_usage(path.parent).free > self._size_bytes
+        except OSError:
+            return False
+
+    def _set_aside(self, path: Path) -> Path | None:
+        """What has been written is kept for the next download; under a name of its own, as this one is given away.
+
+        Only in a cache: elsewhere nobody would come upon it.
+        """
+        engine = self._engine
+        if engine is None or self._move is None or not engine.can_be_gone_on_with(self._file_hash(), path):
+            return None
+        return set_aside(path)
+
+    def _remove(self, aside: Path) -> None:
+        if self._engine is not None:
+            self._engine.forget(self._file_hash(), aside)
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+    def _file_hash(self) -> XetHash:
+        from zest_hf.core.ids import hash_from_text
+
+        return hash_from_text(self._arguments["xet_file_data"].file_hash)
 
     def _raise_or_warn(self, error: Exception, path: Path) -> None:
         if _disk_is_full(error, path.parent, self._size_bytes):

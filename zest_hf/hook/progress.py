@@ -14,12 +14,23 @@ import logging
 import time
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .file_bars import FileBar, sources_text
+
+if TYPE_CHECKING:
+    from zest_hf.traffic import Traffic
 
 _log = logging.getLogger("zest_hf.hook")
 
 _GROUP = "huggingface_hub.xet_get"  # the name by which users switch these bars off
 _LONGEST_NAME = 40
+
+
+def byte_bar(name: str, size_bytes: int) -> Any:
+    """A bar of the Hub's kind, for what is none of its downloads: a tqdm, which counts bytes."""
+    tqdm: Any = importlib.import_module("huggingface_hub.utils").tqdm
+    return tqdm(total=size_bytes, desc=name, unit="B", unit_scale=True, dynamic_ncols=True)
 
 
 class _PairOfBars:
@@ -39,9 +50,11 @@ class _PairOfBars:
         )
         self.bar = self._reporter.reconstruction_bar
         self._network_bar = self._reporter.transfer_bar
+        # Others count for many files, or are somebody else's.
+        self._is_one_file = bar is None and cls is None
         self._began_s = time.monotonic()
 
-    def show(self, done_bytes: int, total_bytes: int, network_bytes: int) -> None:
+    def show(self, done_bytes: int, total_bytes: int, network_bytes: int, came: Traffic | None) -> None:
         elapsed_s = max(time.monotonic() - self._began_s, 1e-3)
         self._reporter.update_progress(
             SimpleNamespace(
@@ -52,6 +65,9 @@ class _PairOfBars:
                 total_transfer_bytes_completion_rate=network_bytes / elapsed_s,
             )
         )
+        if self._is_one_file:
+            rate = self.bar.format_sizeof(done_bytes / elapsed_s)
+            self.bar.set_postfix_str(f"{rate}B/s, {sources_text(came)}", refresh=False)
 
     def take_back(self, done_bytes: int, network_bytes: int) -> None:
         self.bar.update(-done_bytes)
@@ -88,7 +104,7 @@ class _OneBar:
         self.bar = self._context.__enter__()
         self._shown_bytes = 0
 
-    def show(self, done_bytes: int, total_bytes: int, network_bytes: int) -> None:
+    def show(self, done_bytes: int, total_bytes: int, network_bytes: int, came: Traffic | None) -> None:
         self.bar.update(done_bytes - self._shown_bytes)
         self._shown_bytes = done_bytes
 
@@ -117,6 +133,8 @@ class HubBars:
         self._name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}(…)"
         self._tqdm_class, self._given_bar = tqdm_class, bar
         self._bars: _PairOfBars | _OneBar | None = None
+        self._file_bar: FileBar | None = None
+        self._came: Traffic | None = None
         self._done_bytes = self._network_bytes = 0
 
     def __enter__(self) -> HubBars:
@@ -129,18 +147,23 @@ class HubBars:
         bars, self._bars = self._bars, None
         if bars is not None:
             self._safely(bars.close)
+        if self._file_bar is not None:
+            self._safely(self._file_bar.close)
 
-    def update(self, done_bytes: int, total_bytes: int, network_bytes: int) -> None:
+    def update(self, done_bytes: int, total_bytes: int, network_bytes: int, came: Traffic | None) -> None:
         """Show the state of the file; called by the engine."""
         # A range that has to be fetched again must not count twice, nor make a bar run backwards.
         self._done_bytes = max(self._done_bytes, done_bytes)
         self._network_bytes = max(self._network_bytes, network_bytes)
         if self._bars is not None:
-            self._safely(self._bars.show, self._done_bytes, total_bytes, self._network_bytes)
+            self._safely(self._bars.show, self._done_bytes, total_bytes, self._network_bytes, came)
+        self._came = came
+        if self._file_bar is not None:
+            self._safely(self._file_bar.show, self._done_bytes, came)
 
     def finish(self, size_bytes: int) -> None:
         """Show the file as complete."""
-        self.update(size_bytes, size_bytes, self._network_bytes)
+        self.update(size_bytes, size_bytes, self._network_bytes, self._came)
 
     def roll_back(self) -> Any:
         """Put the bars back to where they began, for another download of the same file.
@@ -150,6 +173,9 @@ class HubBars:
         shared total). Bars that are only ours disappear.
         """
         bars = self._bars
+        if self._file_bar is not None:
+            self._safely(self._file_bar.hide)
+            self._safely(self._file_bar.close)
         if bars is None:
             return self._given_bar
         self._safely(bars.take_back, self._done_bytes, self._network_bytes)
@@ -170,6 +196,8 @@ class HubBars:
             self._bars = _OneBar(self._hub, self._hub._get_progress_bar_context, *arguments)
         else:
             self._bars = _PairOfBars(self._hub, reporter, *arguments)
+        if self._tqdm_class is not None or self._given_bar is not None:
+            self._file_bar = FileBar(self._name, self._total_bytes)
 
     def _safely(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -26,8 +26,8 @@ _NEEDED = {"incomplete_path", "xet_file_data", "headers"}
 _UNDERSTOOD = _NEEDED | {"expected_size", "displayed_filename", "tqdm_class", "_tqdm_bar"}
 _MOVE_NEEDED = {"incomplete_path", "destination_path", "url_to_download", "etag", "xet_file_data"}
 
-_Records = list[tuple[Callable[[], None], Callable[[], None]]]
-"""To be called when the files are where they stay, or else when they will not be."""
+_Records = list[tuple[Path, Callable[[Path], None], Callable[[], None]]]
+"""To be called when the files are where they stay, or else when they will not be; they were to be there."""
 _to_be_recorded: ContextVar[_Records | None] = ContextVar("zest_hf_recorded", default=None)
 
 
@@ -116,12 +116,12 @@ def _wrap_move(original: Callable[..., None]) -> Callable[..., None]:
             current_move.reset(reset)
         if move.record is None:
             return
-        record = functools.partial(move.record, Path(move.arguments["destination_path"]))
+        destination = Path(move.arguments["destination_path"])
         later = _to_be_recorded.get()
         if later is None:
-            record()
+            move.record(destination)
         else:
-            later.append((record, move.abandon))
+            later.append((destination, move.record, move.abandon))
 
     setattr(_download_to_tmp_and_move, _MARK, original)
     return _download_to_tmp_and_move
@@ -136,13 +136,14 @@ def _wrap_whole(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             path = original(*args, **kwargs)
         except BaseException:
-            for _, abandon in records:
+            for _, _, abandon in records:
                 abandon()
             raise
         finally:
             _to_be_recorded.reset(reset)
-        for record, _ in records:
-            record()
+        for destination, record, _ in records:
+            # Where there are to be no links, the file has been moved to the path that the caller gets.
+            record(destination if destination.exists() else Path(path))
         return path
 
     setattr(_hf_hub_download_to_cache_dir, _MARK, original)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _UNIQUE = re.compile(r"(.+)\.[0-9a-f]{8}\.incomplete")
-_MOST_LEFT_OVERS = 3
+_MOST_LEFT_OVERS = 8
 _LONGEST_STEM = 160  # leaves room for the suffix below the usual limit of 255 bytes
 
 
@@ -84,8 +84,24 @@ class Staged(Place):
             shutil.copyfile(self.path, self._expected)
 
 
+def set_aside(path: Path) -> Path | None:
+    """Gives a file that will be gone on with another name of the same kind, as the Hub's client removes its own one.
+
+    None: that could not be done.
+    """
+    match = _UNIQUE.fullmatch(path.name)
+    if match is None:
+        return None
+    aside = path.with_name(f"{match[1]}.{secrets.token_hex(4)}.incomplete")
+    try:
+        os.rename(path, aside)
+    except OSError:
+        return None
+    return aside
+
+
 def left_overs(path: Path) -> tuple[Path, ...]:
-    """Files like the one at ``path``, which is being written, of downloads that were killed; the newest first.
+    """Files like the one at ``path``, which is being written, of downloads that came to no end; the fullest first.
 
     The Hub's client and `Staged` name them alike. Another process may be writing one: they are only to be read.
     """
@@ -98,8 +114,10 @@ def left_overs(path: Path) -> tuple[Path, ...]:
             other = _UNIQUE.fullmatch(entry.name)
             if other is not None and other[1] == match[1] and entry.name != path.name:
                 with contextlib.suppress(OSError):
-                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, path.parent / entry.name))
-    return tuple(one for _, one in sorted(found, reverse=True)[:_MOST_LEFT_OVERS])
+                    known = entry.stat(follow_symlinks=False)
+                    if known.st_size:
+                        found.append((known.st_blocks, known.st_mtime_ns, path.parent / entry.name))
+    return tuple(one for _, _, one in sorted(found, reverse=True)[:_MOST_LEFT_OVERS])
 
 
 def empty(path: Path) -> None:

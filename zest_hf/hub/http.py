@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from zest_hf.errors import StorageError, ZestError
+from zest_hf.terminal import printable
 
 
 class Refusal(ZestError):
@@ -40,10 +41,15 @@ class Refusal(ZestError):
 
     def response(self) -> Response:
         line = str(self)
-        headers = {"X-Error-Message": line.encode("latin-1", "replace").decode("latin-1"), **self.headers}
+        headers = {"X-Error-Message": _header(line), **self.headers}
         if self.code is not None:
             headers["X-Error-Code"] = self.code
         return JSONResponse({"error": line, **self.extra}, status_code=self.status, headers=headers)
+
+
+def _header(text: str) -> str:
+    """As much of a text as a header can bear: it may name a path, which may have anything in it."""
+    return printable(text).encode("latin-1", "replace").decode("latin-1")
 
 
 def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:

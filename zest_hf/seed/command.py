@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 from zest_hf import __version__
 from zest_hf.errors import StorageError, ZestError
-from zest_hf.terminal import columns, duration_text, failed, printable, size_text
+from zest_hf.terminal import failed
 
 if TYPE_CHECKING:
     from zest_hf.config import Settings
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 STATUS_TIMEOUT_S = 5.0
 MAX_STATUS_BYTES = 64 << 20
-PEERS_SHOWN = 10
 
 
 def add_commands(commands: Any) -> None:
@@ -37,7 +37,10 @@ def add_commands(commands: Any) -> None:
     stop = commands.add_parser("stop", help="end the seeder of this ZEST_HOME", description="Ends the zest-seed.")
     stop.set_defaults(run=_stop)
     status = commands.add_parser("status", help="what the seeder on this machine is doing")
-    status.add_argument("--json", action="store_true", help="as the seeder's API gives it")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="as the seeder's API gives it")
+    how.add_argument("--watch", action="store_true", help="go on showing it until q or Ctrl-C, as in a terminal")
+    how.add_argument("--once", action="store_true", help="show it once, also in a terminal")
     status.set_defaults(run=_status)
 
 
@@ -76,18 +79,41 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _where(running: Running) -> str:
-    page = f", status on {running.status}/v1/status" if running.status is not None else ""
+    page = f", page on {running.status}" if running.status is not None else ""
     return f"process {running.pid}, peers at {running.listen}{page}"
 
 
 def _status(args: argparse.Namespace) -> int:
-    import urllib.error
-    import urllib.request
-
     from zest_hf.config import load_settings
+    from zest_hf.seed import status_text, watch
 
     settings = load_settings()
     base, token = _page(settings)
+    try:
+        status = _asked(settings, base, token)
+        if args.json:
+            print(json.dumps(status, indent=2))
+        elif args.watch or (watch.is_wanted(os.environ) and not args.once):
+            watch.watch(lambda: _asked(settings, base, token), status)
+        else:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            print("\n".join(status_text.lines(status, width)))
+    except _NoAnswer as error:
+        return failed(str(error))
+    return 0
+
+
+class _NoAnswer(ZestError):
+    pass
+
+
+def _asked(settings: Settings, base: str, token: str | None) -> dict[str, Any]:
+    """The status. Raises _NoAnswer."""
+    import urllib.error
+    import urllib.request
+
+    from zest_hf.seed import status_text
+
     request = urllib.request.Request(f"{base}/v1/status")
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
@@ -98,13 +124,10 @@ def _status(args: argparse.Namespace) -> int:
             status: dict[str, Any] = json.loads(answer.read(MAX_STATUS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return failed(_why_nobody_answers(settings, base, str(reason)))
-    try:
-        lines = list(_lines(status))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return failed(f"what answers at {base} is no seeder; set ZEST_STATUS to the seeder's address")
-    print(json.dumps(status, indent=2) if args.json else "\n".join(lines))
-    return 0
+        raise _NoAnswer(_why_nobody_answers(settings, base, str(reason))) from error
+    if not status_text.is_status(status):
+        raise _NoAnswer(f"what answers at {base} is no seeder; set ZEST_STATUS to the seeder's address")
+    return status
 
 
 def _page(settings: Settings) -> tuple[str, str | None]:
@@ -151,65 +174,3 @@ def _token(settings: Settings) -> str | None:
     from zest_hf.seed.guard import TOKEN_NAME, read_token
 
     return read_token(settings.home) if (settings.home / TOKEN_NAME).exists() else None
-
-
-def _lines(status: dict[str, Any]) -> Iterator[str]:
-    count, rates = status["bytes"], status["rates"]
-    yield f"zest-seed {status['version']} on {status['listen']}, up {duration_text(status['uptime_seconds'])}"
-    rate = f"{size_text(rates['up_bytes_s'])}/s now"
-    yield f"{status['peers_connected']} peers connected, {size_text(count['uploaded'])} uploaded ({rate})"
-    if any(count[key] for key in ("local", "peer", "cdn")):
-        parts = (("peer", "peers"), ("cdn", "the CDN"), ("local", "this machine"))
-        taken = ", ".join(f"{size_text(count[key])} from {name}" for key, name in parts)
-        yield f"downloaded: {taken} ({size_text(rates['down_bytes_s'])}/s now)"
-    yield f"peers are found by: {', '.join(_ways(status['discovery'])) or 'nothing'}"
-    if status["models"]:
-        yield ""
-        rows = [
-            (
-                _name(model),
-                str(model["files"]),
-                size_text(model["size"]),
-                size_text(model["uploaded"]),
-                str(model["peers"]),
-            )
-            for model in status["models"]
-        ]
-        yield from columns(("repository", "files", "size", "uploaded", "peers"), rows)
-    if peers := sorted(status["peers"], key=lambda peer: -int(peer["bytes_up"])):
-        yield ""
-        shown = [
-            (
-                f"{printable(peer['address'])} {printable(peer['client'])}",
-                printable(peer["found_by"]),
-                size_text(peer["bytes_up"]),
-            )
-            for peer in peers[:PEERS_SHOWN]
-        ]
-        yield from columns(("peer", "found by", "sent to it"), shown)
-        if len(peers) > PEERS_SHOWN:
-            yield f"and {len(peers) - PEERS_SHOWN} more"
-    problems = [
-        f"tracker {tracker['url']} does not work: {printable(tracker['message'])}"
-        for tracker in status["discovery"]["trackers"]
-        if tracker["working"] is False
-    ]
-    problems += [f"banned {printable(ban['address'])}: {printable(ban['reason'])}" for ban in status["banned"]]
-    if problems:
-        yield ""
-        yield from problems
-
-
-def _name(model: dict[str, Any]) -> str:
-    kind = model["repo_type"]
-    return printable(model["repo"] if kind == "model" else f"{kind}s/{model['repo']}")
-
-
-def _ways(discovery: dict[str, Any]) -> Iterator[str]:
-    if discovery["given"]:
-        yield f"{len(discovery['given'])} given"
-    if discovery["lsd"]:
-        yield "the local network"
-    if discovery["dht"]:
-        yield f"the DHT ({discovery['dht_nodes']} nodes)"
-    yield from (tracker["url"] for tracker in discovery["trackers"])

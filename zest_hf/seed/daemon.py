@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from zest_hf import __version__, access
+from zest_hf._native import codec
 from zest_hf.config import Settings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import ConfigError, StorageError, SwarmError, ZestError
@@ -24,6 +25,7 @@ from zest_hf.seed.idle import Idle
 from zest_hf.seed.instance import By, Instance
 from zest_hf.seed.ledger import Ledger
 from zest_hf.seed.scan import NOBODY, CacheScan
+from zest_hf.seed.scan_bar import ScanBar
 from zest_hf.seed.seeder import Seeder
 from zest_hf.seed.status import Status
 from zest_hf.seed.troubles import Troubles
@@ -189,7 +191,7 @@ def _announcement(settings: Settings, seeder: Seeder, swarm: Swarm, page: Status
     where = HostPort(settings.listen.host, swarm.port)
     text = f"zest-seed {__version__}: {_offer(seeder)} offered on {where}"
     if page is not None:
-        text += f", status on {page.address}/v1/status"
+        text += f", page on {page.address}"
     if settings.hub_offline:
         text += " (HF_HUB_OFFLINE: nobody is contacted)"
     return text
@@ -203,6 +205,7 @@ def _offer(seeder: Seeder) -> str:
 def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) -> None:
     """Keeps the index equal to the cache, and to what the Hub shows to everyone."""
     visibility = Visibility(index, offline=settings.hub_offline)
+    codec.give_way()
     cache: CacheScan | None = None
     replaced = 0
     troubles = Troubles("the cache cannot be looked at")
@@ -214,7 +217,7 @@ def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) 
             troubles.during(lambda: _ask_again(index, stop, visibility))
         if scan:
             if cache is None or index.replaced != replaced:  # then nothing of the cache is in it
-                cache, replaced = CacheScan(cache_directory(), index, stop, visibility.file), index.replaced
+                cache, replaced = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar()), index.replaced
             troubles.during(functools.partial(_look, cache))
         # A cache that changes all the time must not keep a processor busy.
         pause_s = max(LOOK_S, 4 * (time.monotonic() - began_s))

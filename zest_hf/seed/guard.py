@@ -1,8 +1,9 @@
 """Who may ask the status page.
 
-Three kinds of strangers: a web page elsewhere that has the user's browser ask (its Origin gives it away); one whose
-name is made to resolve to this machine (its Host does); and, where the page is not on loopback alone, everybody on the
-network (they do not have the token, which is in a file that the user alone may read).
+Four kinds of strangers: a web page elsewhere that has the user's browser ask (its Origin gives it away); one whose
+name is made to resolve to this machine (its Host does); other users of this machine, who may look and not touch; and,
+where the page is not on loopback alone, everybody on the network (they do not have the token, which is in a file that
+the user alone may read).
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import socket
 import tempfile
 from pathlib import Path
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from zest_hf.errors import StorageError
+from zest_hf.seed.other_users import is_another_users
 
 TOKEN_NAME = "status.token"
 MIN_TOKEN_BYTES, MAX_TOKEN_BYTES = 16, 256
+LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 FREE_PATHS = frozenset({"/v1/health"})
 """Says no more than that it runs; what restarts containers has no token."""
 
@@ -38,6 +42,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(Headers(scope=scope), scope) if scope["type"] == "http" else None
+        if refusal is None and self._token is None and scope.get("method") not in LOOKING:
+            client, server = scope.get("client"), scope.get("server")
+            if client and server and await run_in_threadpool(is_another_users, client, server):
+                refusal = _no(403, "only the user whose seeder this is may do that")
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, headers: Headers, scope: Scope) -> Response | None:

@@ -94,6 +94,7 @@ def leave_running(settings: Settings, *, is_ending: bool) -> None:
         process = spawn(order)
     finally:
         instance.let_go()
+    log.info("a zest-seed is left running for %s; zest stop ends it", settings.home)
     if is_ending:
         process.returncode = 0  # whoever inherits it waits for it
     else:

@@ -19,12 +19,13 @@ class Troubles:
         self._said = ""
 
     def during(self, work: Callable[[], object]) -> None:
-        """Does it; a StorageError is logged when it is another one than the last time."""
+        """Does it; what goes wrong is logged when it is something else than the last time."""
         try:
             work()
-        except StorageError as error:
+        except Exception as error:
+            is_ours = not isinstance(error, StorageError)  # a mistake: the thread goes on all the same
             if str(error) != self._said:
-                log.warning("%s, trying again: %s", self._what, error)
+                log.warning("%s, trying again: %s", self._what, error or repr(error), exc_info=is_ours)
             self._said = str(error)
         else:
             if self._said:

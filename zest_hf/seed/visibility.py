@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -60,8 +61,12 @@ def _shows(hub: str, file: CachedFile, file_hash: XetHash) -> bool | None:
     if file.revision_path is None:
         return None
     commit, path = file.revision_path
+    try:
+        name = quote(os.fsencode(path))
+    except UnicodeEncodeError:
+        return False  # nothing that a Hub could have
     kind = "" if file.repo_type == "model" else f"{file.repo_type}s/"
-    url = f"{hub}/{kind}{quote(file.repo_id)}/resolve/{quote(commit, safe='')}/{quote(path)}"
+    url = f"{hub}/{kind}{quote(file.repo_id)}/resolve/{quote(commit, safe='')}/{name}"
     try:
         for _ in range(MAX_REDIRECTS):
             response = _head(url)
@@ -78,10 +83,13 @@ def _shows(hub: str, file: CachedFile, file_hash: XetHash) -> bool | None:
                 return False
             if status >= 400:
                 return None
+            xet_hash = headers.get("X-Xet-Hash")
+            if not file.sha256:
+                return bool(xet_hash == hash_to_text(file_hash))
             etag = etag if etag is not None else headers.get("ETag")
             if etag is None or etag.removeprefix("W/").strip('"') != file.sha256:
                 return False
-            return bool(headers.get("X-Xet-Hash", hash_to_text(file_hash)) == hash_to_text(file_hash))
+            return xet_hash is None or bool(xet_hash == hash_to_text(file_hash))
     except Exception as error:  # of whatever HTTP library the Hub's client is built on
         log.info("whether %s of %s is public is not known: %s", path, file.repo_id, error)
         return None

@@ -49,6 +49,12 @@ class Workers(Protocol):
     def submit(self, job: Callable[[], None]) -> None: ...
 
 
+class Noted(Protocol):
+    """Keeps what has been written, proved or not, for a process that goes on should this one be killed."""
+
+    def wrote(self, xorb: XetHash, first: int, offset: int, chunks: Manifest) -> None: ...
+
+
 class _Stopped(Exception):
     """The source was closed."""
 
@@ -70,8 +76,10 @@ class CdnSource:
         retry: RetryPolicy = RETRY,
         cap: RateCap | None = None,
         drafts: Drafts | None = None,
+        journal: Noted | None = None,
     ) -> None:
-        """``drafts``: others may follow what GETs bring that nothing proves yet."""
+        """``drafts``: others may follow what GETs bring that nothing proves yet. ``journal``: hears what is written."""
+        self._journal = journal
         self._cap = cap
         self._drafts = drafts
         self._fd = fd
@@ -87,7 +95,7 @@ class CdnSource:
 
     def start(self, action: FetchWhole | FetchRun) -> None:
         """Begins a GET as soon as a worker is free. Raises ZestError when there are none any more."""
-        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry, self._cap, self._drafts)
+        job = _Job(self._cas, self._urls, self._fd, self._stop, self._retry, self._cap, self._drafts, self._journal)
         with self._lock:
             self._jobs[action.assignment] = job
         try:
@@ -209,12 +217,32 @@ class _Part:
         self.begun = Manifest.join(())
         """... and what is there of that."""
         self.draft: Draft | None = None
+        self.noted = 0
+        """Chunks that the journal knows of,"""
+        self.noted_ends: list[int] = []
+        """... and where they end in the file, by placement."""
         self._unpacker: Unpacker | None = None
 
     def begin(self, unpacker: Unpacker) -> None:
         """It begins, perhaps once more."""
         self._unpacker = unpacker
+        self.noted, self.noted_ends = 0, [place.file_offset for place in self.fetch.placements]
         unpacker.limit(self.end)
+
+    def note(self, unpacker: Unpacker, journal: Noted) -> None:
+        """More has been decoded and written."""
+        done = unpacker.chunks_done
+        if done == self.noted or not self.fetch.placements:
+            return
+        found = unpacker.chunks(self.noted)
+        new, first = Manifest(found.hashes, found.lengths), self.fetch.source.start + self.noted
+        self.noted += len(new)
+        for at, place in enumerate(self.fetch.placements):
+            start, end = max(first, place.start), min(first + len(new), place.end)
+            if start < end:
+                chunks = new if end - start == len(new) else new.slice(start - first, end - first)
+                journal.wrote(self.fetch.source.xorb, start, self.noted_ends[at], chunks)
+                self.noted_ends[at] += chunks.size_bytes
 
     def limit(self, chunks: int) -> None:
         """No more is wanted than the first ``chunks`` of the action."""
@@ -257,7 +285,9 @@ class _Job:
         retry: RetryPolicy,
         cap: RateCap | None,
         drafts: Drafts | None,
+        journal: Noted | None,
     ) -> None:
+        self._journal = journal
         self._cap = cap
         self._drafts = drafts
         self._cas = cas
@@ -419,6 +449,8 @@ class _Job:
                     self.written_bytes = written_before + unpacker.bytes_written
                     if part.draft is not None:
                         Drafts.came(part.draft, unpacker)
+                    if self._journal is not None:
+                        part.note(unpacker, self._journal)
                 if part.is_over:
                     break
                 chunks = unpacker.finish()

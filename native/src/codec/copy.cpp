@@ -1,4 +1,5 @@
 // Takes chunks that are known from one file and puts them into another, checking each on its way.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,6 +37,12 @@ void write_at(int fd, const uint8_t *data, size_t size, uint64_t offset) {
     }
 }
 
+bool is_same_file(int one, int other) {
+    struct stat a {
+    }, b{};
+    return ::fstat(one, &a) == 0 && ::fstat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 void copy_chunks(int from, uint64_t from_offset, int to, uint64_t to_offset, const uint8_t *hashes,
                  const uint32_t *lengths, size_t count, size_t &copied) {
     for (size_t at = 0; at < count; ++at) {
@@ -44,6 +51,8 @@ void copy_chunks(int from, uint64_t from_offset, int to, uint64_t to_offset, con
                 zest::make_error(ZEST_BAD_ARGUMENT, "a chunk of %lu bytes", (unsigned long)lengths[at]));
         }
     }
+    // What is where it should be is checked alone: to write it again would cost the disk as much as to fetch it.
+    const bool in_place = from_offset == to_offset && is_same_file(from, to);
     const std::unique_ptr<uint8_t[]> buffer(new uint8_t[batch_size]);
     while (copied < count) {
         size_t wanted = 0;
@@ -58,7 +67,7 @@ void copy_chunks(int from, uint64_t from_offset, int to, uint64_t to_offset, con
             if (std::memcmp(hash.data(), hashes + at * ZEST_HASH_SIZE, ZEST_HASH_SIZE) != 0) break;
             right += lengths[at++];
         }
-        write_at(to, buffer.get(), right, to_offset);
+        if (!in_place) write_at(to, buffer.get(), right, to_offset);
         copied = at;
         if (at < end) return;
         from_offset += right;

@@ -25,4 +25,7 @@ export function duration(seconds) {
 
 export const ratio = (value) => (value === null ? "–" : value.toFixed(2));
 
+// What others wrote, with what is not to be seen made visible: a name must not read from right to left, say.
+export const printable = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
+
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;

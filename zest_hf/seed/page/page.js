@@ -1,6 +1,6 @@
 // The page: what the seeder's events say goes to its places. Everything is set as text, so that names can be anything.
 
-import { duration, plural, rate, ratio, size } from "./format.js";
+import { duration, plural, printable, rate, ratio, size } from "./format.js";
 import { Live } from "./live.js";
 import { Plot } from "./plot.js";
 import { Pulls } from "./pulls.js";
@@ -67,7 +67,7 @@ const KINDS = [
   ["Uploaded", (of) => size(of.uploaded)],
   ["Ratio", (of) => ratio(of.ratio)],
 ];
-let ready = false;
+let kind = "starting";
 let models = { total: 0, models: [] };
 
 function nameOf(row) {
@@ -82,7 +82,7 @@ function revisionOf(row) {
 }
 
 function showStatus(status) {
-  ready = status.ready;
+  kind = !status.ready ? "starting" : status.uploads.paused ? "quiet" : "live";
   put("up", rate(status.rates.up_bytes_s));
   put("down", rate(status.rates.down_bytes_s));
   put("peer-count", String(status.peers_connected));
@@ -112,7 +112,7 @@ function showDiscovery(ways, keyed) {
   const found = names.length ? `Peers are found by ${names.join(", ")}` : "No peers are looked for: ZEST_LSD, ZEST_DHT and ZEST_TRACKERS are off";
   put("discovery", `${found}${keyed ? "; only those with the swarm's key" : ""}.`);
   const failing = ways.trackers.filter((tracker) => tracker.working === false);
-  const lines = failing.map((tracker) => `${tracker.url} does not work: ${tracker.message}`);
+  const lines = failing.map((tracker) => printable(`${tracker.url} does not work: ${tracker.message}`));
   const list = $("problems");
   if (lines.join("\n") === [...list.children].map((item) => item.textContent).join("\n")) return;
   list.replaceChildren(...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line })));
@@ -141,11 +141,11 @@ function showPeers({ total, peers, banned_total: bannedTotal, banned }) {
   put("banned-count", banned.length === bannedTotal ? countOf(bannedTotal) : `the last ${banned.length} of ${bannedTotal}`);
 }
 
-const WORDS = { live: "seeding", starting: "starting", lost: "connection lost, trying again", ended: "stopped" };
+const WORDS = { live: "seeding", starting: "starting", quiet: "quiet hours", lost: "connection lost, trying again", ended: "stopped" };
 
 function setState(state) {
   $("state").dataset.state = state;
-  put("state", WORDS[state === "live" && !ready ? "starting" : state]);
+  put("state", WORDS[state === "live" ? kind : state]);
   document.body.classList.toggle("stale", state !== "live");
   for (const button of document.querySelectorAll("button")) button.disabled = state === "ended";
 }

@@ -1,6 +1,6 @@
 // Downloads that the seeder does for the page: the form, and how far they are.
 
-import { duration, plural, size } from "./format.js";
+import { duration, plural, printable, size } from "./format.js";
 
 const SOURCES = [["peer", "from peers"], ["cdn", "from the CDN"], ["local", "from this machine"]];
 
@@ -70,7 +70,7 @@ export class Pulls {
   fill(item, pull) {
     const [name, button, progress, words] = item.children;
     const kind = pull.repo_type === "model" ? "" : `${pull.repo_type}s/`;
-    name.textContent = kind + pull.repo + (pull.revision ? ` at ${pull.revision}` : "");
+    name.textContent = printable(kind + pull.repo + (pull.revision ? ` at ${pull.revision}` : ""));
     item.dataset.state = pull.state;
     const running = pull.state === "running";
     button.hidden = progress.hidden = !running;
@@ -86,7 +86,7 @@ export class Pulls {
 
 function words_of(pull) {
   const words = [];
-  if (pull.state === "failed") return `failed: ${pull.error}`;
+  if (pull.state === "failed") return `failed: ${printable(pull.error)}`;
   if (pull.state === "running") words.push(pull.size ? `${size(pull.done)} of ${size(pull.size)}` : "asking the Hub");
   else words.push(pull.state === "done" ? `complete after ${duration(pull.seconds)}` : "stopped; it goes on from here next time");
   if (pull.files) words.push(`${pull.files_done} of ${plural(pull.files, "file")}`);

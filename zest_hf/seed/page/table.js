@@ -1,5 +1,7 @@
 // A table whose rows stay while their figures change, so that a selection, a scroll position and the focus stay too.
 
+import { printable } from "./format.js";
+
 export class Table {
   // columns: {title, text(row), value(row) to sort by, number, wide (not on phones), name, short, tip(row)}
   // sorted: [index of a column, 1 or -1], or null for the order of the rows
@@ -78,7 +80,7 @@ export class Table {
   fill(row, value) {
     this.columns.forEach((column, index) => {
       const cell = row.cells[index];
-      const text = String(column.text(value));
+      const text = printable(column.text(value));
       if (cell.textContent !== text) cell.textContent = text;
       const tip = column.tip?.(value);
       if (tip && cell.title !== tip) cell.title = tip;

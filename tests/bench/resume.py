@@ -1,0 +1,140 @@
+"""A download that is killed again and again: how much the CDN sends until the file is there.
+
+    python tests/bench/resume.py [--megabytes 1024] [--kills 20] [--rate 150] [--seed N] [--at bytes|time]
+
+A real process downloads through huggingface_hub from a Hub on this machine, whose CDN sends at the given rate, and is
+killed with SIGKILL at random moments: when the CDN has sent random parts of the file, or, with ``--at time``, at random
+times after it was started. After each kill no file may have a final name; at the end the content is compared, and the
+bytes are the Hub's own count. What is on its way in sockets when a process is killed is lost: the more, the faster the
+line. The exit code is 1 when that is more than a tenth of the file, or something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from downloads import REPO, environment, upload
+from weights import write_weights
+
+from zest_hf.hub.process import HubProcess
+
+NAME = "model.safetensors"
+LIMIT = 1.1
+LOOK_S = 0.005
+STALLED_S = 60.0
+
+FETCH = """
+import json, sys
+import huggingface_hub as hub, zest_hf
+path = hub.hf_hub_download(sys.argv[1], sys.argv[2])
+print(json.dumps([path, zest_hf.status()["bytes"]]))
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=1024, help="size of the file (%(default)s)")
+    parser.add_argument("--kills", type=int, default=20, help="(%(default)s)")
+    parser.add_argument("--rate", type=float, default=150, help="MB/s that the CDN sends, all in all (%(default)s)")
+    parser.add_argument("--seed", type=int, default=None, help="of the moments (random, and printed)")
+    parser.add_argument("--at", choices=("bytes", "time"), default="bytes")
+    parser.add_argument("--dir", type=Path, help="work here (default: a temporary directory)")
+    args = parser.parse_args()
+    seed = random.SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
+    print(f"seed {seed}, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory(prefix="zest-bench-", dir=args.dir) as folder:
+        return measure(Path(folder), args.megabytes << 20, args.kills, args.rate * 1e6, args.at, random.Random(seed))
+
+
+def measure(work: Path, size: int, kills: int, rate: float, at: str, chance: random.Random) -> int:
+    source = work / "source"
+    source.mkdir()
+    write_weights(source / NAME, size, 1)
+    wanted = digest(source / NAME)
+    with HubProcess(work / "hub") as hub:
+        base = environment(hub.endpoint)
+        upload(source, base, work)
+        # What one copy is: packed, and with every request's overhead.
+        ours = {**base, "HF_HUB_ENABLE_ZEST": "1", "ZEST_STRICT": "on", "ZEST_LISTEN": "127.0.0.1:0", "ZEST_LSD": "off"}
+        began = time.monotonic()
+        finish({**ours, "HF_HOME": str(work / "once")})
+        start_s = time.monotonic() - began
+        copy = hub.stats()["cdn_bytes"]
+        hub.reset_stats()
+        hub.fault("cdn", "rate", bytes_per_second=rate)
+        env = {**ours, "HF_HOME": str(work / "home")}
+        sent = 0
+        if at == "bytes":
+            moments = sorted(chance.uniform(0, copy) for _ in range(kills))
+        else:
+            moments = [chance.uniform(0, start_s + 2 * copy / rate / kills) for _ in range(kills)]
+        for number, moment in enumerate(moments):
+            is_done = interrupted(hub, env, moment, at)
+            now = hub.stats()["cdn_bytes"]
+            print(f"kill {number + 1:2}: the CDN has sent {now / copy:6.1%}, {(now - sent) / 1e6:6.1f} MB this time")
+            sent = now
+            if is_done:
+                print("... it was complete before")
+                break
+            if named := [path for path in final(work / "home") if digest(path) != wanted]:
+                print(f"wrong files under their final name: {named}")
+                return 1
+        output = finish(env)
+        total = hub.stats()["cdn_bytes"]
+    path, counts = json.loads(output.splitlines()[-1])
+    # Empty ones are the Hub's client's, which was killed while it started.
+    left = [path for path in (work / "home").rglob("*.incomplete") if path.stat().st_size]
+    left += (work / "home" / "zest" / "unfinished").glob("*")
+    print(f"in the last process {counts['local'] / 1e6:.0f} MB were there, the CDN gave {counts['cdn'] / 1e6:.0f} MB")
+    print(f"the CDN sent {total / copy:.3f} copies of {copy / 1e6:.0f} MB; left behind: {[one.name for one in left]}")
+    right = digest(Path(path)) == wanted
+    print(f"content {'right' if right else 'WRONG'}, load {os.getloadavg()[0]:.1f}")
+    return 0 if right and total <= LIMIT * copy and not left else 1
+
+
+def interrupted(hub: HubProcess, env: dict[str, str], moment: float, at: str) -> bool:
+    """Kills a download; True: it was complete before."""
+    process = subprocess.Popen([sys.executable, "-c", FETCH, REPO, NAME], env=env, stdout=subprocess.DEVNULL)
+    began = time.monotonic()
+    while process.poll() is None:
+        if (time.monotonic() - began if at == "time" else hub.stats()["cdn_bytes"]) >= moment:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return False
+        if time.monotonic() - began > STALLED_S:
+            process.kill()
+            raise SystemExit("it does not get on")
+        time.sleep(LOOK_S)
+    if process.returncode:
+        raise SystemExit("a download failed, see above")
+    return True
+
+
+def finish(env: dict[str, str]) -> str:
+    command = [sys.executable, "-c", FETCH, REPO, NAME]
+    return subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def final(home: Path) -> list[Path]:
+    """Files under a name of which users think that it is complete."""
+    found = (path for path in (home / "hub").rglob("*") if path.is_file() and path.stat().st_size > 1 << 20)
+    return [path for path in found if path.suffix != ".incomplete"]
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What users see while files come: on a terminal, on none, and in a notebook."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import nbformat
+import pytest
+from machines import RUN_TIMEOUT_S, Machine
+from nbclient import NotebookClient
+
+from zest_hf.hub.process import HubProcess
+
+from .conftest import CONTENT, MakeMachine, sha256
+
+BARS_ON = {"HF_HUB_DISABLE_PROGRESS_BARS": None, "TERM": "xterm"}
+
+
+def on_a_terminal(machine: Machine, *command: str, columns: int = 100, **environ: str | None) -> str:
+    """What a command writes to a terminal of this width; it has to succeed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    program = str(Path(sys.executable).parent / command[0])
+    env = machine._env({**BARS_ON, **environ})
+    process = subprocess.Popen([program, *command[1:]], env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    out = bytearray()
+    try:
+        while some := os.read(ours, 1 << 16):
+            out += some
+    except OSError:  # how a terminal says that nobody is there any more
+        pass
+    os.close(ours)
+    assert process.wait(RUN_TIMEOUT_S) == 0, out
+    return out.decode()
+
+
+def last_lines(text: str) -> list[str]:
+    """What stays: of each line what was written last."""
+    return [line.rstrip("\r").rpartition("\r")[2].replace("\x1b[A", "") for line in text.split("\n")]
+
+
+@pytest.mark.parametrize("columns", [100, 50])
+def test_pull_has_a_bar_for_each_file(owner: Machine, make: MakeMachine, columns: int) -> None:
+    with owner.seeder() as seeder:
+        text = on_a_terminal(make("B"), "zest", "pull", "org/model", columns=columns, ZEST_PEERS=seeder.address)
+    (bar,) = (line for line in last_lines(text) if "model.safetensors: 100%" in line)
+    assert "6.00MB, peers 6.00MB"[: columns // 3] in bar and len(bar) <= columns
+    # Small ones come and go.
+    assert "vocabulary.bin: " not in text
+    assert not any(len(line) > columns for line in last_lines(text) if "%|" in line)
+    # What is printed at the end stands by itself.
+    (path,) = (line for line in last_lines(text) if "/snapshots/" in line)
+    assert path.startswith("/") and path.strip().rpartition("/snapshots/")[2].isalnum()
+    assert "6.3 MB from peers, 0 B from the CDN" in text
+
+
+def test_what_was_begun_is_shown_as_being_here(hub: HubProcess, machine: Machine) -> None:
+    on_a_terminal(machine, "zest", "pull", "org/model")
+    text = on_a_terminal(machine, "zest", "pull", "org/model", "--force-download")
+    (bar,) = (line for line in last_lines(text) if "model.safetensors: 100%" in line)
+    assert "here 6.00MB" in bar
+
+
+def test_bars_that_are_switched_off_stay_off(machine: Machine) -> None:
+    text = on_a_terminal(machine, "zest", "pull", "org/model", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    assert "%|" not in text and "6.3 MB from the CDN" in text
+
+
+def test_no_bars_where_there_is_no_terminal(machine: Machine) -> None:
+    done = machine.command("zest", "pull", "org/model", **BARS_ON)
+    assert done.code == 0
+    assert done.stderr == "6.3 MB downloaded: 0 B from peers, 6.3 MB from the CDN, 0 B from this machine\n"
+
+
+def test_no_colours(machine: Machine) -> None:
+    text = on_a_terminal(machine, "zest", "pull", "org/model", NO_COLOR="1")
+    assert "\x1b[" not in text.replace("\x1b[A", "")  # one line up
+
+
+def test_the_hubs_own_bars_say_it_as_well(machine: Machine) -> None:
+    code = "import huggingface_hub as hub; hub.hf_hub_download('org/model', 'model.safetensors')"
+    text = on_a_terminal(machine, Path(sys.executable).name, "-c", code)
+    assert any("6.00MB" in line and "CDN 6.00MB" in line for line in last_lines(text))
+
+
+def test_scan_has_a_bar(machine: Machine) -> None:
+    done = machine.python("import huggingface_hub as hub; hub.snapshot_download('org/model')", HF_HUB_ENABLE_ZEST=None)
+    assert done.code == 0
+    text = on_a_terminal(machine, "zest", "scan")
+    assert any("100%" in line and "6.30M" in line for line in last_lines(text))
+    assert "2 of them new" in text
+    assert "%|" not in on_a_terminal(machine, "zest", "scan")
+
+
+NOTEBOOK = (
+    "%load_ext zest_hf",
+    "import huggingface_hub as hub, hashlib, zest_hf\npath = hub.hf_hub_download('org/model', 'model.safetensors')",
+    "print(hashlib.sha256(open(path, 'rb').read()).hexdigest(), zest_hf.status()['bytes']['cdn'])",
+    "%unload_ext zest_hf\nprint(zest_hf.status()['enabled'])",
+)
+
+
+def test_a_notebook(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real kernel, as Jupyter runs it."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in NOTEBOOK])
+    for name in [name for name in os.environ if name.startswith(("HF_", "ZEST_"))]:
+        monkeypatch.delenv(name)
+    environ = machine._env({"HF_HUB_ENABLE_ZEST": None, **BARS_ON, "IPYTHONDIR": str(machine.root / "ipython")})
+    NotebookClient(notebook, timeout=RUN_TIMEOUT_S, kernel_name="python3").execute(env=environ)
+    texts = [
+        "".join(one.get("text", "") for one in cell.outputs if one.get("name") == "stdout") for cell in notebook.cells
+    ]
+    size = len(CONTENT["model.safetensors"])
+    assert texts[2].split() == [sha256(CONTENT["model.safetensors"]), str(size)]
+    assert texts[3].strip() == "False"
+    # The Hub's bars are widgets there.
+    shown = [value["state"].get("value") for value in notebook.metadata.widgets.popitem()[1]["state"].values()]
+    assert any("CDN 6.00MB" in str(text).replace("\u2007", " ") for text in shown)
+    assert float(size) in shown
+
+
+def test_ipython(machine: Machine) -> None:
+    code = "get_ipython().run_line_magic('load_ext', 'zest_hf'); import zest_hf; print(zest_hf.status()['enabled'])"
+    done = machine.command("ipython", "--colors=NoColor", "-c", code, HF_HUB_ENABLE_ZEST=None)
+    assert done.code == 0 and done.stdout.strip().endswith("True"), done
