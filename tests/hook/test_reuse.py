@@ -113,7 +113,8 @@ def test_a_download_that_is_killed_again_and_again(
     local_hub: HubProcess, killed: StoredFile, tmp_path: Path
 ) -> None:
     machine, size = Machine(local_hub, tmp_path), len(killed.content)
-    local_hub.fault("cdn", "rate", bytes_per_second=30_000_000)
+    # What is on its way when it is killed is lost: that must be little.
+    local_hub.fault("cdn", "rate", bytes_per_second=6_000_000)
     for share in (0.02, 0.2, 0.5, 0.9):
         kill_at(machine, local_hub, int(share * size))
         (left,) = machine.left_behind()
@@ -127,7 +128,7 @@ def test_a_download_that_is_killed_again_and_again(
 
 def test_after_ctrl_c_it_is_gone_on_with_as_well(local_hub: HubProcess, killed: StoredFile, tmp_path: Path) -> None:
     machine, size = Machine(local_hub, tmp_path), len(killed.content)
-    local_hub.fault("cdn", "rate", bytes_per_second=30_000_000)
+    local_hub.fault("cdn", "rate", bytes_per_second=6_000_000)
     kill_at(machine, local_hub, size // 2, signal.SIGINT)
     assert len(machine.left_behind()) == 1
     local_hub.clear_faults()
@@ -156,7 +157,7 @@ def test_what_has_happened_to_it_since_is_found_out(
     local_hub: HubProcess, killed: StoredFile, tmp_path: Path, harm: Callable[[Path], None], least: int
 ) -> None:
     machine, size = Machine(local_hub, tmp_path), len(killed.content)
-    local_hub.fault("cdn", "rate", bytes_per_second=30_000_000)
+    local_hub.fault("cdn", "rate", bytes_per_second=6_000_000)
     kill_at(machine, local_hub, size // 2)
     local_hub.clear_faults()
     (left,) = machine.root.rglob("*.incomplete")
