@@ -40,7 +40,6 @@ def test_everything_of_a_download_is_counted(make: MakeMachine) -> None:
         snapshot(a)
         status = eventually(lambda: at_least(seeder.ask(), "cdn", XET_BYTES), "the download is noted")
         seeder.wait_for_files(len(XET_NAMES))
-        began_s = time.monotonic()
         snapshot(b, ZEST_PEERS=seeder.address)
         status = eventually(lambda: at_least(seeder.ask(), "uploaded", XET_BYTES), "the upload is noted")
         counts = {"local": 0, "peer": 0, "cdn": XET_BYTES, "uploaded": XET_BYTES}
@@ -51,7 +50,6 @@ def test_everything_of_a_download_is_counted(make: MakeMachine) -> None:
         history = eventually(lambda: drawn(seeder.ask("/v1/history"), "uploaded"), "there is a sample with it")
         assert history == pytest.approx(XET_BYTES, rel=0.02)
         assert drawn(seeder.ask("/v1/history"), "cdn") == pytest.approx(XET_BYTES, rel=0.02)
-        assert time.monotonic() - began_s < 20
         assert pages.first(news, "status")["uptime_seconds"] > 0
     # It is still known after the next start, and what a run has moved begins at nothing.
     with a.seeder() as seeder:
@@ -100,8 +98,10 @@ def test_a_damaged_file_of_figures(owner: Machine, make: MakeMachine) -> None:
 
 def test_a_peer_that_takes(owner: Machine, make: MakeMachine) -> None:
     code = PRELUDE + f"REPO = 'org/model'\n{SNAPSHOT}"
+    # Nobody else gives it any sooner.
+    owner.hub.fault("cdn", "rate", bytes_per_second=20_000)
     with (
-        owner.seeder(ZEST_MAX_UP="1MB") as seeder,
+        owner.seeder(ZEST_MAX_UP="500kB") as seeder,
         pages.events(seeder) as news,
         make("B").running(sys.executable, "-c", code, ZEST_PEERS=seeder.address) as download,
     ):
