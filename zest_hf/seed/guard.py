@@ -44,7 +44,8 @@ class Guard:
         refusal = self._refusal(Headers(scope=scope), scope) if scope["type"] == "http" else None
         if refusal is None and self._token is None and scope.get("method") not in LOOKING:
             client, server = scope.get("client"), scope.get("server")
-            if client and server and await run_in_threadpool(is_another_users, client, server):
+            # Of a connection that was reset before it was looked at nobody knows whose it was.
+            if not client or not server or await run_in_threadpool(is_another_users, client, server):
                 refusal = _no(403, "only the user whose seeder this is may do that")
         await (refusal or self._app)(scope, receive, send)
 
