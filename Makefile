@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SYSTEM_PACKAGES := g++ cmake ninja-build pkg-config python3-dev python3-venv \
     libtorrent-rasterbar-dev libboost-dev libssl-dev liblz4-dev librust-blake3-dev
 # Programs that the tests run, and would be skipped without.
-TEST_PACKAGES := opentracker iproute2 chromium
+TEST_PACKAGES := opentracker iproute2 chromium libfaketime
 LINT_PACKAGES := clang-format
 NATIVE := $(shell find native bootstrap -type f 2>/dev/null)
 CXX_FILES := $(shell find native -name '*.h' -o -name '*.hpp' -o -name '*.cpp' -o -name '*.c')
