@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from zest_hf.core.crowd import Crowd, Decision, Reason
+from zest_hf.core.crowd import Crowd
 from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, CrowdSettings, Told, Unit
+from zest_hf.core.crowd_decision import Decision, Reason
 from zest_hf.core.crowd_pace import FIRST, GROWTH, Pace
 
 SETTINGS = CrowdSettings()

@@ -1,7 +1,7 @@
 """Who of those that download the same file at the same time asks the CDN for which part of it. Pure.
 
 A unit is one GET of the plan. Every member says which units it is fetching, how far it is, and which it has proved
-(its claims); nobody leads. The rules, in the words in which `Decision` gives its reasons:
+(its claims); nobody leads. The rules, in the words in which `core.crowd_decision` gives its reasons:
 
 - Units come in the order of the file, few at a time (`core.crowd_pace`): those that are due. Each has an owner, the
   member with the highest score of the hash of both (rendezvous hashing). Who has the same view has the same owners.
@@ -12,20 +12,21 @@ A unit is one GET of the plan. Every member says which units it is fetching, how
 - What does not prove itself when it is there (a part of a xorb) is fetched by one member only: who proves the whole
   file with it, and then others can take it from there.
 - Nobody waits longer for others than the CDN would need: who gets less from the crowd than the CDN has given it before
-  takes more; who has got nothing at all finds out what the CDN gives.
+  takes more; who has got nothing at all finds out what the CDN gives, and so does who waits for one that may be slow
+  (`core.crowd_probe`).
 
 What time it is elsewhere plays no role: a claim is as old as the time since it was heard.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_high
 
 from zest_hf.core.crowd_claims import FETCHING, FULL, HELD, Claim, CrowdSettings, Told, Unit
+from zest_hf.core.crowd_decision import Decision, Reason
 from zest_hf.core.crowd_income import LONGEST_WINDOW_S, CdnRate, Income
 from zest_hf.core.crowd_members import Others
 from zest_hf.core.crowd_pace import AT_ONCE, Pace
@@ -42,33 +43,6 @@ KEPT = FULL // 16
 MAX_GIVEN_WAY = 2
 """A unit's GET is stopped for others so often at most."""
 _NEVER = float("-inf")
-
-
-class Reason(enum.Enum):
-    """Why a unit is fetched, or not any more."""
-
-    OWNED = "it is due, and ours"
-    OVERDUE = "it is due, and who comes before us has not begun"
-    UNPROVED = "who fetched it cannot prove it, and we are to prove the file"
-    LAST = "nothing else is left, and who has it cannot prove it"
-    MEASURE = "nothing has come from the crowd yet"
-    ALONE = "the crowd gives less than the CDN did"
-    COLLISION = "another member fetches it as well, and goes on"
-    CROWDED = "others have come, to whom we leave it"
-    PROBE = "nobody knows whether the CDN would be quicker than who fetches it"
-    STALLED = "who claims it makes no progress"
-    SLOW = "who claims it takes much longer than others"
-    ELSEWHERE = "other peers can give what is left of it"
-    UNFOLLOWED = "it comes too slowly from whom we follow"
-    STARVING = "nothing comes from whom we follow"
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """About the unit that is one of the plan's GETs, by its number."""
-
-    fetch: int
-    reason: Reason
 
 
 @dataclass(slots=True)

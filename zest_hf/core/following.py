@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from zest_hf.core.actions import Follow, PeerTrouble, StopFollow
 from zest_hf.core.assignments import Assignments
 from zest_hf.core.begun import Begun
-from zest_hf.core.crowd import STEP, Crowd, Decision, Reason
+from zest_hf.core.crowd import STEP, Crowd
 from zest_hf.core.crowd_claims import FULL, Claim, name_score
+from zest_hf.core.crowd_decision import Decision, Reason
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Pieces, State

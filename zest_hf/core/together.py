@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from zest_hf.core.actions import StopGet
 from zest_hf.core.assignments import Assignments
-from zest_hf.core.crowd import Crowd, Decision
+from zest_hf.core.crowd import Crowd
+from zest_hf.core.crowd_decision import Decision
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.ranges import Ranges, contains

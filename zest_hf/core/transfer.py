@@ -30,7 +30,8 @@ from zest_hf.core.actions import (
 from zest_hf.core.asking import Asking
 from zest_hf.core.assignments import Assignment, Assignments
 from zest_hf.core.begun import Begun, Givers, begun_bytes, givers_of, members, peer_bytes
-from zest_hf.core.crowd import Crowd, Decision
+from zest_hf.core.crowd import Crowd
+from zest_hf.core.crowd_decision import Decision
 from zest_hf.core.following import Following
 from zest_hf.core.gets import Gets
 from zest_hf.core.ids import XetHash
