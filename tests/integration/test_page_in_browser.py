@@ -210,6 +210,7 @@ def test_the_seeder_goes_and_comes_back(machine: Machine, show: Open) -> None:
         seeder.process.send_signal(signal.SIGCONT)
         expect(page.locator("#state")).to_have_text("seeding", timeout=WAIT_MS)
         seeder.process.kill()
+        seeder.process.wait()
         expect(page.locator("#state")).to_contain_text("connection lost", timeout=WAIT_MS)
         look(page, "lost")
     with machine.seeder(ZEST_STATUS=urlsplit(seeder.url).netloc):

@@ -48,7 +48,9 @@ class Rig:
     def run(self, *actions: CopyLocal) -> list[Report]:
         for action in actions:
             self.source.start(action)
-        return [self.reports.get(timeout=10) for _ in actions]
+        reports = [self.reports.get(timeout=10) for _ in actions]
+        # They run beside each other.
+        return sorted(reports, key=lambda report: report.assignment)
 
     def expect(self, *ranges: tuple[int, int]) -> None:
         """These chunks are written, and nothing else."""
