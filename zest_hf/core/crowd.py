@@ -34,6 +34,7 @@ from zest_hf.core.crowd_probe import Probe
 
 LEAD = FULL // 32
 """Who is so much further than another goes on with what both fetch; else it is the one whose turn it is."""
+SOMETHING = LEAD // 4
 STARVING_SHARE = 0.5
 """Who has got so much of a unit has got something."""
 STEP = FULL // 8
@@ -318,10 +319,17 @@ class Crowd:
             # Who has come just now may not know of us, nor how far we are.
             if not own.alone and own.told and now_s - claim.began_s < self.settings.answer_s:
                 continue
-            lead = own.told - claim.progress
-            if lead < -LEAD or (lead <= LEAD and self.others.turns.is_ahead(member, number)):
+            if not self._is_first(number, own.told, member, claim.progress):
                 return False
         return True
+
+    def _is_first(self, number: int, told: int, member: bytes, progress: int) -> bool:
+        """Of two that fetch the same: both come to the same result."""
+        # Who has nothing yet does not stop who has something.
+        lead = SOMETHING if not told or not progress else LEAD
+        if abs(told - progress) > lead:
+            return told > progress
+        return not self.others.turns.is_ahead(member, number)
 
     def _is_quicker(self, number: int, own: _Own, claim: Claim, now_s: float) -> bool:
         came, rest = own.size_bytes - own.begun_bytes, self.units[number].size_bytes - own.size_bytes

@@ -14,6 +14,8 @@ from zest_hf.core.crowd_members import Others
 
 QUICKER = 1.5
 """Who would be done so many times as soon goes on, however far the other is."""
+TOLD_S = 0.7
+"""Progress is told every 0.5 s."""
 _NEVER = float("-inf")
 
 
@@ -77,6 +79,14 @@ class Probe:
             if claim.progress < FULL and self._others.is_valid(member, claim, now_s)
         ]
 
+    def _is_known(self, now_s: float) -> bool:
+        """Whether all have told of late how far they are: on a busy line what they tell comes late as well."""
+        return all(
+            claim.rate(now_s) > 0 and now_s - claim.moved_s <= TOLD_S
+            for number in self._others.fetching
+            for _, claim in self._claims_of(number, now_s)
+        )
+
     def _is_in_doubt(self, number: int, member: bytes, claim: Claim, now_s: float) -> bool:
         settings = self._settings
         # One after the other, whichever unit it is with.
@@ -87,7 +97,7 @@ class Probe:
         rest_s = claim.rest_s(now_s)
         if not settings.worth_probe_s <= rest_s < float("inf"):
             return False
-        if others.fetching_bytes_s(now_s) >= settings.doubted_bytes_s:
+        if not self._is_known(now_s) or others.fetching_bytes_s(now_s) >= settings.doubted_bytes_s:
             return False
         if self._glimpse is not None and now_s - self._glimpse[0] < settings.seen_s:
             rate = claim.rate(now_s) / FULL * self._units[number].size_bytes
