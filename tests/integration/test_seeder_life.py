@@ -95,7 +95,7 @@ def test_it_ends_when_there_is_nothing_to_do(leaving: Leaving) -> None:
     assert "nothing to do for" in log_of(a) and not (a.home / "zest" / "seed.json").exists()
     # One that the user has asked for stays.
     a.command("zest", "start", ZEST_IDLE_EXIT="1s")
-    time.sleep(2.5)
+    time.sleep(2.5)  # nothing is to happen in this time
     assert is_alive(state_of(a)["pid"])
 
 
