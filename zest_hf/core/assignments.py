@@ -22,6 +22,8 @@ class Assignment:
     cancelled: bool = False
     stop_at: int | None = None
     """Of a GET: it was told to stop there and has not said where it does, or it had come further already."""
+    ends: int | None = None
+    """... and that it brings no more than so many chunks."""
 
     @property
     def is_blind(self) -> bool:
@@ -101,12 +103,15 @@ class Assignments:
             if piece.state is State.DONE:
                 for other in piece.askers:
                     self.cancel(other)
+            else:
+                self._leave_rest(begin)
 
     def stopped(self, number: int, chunks: int) -> None:
         """A GET brings no more than its first ``chunks``: what lies behind is wanted again."""
         assignment = self._running[number]
         if assignment.stop_at is None or chunks <= assignment.stop_at:
             assignment.stop_at = None
+        assignment.ends = chunks
         kept = []
         for begin in assignment.pieces:
             piece = self._pieces[begin]
@@ -119,6 +124,15 @@ class Assignments:
                 continue
             kept.append(begin)
         assignment.pieces = kept
+
+    def _leave_rest(self, begin: int) -> None:
+        """GETs that end before what is left of a piece bring nothing more of it."""
+        piece = self._pieces[begin]
+        for number in list(piece.askers):
+            one = self._running[number]
+            if one.ends is not None and one.brings(piece, one.ends) == piece.first:
+                self._pieces.answered(begin, number)
+                one.pieces.remove(begin)
 
     def cancel(self, number: int) -> None:
         """A peer need not go on with it; a GET may be doing others as well."""
