@@ -11,12 +11,11 @@ import socket
 import stat
 import sys
 import time
-import urllib.error
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
-from machines import PRELUDE, Machine, Seeder, eventually
+from machines import PRELUDE, Machine, Seeder
 
 STOP_S = 2.0
 
@@ -103,16 +102,7 @@ for reset in (0, 1) * 50:
 """
         done = machine.command(sys.executable, "-c", leaving)
         assert done.code == 0, done.stderr
-        # They may have been more at once than it lets in.
-        assert eventually(lambda: answers(seeder), "it answers")
-        assert seeder.process.poll() is None
-
-
-def answers(seeder: Seeder) -> bool:
-    try:
-        return bool(seeder.ask())
-    except (ConnectionError, urllib.error.URLError):
-        return False
+        assert seeder.ask() and seeder.process.poll() is None
 
 
 def test_on_a_network_a_token_is_needed(machine: Machine) -> None:
