@@ -675,3 +675,18 @@ def test_who_holds_just_the_rest_of_a_piece_is_asked_for_it() -> None:
     rest = only(world.act())
     assert isinstance(rest, AskPeer)
     assert (rest.peer, rest.first, rest.count, rest.xorb_first) == (2, 40, 24, 40)
+
+
+def test_what_a_peer_leaves_behind_the_end_of_a_get_is_wanted() -> None:
+    """The GET has said that it ends there: nobody waits for it to do so."""
+    world = World(plain(1, 2), SETTINGS)
+    world.transfer.manifest_proved(world.file.manifest)
+    (get,) = world.act()
+    assert isinstance(get, FetchWhole)
+    world.transfer.peer_holds(0, [(0, 2)])
+    world.now_s += 1.0
+    (ask,) = (one for one in world.act() if isinstance(one, AskPeer))
+    world.stop(get, 1)
+    world.peer_ends(ask, 1, PeerTrouble.LACKS)
+    world.check()
+    assert world.transfer._pieces.wanted == [0]
