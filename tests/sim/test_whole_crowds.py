@@ -127,6 +127,19 @@ def test_liars_of_all_kinds_hold_up_nobody(seed: int) -> None:
     assert max(outcome.done_s) <= outcome.bound_s + 12.0
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_who_trickles_what_is_left_holds_up_nobody_for_long(seed: int) -> None:
+    """Of a CDN so fast that no GET has shown what it gives: nothing says that it is slow."""
+    rng = random.Random(seed)
+    four = VirtualFile(256 << 20, piece_chunks=128)
+    rate = float(four.size_bytes)
+    nodes = hosts(2, 0.01, 4 * rate)
+    nodes += [replace(nodes[0], liar="claims"), replace(nodes[0], liar="trickles")]
+    nodes += [replace(nodes[0], liar="haves", start_s=rng.uniform(0, 3))]
+    outcome = run(four, nodes, origin_bytes_s=rate, meets_s=(0.05, 0.1), latency_s=0.001, seed=seed)
+    assert max(outcome.done_s) <= 30.0
+
+
 def test_a_network_that_splits_and_heals() -> None:
     nodes = [replace(node, group=number % 2) for number, node in enumerate(hosts(8))]
     outcome = run(LARGE, nodes, split_s=(20.0, 50.0))

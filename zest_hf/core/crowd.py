@@ -88,7 +88,8 @@ class Crowd:
         """What we have fetched and proved, the last of it."""
         self._cdn = CdnRate()
         self._income = Income()
-        self._given_bytes = 0
+        self._given = Income()
+        """What of that is proved."""
         self._helped_s = _NEVER
         self._line_was_full_s = _NEVER
         self._all_claimed = False
@@ -180,7 +181,7 @@ class Crowd:
 
     def given(self, size_bytes: int) -> None:
         """So much of what came from members is proved."""
-        self._given_bytes += size_bytes
+        self._given.came += size_bytes
 
     def alone_bytes_s(self, now_s: float) -> float:
         """What the CDN gives us, or has given; 0: nobody knows."""
@@ -212,8 +213,11 @@ class Crowd:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
         if self.others.met_s is None or self.alone_bytes_s(now_s) > 0:
             return False
-        # Units come one after the other: to who has got one the next will come.
-        if self._given_bytes >= STARVING_SHARE * self._largest or any(not own.ended for own in self._own.values()):
+        # Units come one after the other: to who has got one of late the next will come.
+        late_s = self.settings.longest_patience_s
+        given = self._given.bytes_s(now_s, late_s)
+        given_bytes = self._given.came if given is None else given * late_s
+        if given_bytes >= STARVING_SHARE * self._largest or any(not own.ended for own in self._own.values()):
             return False
         for patience_s in (self.settings.patience_s, self._patience_s(now_s)):
             if now_s - self.others.met_s < patience_s or not self._has_got_little(now_s, patience_s):
@@ -245,6 +249,7 @@ class Crowd:
         ``wanted``: also those that peers give.
         """
         self._income.note(now_s)
+        self._given.note(now_s)
         # As long as nobody knows what the CDN's line gives it may be full.
         is_full = self.alone_bytes_s(now_s) <= 0 or self.is_line_full(now_s)
         for number, stands_still in self.others.judge(self.usual_bytes_s(now_s), is_full, now_s):
