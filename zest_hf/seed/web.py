@@ -28,7 +28,7 @@ from zest_hf.seed.event_stream import EventStream
 from zest_hf.seed.feed import Feed
 from zest_hf.seed.guard import Guard, is_loopback, page_token
 from zest_hf.seed.metrics import Metrics
-from zest_hf.seed.page_protocol import PageProtocol
+from zest_hf.seed.page_protocol import ACCEPTED_AT_ONCE, QUEUED, PageProtocol
 from zest_hf.seed.pull_request import MAX_BODY_BYTES, PullRequest, Refused, parse
 from zest_hf.seed.pulls import Pulls
 from zest_hf.seed.status import Status
@@ -131,7 +131,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(64)  # from now on callers wait instead of being refused
+        listener.listen(QUEUED)  # from now on callers wait instead of being refused
     except OSError as error:
         listener.close()
         raise ConfigError(
@@ -157,6 +157,11 @@ class _Server(uvicorn.Server):
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUED)  # asyncio knows one number for this and for how many it takes at once
 
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -190,6 +195,7 @@ class StatusServer:
                 build_app(status, feed, pulls, None if is_loopback(host) else page_token(home)),
                 http=PageProtocol,
                 loop="asyncio",
+                backlog=ACCEPTED_AT_ONCE,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
