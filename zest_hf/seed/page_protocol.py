@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import struct
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -61,6 +62,9 @@ class PageProtocol(H11Protocol):
 
     def _hang_up_if_stalled(self, before: int) -> None:
         if self.transport.get_write_buffer_size() > before - MIN_BYTES_S * STALLED_S:
+            # At once: else the kernel keeps what it has for who does not take it.
+            line = self.transport.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._hang_up()
         else:
             self._watch_writing()

@@ -16,7 +16,6 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -27,6 +26,7 @@ from zest_hf.seed.assets import SafeHeaders, asset_routes
 from zest_hf.seed.event_stream import EventStream
 from zest_hf.seed.feed import Feed
 from zest_hf.seed.guard import Guard, is_loopback, page_token
+from zest_hf.seed.large_answer import PackedResponse, SharedAnswer, json_bytes
 from zest_hf.seed.metrics import Metrics
 from zest_hf.seed.page_protocol import ACCEPTED_AT_ONCE, QUEUED, PageProtocol
 from zest_hf.seed.pull_request import MAX_BODY_BYTES, PullRequest, Refused, parse
@@ -43,6 +43,9 @@ BODY_S = 5.0
 def build_app(status: Status, feed: Feed, pulls: Pulls, token: str | None) -> ASGIApp:
     """The routes, behind a `Guard`. ``token``: None where only loopback can ask."""
     metrics = Metrics(status)
+    reports = SharedAnswer(lambda: json_bytes(status.report()))
+    lists = SharedAnswer(lambda: json_bytes({"models": status.models()}))
+    expositions = SharedAnswer(metrics.text)
 
     async def health(request: Request) -> Response:
         if not status.is_ready:
@@ -50,17 +53,16 @@ def build_app(status: Status, feed: Feed, pulls: Pulls, token: str | None) -> AS
         return JSONResponse({"status": "ok"})
 
     async def report(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(status.report))
+        return PackedResponse(await reports.get(), "application/json")
 
     async def models(request: Request) -> Response:
-        return JSONResponse({"models": await run_in_threadpool(status.models)})
+        return PackedResponse(await lists.get(), "application/json")
 
     async def history(request: Request) -> Response:
         return JSONResponse(status.history())
 
     async def for_prometheus(request: Request) -> Response:
-        content, kind = await run_in_threadpool(metrics.text)
-        return Response(content, headers={"Content-Type": kind})
+        return PackedResponse(await expositions.get(), metrics.media_type)
 
     async def events(request: Request) -> Response:
         if request.method == "HEAD":
