@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.engine import VISIBILITY_AGE_S
 from zest_hf.errors import StorageError, ZestError
 from zest_hf.hook.cache import CachedFile, cached_files, directories, endpoint, folder_of
+from zest_hf.hook.local_dirs import LocalDir, local_files
 from zest_hf.index import Index, IndexedFile
 from zest_hf.scan import Stopped, scan_file
 
@@ -77,8 +79,18 @@ class CacheScan:
     """
 
     def __init__(
-        self, directory: Path, index: Index, stop: threading.Event, shown: Shown, progress: Progress | None = None
+        self,
+        directory: Path,
+        index: Index,
+        stop: threading.Event,
+        shown: Shown,
+        progress: Progress | None = None,
+        local: Callable[[], Collection[LocalDir]] = tuple,
     ) -> None:
+        """``local``: directories outside of the cache in which there are files as well. They are looked at with the
+        whole cache only: what is downloaded to one later is put into the index by who does that.
+        """
+        self._local = local
         self._directory = directory
         self._index = index
         self._stop = stop
@@ -124,7 +136,7 @@ class CacheScan:
         self._unsettled = {
             path: at_ns for path, at_ns in self._unsettled.items() if _mtime_ns(path) == at_ns > recent_ns
         }
-        files: Iterable[CachedFile] = cached_files(self._directory, only)
+        files: Iterable[CachedFile] = chain(cached_files(self._directory, only), local_files(self._local(), only))
         if self._progress is not None:
             files = list(files)
             new = {file.path: file.size_bytes for file in files if self._is_new(file, known)}
