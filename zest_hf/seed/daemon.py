@@ -20,7 +20,6 @@ from zest_hf.config import Settings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import ConfigError, StorageError, SwarmError, ZestError
 from zest_hf.hook.cache import cache_directory
-from zest_hf.hook.local_dirs import noted
 from zest_hf.index import Index
 from zest_hf.seed.idle import Idle
 from zest_hf.seed.instance import By, Instance
@@ -226,8 +225,7 @@ def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) 
             troubles.during(lambda: _ask_again(index, stop, visibility))
         if scan:
             if cache is None or index.replaced != replaced:  # then nothing of the cache is in it
-                local = functools.partial(noted, settings.home)
-                cache = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar(), local)
+                cache = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar(), settings.home)
                 replaced = index.replaced
             troubles.during(functools.partial(_look, cache))
         # A cache that changes all the time must not keep a processor busy: very many files take seconds to list.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import threading
 from collections.abc import Iterator
@@ -34,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
     """Raises ZestError. The exit code is 1 when it was ended early."""
     from zest_hf.config import load_settings
     from zest_hf.hook.cache import cache_directory
-    from zest_hf.hook.local_dirs import noted
     from zest_hf.index import Index
     from zest_hf.seed.scan import CacheScan
     from zest_hf.seed.scan_bar import ScanBar
@@ -44,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings()
     with closing(Index(settings.home / "index.sqlite")) as index, _stopped_by_signal() as stop:
         visibility = Visibility(index, offline=settings.hub_offline)
-        local = functools.partial(noted, settings.home)
-        scan = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar(), local)
+        scan = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar(), settings.home)
         added = scan.run()
         while scan.is_too_early and not stop.wait(LOOK_S):
             added += scan.run()
