@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,13 +126,10 @@ def test_an_index_that_is_in_use_is_not_waited_for(
 def test_what_is_copied_is_offered_and_the_rest_asked_of_peers(
     local_hub: HubProcess, base: StoredFile, revision: StoredFile, tmp_path: Path
 ) -> None:
-    with engine(tmp_path / "A") as a:
-        offer(a, revision, tmp_path / "a")
-        with engine(tmp_path / "B", [port_of(a)]) as b:
-            keep(b, base, tmp_path / "base")
-            local_hub.reset_stats()
-            result = fetch(b, revision, tmp_path / "b")
-            assert (result.bytes_local, result.bytes_peer) == (len(revision.content) - NEW_BYTES, NEW_BYTES)
+    with one_who_offers_and_one_with_the_base(base, revision, tmp_path) as (_, b):
+        local_hub.reset_stats()
+        result = fetch(b, revision, tmp_path / "b")
+        assert (result.bytes_local, result.bytes_peer) == (len(revision.content) - NEW_BYTES, NEW_BYTES)
     assert local_hub.stats()["cdn_bytes"] == 0
 
 
@@ -162,13 +160,22 @@ def test_what_a_killed_download_left_is_gone_on_from(
 def test_for_a_private_repository_only_the_own_disk_is_looked_at(
     local_hub: HubProcess, base: StoredFile, revision: StoredFile, tmp_path: Path
 ) -> None:
+    with one_who_offers_and_one_with_the_base(base, revision, tmp_path) as (a, b):
+        result = fetch(b, revision, tmp_path / "b", is_public=lambda: False)
+        assert (result.bytes_local, result.bytes_cdn) == (len(revision.content) - NEW_BYTES, NEW_BYTES)
+        assert b.status()["bytes"]["uploaded"] == a.status()["bytes"]["uploaded"] == 0
+
+
+@contextmanager
+def one_who_offers_and_one_with_the_base(
+    base: StoredFile, revision: StoredFile, tmp_path: Path
+) -> Iterator[tuple[Engine, Engine]]:
+    """The first offers the revision; the second knows the first, and has the base on its disk."""
     with engine(tmp_path / "A") as a:
         offer(a, revision, tmp_path / "a")
         with engine(tmp_path / "B", [port_of(a)]) as b:
             keep(b, base, tmp_path / "base")
-            result = fetch(b, revision, tmp_path / "b", is_public=lambda: False)
-            assert (result.bytes_local, result.bytes_cdn) == (len(revision.content) - NEW_BYTES, NEW_BYTES)
-            assert b.status()["bytes"]["uploaded"] == a.status()["bytes"]["uploaded"] == 0
+            yield a, b
 
 
 def keep(one: Engine, file: StoredFile, path: Path) -> None:

@@ -69,14 +69,18 @@ def printable(text: object) -> str:
 
 
 def size_text(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+    """As the status page writes it, as well as `duration_text`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.95:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
-    return f"{count:.1f} TB"
+    return f"{count:.1f} PB"
 
 
 def duration_text(seconds: float) -> str:
-    minutes, _ = divmod(int(seconds), 60)
+    minutes, seconds = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds) % 60} s"
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -239,6 +239,32 @@ def test_status_of_something_else(owner: Machine, hub: HubProcess) -> None:
             assert "is no seeder" in the_line(run)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 999 \x1b[2J\r\n\r\n",
+    ],
+    ids=["ssh", "half", "no length", "long", "escapes"],
+)
+def test_status_of_what_speaks_otherwise(machine: Machine, said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def speak() -> None:
+            line, _ = listener.accept()
+            with line:
+                line.recv(65536)
+                line.sendall(said)
+
+        spoken = pool.submit(speak)
+        run = machine.command("zest", "status", ZEST_STATUS=f"127.0.0.1:{listener.getsockname()[1]}")
+        spoken.result()
+    assert "no seeder answers" in the_line(run) and "\x1b" not in run.stderr
+
+
 def test_run(machine: Machine) -> None:
     code = "import os, sys; print(os.environ['HF_HUB_ENABLE_ZEST'], 'zest_hf' in sys.modules, sys.argv[1:]); exit(7)"
     plain, lost = machine.root / "plain", machine.root / "lost"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import resource
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -14,10 +17,12 @@ import pytest
 from machines import Machine, Seeder, eventually
 
 from zest_hf.seed.feed import MAX_FOLLOWERS, MAX_MODELS
-from zest_hf.seed.page_protocol import MAX_CONNECTIONS, REQUEST_S, STALLED_S
+from zest_hf.seed.page_protocol import ACCEPTED_AT_ONCE, MAX_CONNECTIONS, QUEUED, REQUEST_S, STALLED_S
 from zest_hf.seed.web import BODY_S
 
 MAX_GROWTH_BYTES = 48 << 20
+MAX_GROWTH_OF_ANSWERS_BYTES = 20 << 20
+"""For 36 answers of 0.6 MB; it is some 7 MB."""
 QUICK_S = 2.0
 HEAD = b"%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -82,7 +87,7 @@ def test_who_never_reads(seeder: Seeder) -> None:
         eventually(lambda: files_of(seeder) <= before_files, "they are hung up on")
         assert can_look(seeder)
         assert all(drained(line) for line in [*deaf, *deaf_too])
-    assert most < MAX_GROWTH_BYTES
+    assert most < MAX_GROWTH_OF_ANSWERS_BYTES
 
 
 def files_of(seeder: Seeder) -> int:
@@ -142,6 +147,24 @@ def test_slowloris(machine: Machine) -> None:
                     left.discard(line)
             time.sleep(0.1)  # what it does, not what it waits for
         assert is_quick(seeder)
+
+
+@pytest.mark.parametrize("text", [b"", HEAD % b"GET /v1/status"], ids=["silent", "half a request"])
+def test_a_crowd_gives_way_to_who_comes_after(machine: Machine, text: bytes) -> None:
+    """All come while nobody looks; and no more of them are let in than the page has files for."""
+    with machine.seeder() as seeder:
+        assert is_quick(seeder)
+        few = files_of(seeder) + MAX_CONNECTIONS + 3 * ACCEPTED_AT_ONCE
+        resource.prlimit(seeder.process.pid, resource.RLIMIT_NOFILE, (few, few))
+        seeder.process.send_signal(signal.SIGSTOP)
+        with lines(seeder, QUEUED - 2, text) as crowd:
+            last = http.client.HTTPConnection("127.0.0.1", pages.port_of(seeder), timeout=pages.WAIT_S)
+            with contextlib.closing(last):
+                last.request("GET", "/v1/health")
+                seeder.process.send_signal(signal.SIGCONT)
+                assert last.getresponse().status == 200
+            assert all(drained(line) for line in crowd)
+        assert "out of system resource" not in seeder.end(signal.SIGTERM).stderr
 
 
 @pytest.mark.parametrize("kind", ["headers", "body", "garbage", "chunks", "pipeline"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
 
 import pages
 import pytest
@@ -14,6 +17,7 @@ from machines import PRELUDE, Machine, eventually
 from prometheus_client.parser import text_string_to_metric_families
 
 from zest_hf.hub.process import HubProcess
+from zest_hf.index import Index
 from zest_hf.seed.feed import MAX_FOLLOWERS, MAX_MODELS
 
 from .conftest import SNAPSHOT, XET_BYTES, XET_NAMES, MakeMachine, snapshot
@@ -112,6 +116,38 @@ def test_a_peer_that_takes(owner: Machine, make: MakeMachine) -> None:
         download.process.kill()
         gone = next(value for value in shown if not value["peers"])
         assert gone["total"] == 0
+
+
+def test_names_that_are_no_unicode(machine: Machine) -> None:
+    """As a file system may have them; the page shows what it can."""
+    refs = machine.home / "hub" / "models--org--model" / "refs"
+    commit = "c" * 40
+    (refs.parent / "snapshots" / commit).mkdir(parents=True)
+    refs.mkdir()
+    Path(os.fsdecode(os.fsencode(refs) + b"/\xff")).write_text(commit)
+    pages.offer(machine, ["org/model"])
+    with machine.seeder(**pages.OFFLINE) as seeder:
+        for models in (seeder.ask()["models"], seeder.ask("/v1/models")["models"]):
+            assert models[0]["revisions"] == [{"commit": commit, "names": ["\udcff"]}]
+
+
+def test_a_file_of_two_repositories_when_one_becomes_private(machine: Machine) -> None:
+    """It is offered on, but not by the name of the private one."""
+    pages.offer(machine, ["org/first"])
+    with closing(Index(machine.home / "zest" / "index.sqlite")) as index:
+        (copy,) = index.copies()
+        (file,) = index.get(copy.file_hash)
+        index.add(replace(file, repo_id="org/second"))
+        with machine.seeder(**pages.OFFLINE) as seeder:
+
+            def names() -> list[str]:
+                return [model["repo"] for model in seeder.ask("/v1/models")["models"]]
+
+            assert names() == ["org/first"]
+            index.set_public(file.endpoint, "model", "org/first", False)
+            eventually(lambda: names() == ["org/second"], "it has the other's name")
+            index.set_public(file.endpoint, "model", "org/second", False)
+            eventually(lambda: names() == [], "it is not offered any more")
 
 
 def test_events_of_many_models(machine: Machine) -> None:

@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from zest_hf.terminal import printable
+
 MAX_REASON_CHARS = 300
 
 
@@ -33,7 +35,8 @@ def explain(error: Exception, repo: str, repo_type: str, revision: str | None) -
 
     endpoint = constants.ENDPOINT
     if isinstance(error, hub.GatedRepoError):
-        return f"access to {repo_type} {repo} is restricted: ask for it on {endpoint}/{repo}, then `hf auth login`"
+        page = f"{endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo}"
+        return f"access to {repo_type} {repo} is restricted: ask for it on {page}, then `hf auth login`"
     if isinstance(error, hub.RepositoryNotFoundError):
         return (
             f"{endpoint} shows no {repo_type} {repo}: check the name; if it is private, `hf auth login` or set HF_TOKEN"
@@ -58,9 +61,9 @@ def explain(error: Exception, repo: str, repo_type: str, revision: str | None) -
     return one_line(error)
 
 
-def one_line(error: BaseException) -> str:
-    """The text of any error, on one line and not endless."""
-    text = " ".join(str(error).split())
+def one_line(error: BaseException | str) -> str:
+    """The text of any error, on one line, not endless, and without what a terminal would take for commands."""
+    text = printable(" ".join(str(error).split()))
     return text[:MAX_REASON_CHARS] if text else type(error).__name__
 
 

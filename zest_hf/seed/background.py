@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import select
 import subprocess
@@ -122,7 +123,7 @@ def why_silent(running: Running) -> str | None:
     except urllib.error.HTTPError as error:
         error.close()
         return None  # whatever it says
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         return f"{name}, but does not answer at {running.status} ({reason})"
 

@@ -109,9 +109,11 @@ class _NoAnswer(ZestError):
 
 def _asked(settings: Settings, base: str, token: str | None) -> dict[str, Any]:
     """The status. Raises _NoAnswer."""
+    import http.client
     import urllib.error
     import urllib.request
 
+    from zest_hf.hook.reasons import one_line
     from zest_hf.seed import status_text
 
     request = urllib.request.Request(f"{base}/v1/status")
@@ -122,9 +124,9 @@ def _asked(settings: Settings, base: str, token: str | None) -> dict[str, Any]:
     try:
         with opener.open(request, timeout=STATUS_TIMEOUT_S) as answer:
             status: dict[str, Any] = json.loads(answer.read(MAX_STATUS_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _NoAnswer(_why_nobody_answers(settings, base, str(reason))) from error
+        raise _NoAnswer(_why_nobody_answers(settings, base, one_line(reason))) from error
     if not status_text.is_status(status):
         raise _NoAnswer(f"what answers at {base} is no seeder; set ZEST_STATUS to the seeder's address")
     return status

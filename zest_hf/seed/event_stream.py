@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
+from zest_hf.seed.large_answer import json_bytes
+
 HEARTBEAT = b": still here\n\n"
 
 
 def event(name: str, value: Any) -> bytes:
     """One event with a JSON value, which has no line breaks."""
-    data = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return f"event: {name}\ndata: {data}\n\n".encode()
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), json_bytes(value))
 
 
 class EventStream(StreamingResponse):

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from zest_hf.errors import ZestError
 from zest_hf.seed.event_stream import HEARTBEAT, event
+from zest_hf.seed.large_answer import Packed
 from zest_hf.seed.status import Status
 
 log = logging.getLogger("zest_hf.seed")
@@ -31,7 +32,7 @@ class Feed:
 
     def __init__(self, status: Status) -> None:
         self._status = status
-        self._parts: dict[str, tuple[int, bytes]] = {}
+        self._parts: dict[str, tuple[int, Packed]] = {}
         """By name: the number of the picture in which it changed last, and its event."""
         self._number = 0
         self._changed = asyncio.Event()
@@ -54,11 +55,12 @@ class Feed:
             yield b"retry: 1000\n\n"
             while not self._closed:
                 changed = self._changed
-                news = b"".join(data for number, data in self._parts.values() if number > seen)
+                news = [packed for number, packed in self._parts.values() if number > seen]
                 seen = self._number
-                if news:
-                    yield news
-                elif not self._parts:
+                for packed in news:
+                    for part in packed.parts():
+                        yield part
+                if not self._parts:
                     yield HEARTBEAT
                 if self._changed is changed:  # there may have been a picture while that was sent
                     await changed.wait()
@@ -88,9 +90,9 @@ class Feed:
             else:
                 self._failed = False
                 self._number += 1
-                for name, data in parts.items():
-                    if self._parts.get(name, (0, b""))[1] != data:
-                        self._parts[name] = self._number, data
+                for name, packed in parts.items():
+                    if name not in self._parts or self._parts[name][1] != packed:
+                        self._parts[name] = self._number, packed
             self._tell()
             await asyncio.sleep(PICTURE_S)
 
@@ -98,7 +100,7 @@ class Feed:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _picture(self) -> dict[str, bytes]:
+    def _picture(self) -> dict[str, Packed]:
         report = self._status.report()
         models, peers, banned = report.pop("models"), report.pop("peers"), report.pop("banned")
         # The most active ones are shown if there are too many.
@@ -115,4 +117,4 @@ class Feed:
             },
             "history": self._status.history(),
         }
-        return {name: event(name, part) for name, part in parts.items()}
+        return {name: Packed(event(name, part)) for name, part in parts.items()}

@@ -25,17 +25,23 @@ class Metrics:
         self._status = status
         self._registry: Any = None
 
-    def text(self) -> tuple[bytes, str]:
-        """The answer and its content type. Raises SwarmError once the swarm is closed."""
+    @property
+    def media_type(self) -> str:
+        from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+        return CONTENT_TYPE_LATEST
+
+    def text(self) -> bytes:
+        """Raises SwarmError once the swarm is closed."""
         from prometheus_client import CollectorRegistry, ProcessCollector
-        from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+        from prometheus_client.exposition import generate_latest
 
         if self._registry is None:
             registry = CollectorRegistry()
             ProcessCollector(registry=registry)
             registry.register(_Collector(self._status))
             self._registry = registry
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        return generate_latest(self._registry)
 
 
 class _Collector:

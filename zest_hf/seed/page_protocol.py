@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
+import struct
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 64
+ACCEPTED_AT_ONCE = 8
+"""How many connections are taken before those that have been are heard: few beside `MAX_CONNECTIONS`."""
+QUEUED = 128
+"""How many wait in the kernel to be taken."""
 REQUEST_S = 5.0
 """How long a request may take to arrive; between 1 and 2 times that."""
 SEND_BUFFER_BYTES = 128 * 1024
@@ -23,6 +29,7 @@ MIN_BYTES_S = 1000
 class PageProtocol(H11Protocol):
     """uvicorn limits the size of what it takes (64 KiB of headers) and keeps to send, not how long it waits for it."""
 
+    connections: set[PageProtocol]  # type: ignore[assignment]
     _look: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _answered: object = None
@@ -30,12 +37,14 @@ class PageProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            # A seeder must not run out of file descriptors because of its page.
-            transport.abort()
-            return
+        self._number = next(_numbers)
         _limit(transport.get_extra_info("socket"))
         self._look = self.loop.call_later(REQUEST_S, self._hang_up_if_silent)
+        if len(self.connections) > MAX_CONNECTIONS:
+            # A seeder must not run out of file descriptors because of its page. Who came last may be who means good:
+            # a crowd that asks nothing, or has left while nobody looked, gives way to it.
+            silent = [one for one in self.connections if one is not self and one._is_idle()]
+            min(silent, key=lambda one: one._number, default=self)._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._look, self._stalled):
@@ -53,7 +62,10 @@ class PageProtocol(H11Protocol):
 
     def _hang_up_if_stalled(self, before: int) -> None:
         if self.transport.get_write_buffer_size() > before - MIN_BYTES_S * STALLED_S:
-            self.transport.abort()  # close() would wait for what is to be sent
+            # At once: else the kernel keeps what it has for who does not take it.
+            line = self.transport.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._hang_up()
         else:
             self._watch_writing()
 
@@ -63,15 +75,26 @@ class PageProtocol(H11Protocol):
         super().resume_writing()
 
     def _hang_up_if_silent(self) -> None:
-        cycle = self.cycle
-        # What is still to be sent to who reads slowly is not over.
-        is_idle = cycle is None or (cycle.response_complete and not self.transport.get_write_buffer_size())
-        if is_idle and cycle is self._answered:
-            self.transport.abort()
+        is_idle = self._is_idle()
+        if is_idle and self.cycle is self._answered:
+            self._hang_up()
             return
         if is_idle:
-            self._answered = cycle
+            self._answered = self.cycle
         self._look = self.loop.call_later(REQUEST_S, self._hang_up_if_silent)
+
+    def _is_idle(self) -> bool:
+        """Whether no request is to be answered. What is still to be sent to who reads slowly is part of an answer."""
+        cycle = self.cycle
+        return cycle is None or (cycle.response_complete and not self.transport.get_write_buffer_size())
+
+    def _hang_up(self) -> None:
+        self.connections.discard(self)  # it makes room now, not when the loop gets to it
+        self.transport.abort()  # close() would wait for what is to be sent
+
+
+_numbers = itertools.count()
+"""Of connections, in the order in which they came."""
 
 
 def _limit(line: Any) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,10 @@ class Seeder:
                 if file is None:
                     continue
                 self._offer(file)
+            elif known.repo != copy.repo:
+                # That by which it came to be offered may be private by now, and its name with it.
+                with self._lock:
+                    self._offers[key] = replace(known, repo=copy.repo)
             seen.add(key)
         for key in [key for key in self._offers if (changed is None or key[1] in changed) and key not in seen]:
             self._stop_offering(self._offers[key])

@@ -16,13 +16,14 @@ def is_status(value: Any) -> bool:
     try:
         for _ in lines(value, None):
             pass
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         return False
     return True
 
 
 def lines(status: dict[str, Any], width: int | None) -> Iterator[str]:
-    """``width``: of the terminal; None: lines may have any length."""
+    """``width``: of the terminal; None: lines may have any length. Names are anybody's, and the seeder may be."""
+    status = _printable(status)
     yield from _wrapped(_sentences(status), width)
     for table in (_traffic(status, width), _models(status, width), _pulls(status, width), _peers(status, width)):
         rows = list(table)
@@ -33,6 +34,14 @@ def lines(status: dict[str, Any], width: int | None) -> Iterator[str]:
     if problems:
         yield ""
         yield from _wrapped(problems, width)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {printable(key): _printable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_printable(one) for one in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _wrapped(sentences: Iterable[str], width: int | None) -> Iterator[str]:
@@ -93,8 +102,8 @@ def _peers(status: dict[str, Any], width: int | None) -> Iterator[str]:
         return
     rows = [
         (
-            f"{printable(peer['address'])} {printable(peer['client'])}",
-            printable(peer["found_by"]),
+            f"{peer['address']} {peer['client']}",
+            peer["found_by"],
             f"{size_text(peer.get('up_bytes_s', 0))}/s",
             size_text(peer["bytes_up"]),
             size_text(peer["bytes_down"]),
@@ -109,14 +118,14 @@ def _peers(status: dict[str, Any], width: int | None) -> Iterator[str]:
 def _problems(status: dict[str, Any]) -> Iterator[str]:
     for tracker in status["discovery"]["trackers"]:
         if tracker["working"] is False:
-            yield f"tracker {printable(tracker['url'])} does not work: {printable(tracker['message'])}"
+            yield f"tracker {tracker['url']} does not work: {tracker['message']}"
     for ban in status["banned"]:
-        yield f"banned {printable(ban['address'])}: {printable(ban['reason'])}"
+        yield f"banned {ban['address']}: {ban['reason']}"
 
 
 def _name(model: dict[str, Any]) -> str:
     kind = model["repo_type"]
-    return printable(model["repo"] if kind == "model" else f"{kind}s/{model['repo']}")
+    return str(model["repo"]) if kind == "model" else f"{kind}s/{model['repo']}"
 
 
 def _ways(discovery: dict[str, Any]) -> Iterator[str]:
@@ -126,4 +135,4 @@ def _ways(discovery: dict[str, Any]) -> Iterator[str]:
         yield "the local network"
     if discovery["dht"]:
         yield f"the DHT ({discovery['dht_nodes']} nodes)"
-    yield from (printable(tracker["url"]) for tracker in discovery["trackers"])
+    yield from (tracker["url"] for tracker in discovery["trackers"])

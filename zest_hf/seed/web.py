@@ -16,7 +16,6 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -27,8 +26,9 @@ from zest_hf.seed.assets import SafeHeaders, asset_routes
 from zest_hf.seed.event_stream import EventStream
 from zest_hf.seed.feed import Feed
 from zest_hf.seed.guard import Guard, is_loopback, page_token
+from zest_hf.seed.large_answer import PackedResponse, SharedAnswer, json_bytes
 from zest_hf.seed.metrics import Metrics
-from zest_hf.seed.page_protocol import PageProtocol
+from zest_hf.seed.page_protocol import ACCEPTED_AT_ONCE, QUEUED, PageProtocol
 from zest_hf.seed.pull_request import MAX_BODY_BYTES, PullRequest, Refused, parse
 from zest_hf.seed.pulls import Pulls
 from zest_hf.seed.status import Status
@@ -43,6 +43,9 @@ BODY_S = 5.0
 def build_app(status: Status, feed: Feed, pulls: Pulls, token: str | None) -> ASGIApp:
     """The routes, behind a `Guard`. ``token``: None where only loopback can ask."""
     metrics = Metrics(status)
+    reports = SharedAnswer(lambda: json_bytes(status.report()))
+    lists = SharedAnswer(lambda: json_bytes({"models": status.models()}))
+    expositions = SharedAnswer(metrics.text)
 
     async def health(request: Request) -> Response:
         if not status.is_ready:
@@ -50,17 +53,16 @@ def build_app(status: Status, feed: Feed, pulls: Pulls, token: str | None) -> AS
         return JSONResponse({"status": "ok"})
 
     async def report(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(status.report))
+        return PackedResponse(await reports.get(), "application/json")
 
     async def models(request: Request) -> Response:
-        return JSONResponse({"models": await run_in_threadpool(status.models)})
+        return PackedResponse(await lists.get(), "application/json")
 
     async def history(request: Request) -> Response:
         return JSONResponse(status.history())
 
     async def for_prometheus(request: Request) -> Response:
-        content, kind = await run_in_threadpool(metrics.text)
-        return Response(content, headers={"Content-Type": kind})
+        return PackedResponse(await expositions.get(), metrics.media_type)
 
     async def events(request: Request) -> Response:
         if request.method == "HEAD":
@@ -131,7 +133,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(64)  # from now on callers wait instead of being refused
+        listener.listen(QUEUED)  # from now on callers wait instead of being refused
     except OSError as error:
         listener.close()
         raise ConfigError(
@@ -157,6 +159,11 @@ class _Server(uvicorn.Server):
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUED)  # asyncio knows one number for this and for how many it takes at once
 
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -190,6 +197,7 @@ class StatusServer:
                 build_app(status, feed, pulls, None if is_loopback(host) else page_token(home)),
                 http=PageProtocol,
                 loop="asyncio",
+                backlog=ACCEPTED_AT_ONCE,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
