@@ -27,7 +27,7 @@ from zest_hf.hub.process import HubProcess
 
 OWNER = "hf_owner"
 HOST_MBIT = 500
-ORIGIN_MBIT = 200
+ORIGIN_MBIT = 80
 
 IMPORTS = """
 import threading, time

@@ -117,7 +117,8 @@ class Program:
 
 
 CONSOLE = """
-import traceback
+import faulthandler, signal, traceback
+faulthandler.register(signal.SIGUSR1)
 for line in sys.stdin:
     try:
         exec(json.loads(line))
@@ -137,8 +138,12 @@ class Console(Program):
         marks = {name: len(lines) for name, lines in self._text.items()}
         self.process.stdin.write(json.dumps(code) + "\n")
         self.process.stdin.flush()
-        for _ in marks:
-            self.wait_for_line("DONE", limit_s)
+        try:
+            for _ in marks:
+                self.wait_for_line("DONE", limit_s)
+        except AssertionError:
+            self.end(signal.SIGUSR1, timeout_s=1.0)  # says in what it says where it hangs
+            raise
         out, err = ("".join(self._text[name][marks[name] :]).removesuffix("DONE\n") for name in marks)
         return Run(int("Traceback" in err), out, err)
 

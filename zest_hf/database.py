@@ -62,9 +62,19 @@ class Database:
     others who use the file.
     """
 
-    def __init__(self, path: Path, schema: Sequence[str], version: int, *, patience_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: Sequence[str],
+        version: int,
+        *,
+        added: Sequence[str] = (),
+        patience_s: float = 10.0,
+    ) -> None:
+        """``added``: what a file of this version may lack and gets when it is opened; each must be ready to find it."""
         self.path = path
         self._schema = schema
+        self._added = added
         self._version = version
         self._patience_s = patience_s
         self._deadline_s = 0.0
@@ -170,6 +180,8 @@ class Database:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {self._version}")
                 connection.execute("COMMIT")
+            for statement in self._added:
+                connection.execute(statement)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 256")
             connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}").fetchone()

@@ -49,6 +49,12 @@ _SCHEMA: Final = (
     """INSERT INTO state VALUES (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER))""",
 )
 
+_ADDED: Final = (
+    # Older programs that use the file know nothing of it, and need not.
+    """CREATE TABLE IF NOT EXISTS unanswered (
+        file_hash BLOB NOT NULL PRIMARY KEY, asker BLOB NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID""",
+)
+
 _TERM: Final = struct.Struct(">32sIIQ")
 _PAGE: Final = 4
 _MOST_VARIABLES: Final = 500
@@ -98,6 +104,20 @@ class Copy(NamedTuple):
     terms: int
 
 
+class Unknown(NamedTuple):
+    """A copy of a file whose xorbs are not known.
+
+    ``asker``: who asked the CAS for them in vain, None if nobody has. That is good until ``until_s`` (Unix time).
+    """
+
+    file_hash: XetHash
+    path: Path
+    repo: tuple[str, str, str]
+    public: bool
+    asker: bytes | None
+    until_s: float
+
+
 class Visibility(NamedTuple):
     """What the Hub said about a repository `age_s` seconds ago to someone without a token."""
 
@@ -116,7 +136,7 @@ class Index:
     def __init__(
         self, path: Path, *, wall_clock: Callable[[], float] = time.time, patience_s: float = 10.0
     ) -> None:
-        self._database = Database(Path(path), _SCHEMA, SCHEMA_VERSION, patience_s=patience_s)
+        self._database = Database(Path(path), _SCHEMA, SCHEMA_VERSION, added=_ADDED, patience_s=patience_s)
         self._wall_clock = wall_clock
 
     def add(self, file: IndexedFile, *, visibility_known: bool = True) -> None:
@@ -129,9 +149,7 @@ class Index:
     def add_all(self, files: Sequence[IndexedFile], *, visibility_known: bool = True) -> None:
         """All of these as `add` does, at once: each by itself would wait for the disk."""
         for file in files:
-            if file.size_bytes != file.manifest.size_bytes or (
-                file.terms and sum(term.size_bytes for term in file.terms) != file.size_bytes
-            ):
+            if file.size_bytes != file.manifest.size_bytes or not _add_up(file.terms, file.size_bytes):
                 raise StorageError(f"cannot index {file.path}: size, manifest and terms contradict each other")
 
         def work(db: sqlite3.Connection) -> None:
@@ -243,6 +261,44 @@ class Index:
             )
             for file_hash, path, mtime_ns, endpoint, repo_type, repo_id, public, terms_bytes in rows
         ]
+
+    def without_terms(self) -> list[Unknown]:
+        """Every copy of a file whose xorbs are not known, without loading manifests; repository by repository."""
+        rows = self._database.read(
+            lambda db: db.execute(
+                """SELECT contents.file_hash, path, endpoint, repo_type, repo_id, public, asker, until_s
+                FROM contents JOIN copies ON contents.id = copies.content
+                LEFT JOIN unanswered ON unanswered.file_hash = contents.file_hash
+                WHERE length(terms) = 0 ORDER BY endpoint, repo_type, repo_id, contents.id"""
+            ).fetchall()
+        )
+        return [
+            Unknown(XetHash(file_hash), Path(os.fsdecode(path)), (*repo,), bool(public), asker, until_s or 0.0)
+            for file_hash, path, *repo, public, asker, until_s in rows
+        ]
+
+    def set_terms(self, file_hash: XetHash, terms: Sequence[Term]) -> None:
+        """What is known from now on of the xorbs of a file, should it still be here.
+
+        The caller has compared them with its manifest (`core.fitting`).
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM unanswered WHERE file_hash = ?", (file_hash,))
+            found = db.execute("SELECT id FROM contents WHERE file_hash = ?", (file_hash,)).fetchone()
+            if found is not None and terms:
+                _set_terms(db, found[0], terms)
+                _count(db)
+
+        self._database.write(work)
+
+    def set_unanswered(self, file_hash: XetHash, asker: bytes, until_s: float) -> None:
+        """``asker`` was told nothing about the xorbs of a file, and need not ask again until then (Unix time)."""
+        self._database.write(
+            lambda db: db.execute(
+                "INSERT OR REPLACE INTO unanswered VALUES (?, ?, ?)", (file_hash, asker, until_s)
+            ).rowcount
+        )
 
     def remove(self, file_hash: XetHash, path: Path) -> bool:
         """Forget the copy of a file at `path` for all repositories; False if there was none."""
@@ -385,12 +441,10 @@ def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> N
             "INSERT INTO contents (file_hash, manifest, terms) VALUES (?, ?, ?)",
             (file.file_hash, manifest, terms),
         ).lastrowid
+        assert content is not None
+        _name_xorbs(db, content, file.terms)
     elif changed:
-        db.execute("UPDATE contents SET terms = ? WHERE id = ?", (terms, content))
-        db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
-    if changed:
-        rows = [(xorb, content) for xorb in {term.xorb for term in file.terms}]
-        db.executemany("INSERT INTO xorbs VALUES (?, ?)", rows)
+        _set_terms(db, content, file.terms)
     gone = {row[0] for row in db.execute("SELECT content FROM copies WHERE path = ? AND content <> ?", (path, content))}
     if gone:
         db.execute("DELETE FROM copies WHERE path = ? AND content <> ?", (path, content))
@@ -414,6 +468,21 @@ def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> N
         _count(db)
 
 
+def _set_terms(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> None:
+    db.execute("UPDATE contents SET terms = ? WHERE id = ?", (_pack_terms(terms), content))
+    db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
+    _name_xorbs(db, content, terms)
+
+
+def _name_xorbs(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> None:
+    db.executemany("INSERT INTO xorbs VALUES (?, ?)", [(xorb, content) for xorb in {term.xorb for term in terms}])
+
+
+def _add_up(terms: Sequence[Term], size_bytes: int) -> bool:
+    """... to the file's size, unless they are not known."""
+    return not terms or sum(term.size_bytes for term in terms) == size_bytes
+
+
 def _pack_terms(terms: Sequence[Term]) -> bytes:
     return b"".join(_TERM.pack(term.xorb, term.start, term.end, term.size_bytes) for term in terms)
 
@@ -428,6 +497,9 @@ def _prune(db: sqlite3.Connection, contents: Iterable[int]) -> None:
     """Those of these contents that have no copy any more go, and what is known about their xorbs."""
     for content in contents:
         if not db.execute("SELECT 1 FROM copies WHERE content = ? LIMIT 1", (content,)).fetchone():
+            db.execute(
+                "DELETE FROM unanswered WHERE file_hash = (SELECT file_hash FROM contents WHERE id = ?)", (content,)
+            )
             db.execute("DELETE FROM contents WHERE id = ?", (content,))
             db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
 

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -142,6 +143,26 @@ def test_who_was_found_out_twice_counts_no_more() -> None:
     assert all(node.crowd.owner(unit, SETTINGS.stall_s + 0.1) == name(1) for unit in range(8))
     later_s = SETTINGS.stall_s + SETTINGS.distrust_s
     assert any(node.crowd.owner(unit, later_s) == name(2) for unit in range(8))
+
+
+@pytest.mark.parametrize("evens_out", [True, False])
+def test_who_comes_late_on_a_shared_line_is_not_slow_at_once(evens_out: bool) -> None:
+    """Six had the line for themselves; six more get little of it at first, and perhaps for ever."""
+    size = 1000 * MB
+    crowd = Crowd(name(1), [Unit(10 * n, 10 * n + 10, size, False) for n in range(12)])
+    done = dict.fromkeys(range(12), 0.0)
+    slow_s = None
+    for tick in range(1, 100):
+        now_s = tick / 2
+        late_s = now_s - 20.0
+        for unit in range(12 if late_s >= 0 else 6):
+            rate = 4.0 if late_s < 0 else 2.0 if evens_out and late_s > 8.0 else 3.5 if unit < 6 else 0.5
+            done[unit] += 0.5 * rate * MB
+            crowd.others.heard(name(2 + unit), True, [claim(unit, FETCHING, int(done[unit] / size * FULL))], now_s)
+        crowd.choose(now_s, lambda: iter(range(12)), lambda: iter(range(12)))
+        if slow_s is None and any(note.reason is Reason.SLOW for note in crowd.notes):
+            slow_s = late_s
+    assert slow_s is None if evens_out else slow_s is not None and SETTINGS.shared_slow_s <= slow_s <= 20.0
 
 
 def test_of_two_that_fetch_the_same_one_stops() -> None:

@@ -32,6 +32,10 @@ show(seconds=time.monotonic() - began, total=total())
 """
 
 
+SLOW_S = 7.0
+"""Of a Hub: longer than all else takes on a busy machine, so that waiting twice is told from waiting once."""
+
+
 def index_of(machine: Machine) -> Path:
     return machine.home / "zest" / "index.sqlite"
 
@@ -47,12 +51,12 @@ def token_requests(machine: Machine) -> int:
 
 
 def test_a_slow_hub_is_waited_for_once(machine: Machine) -> None:
-    machine.hub.fault("hub", "latency", seconds=2.5, match="xet-read-token")
+    machine.hub.fault("hub", "latency", seconds=SLOW_S, match="xet-read-token")
     run = machine.python(ONE, HF_TOKEN=OWNER)
     since_s = time.time() - run.shown["ended"]
     assert run.stderr == "" and run.shown["total"] == SIZE
-    assert 2.5 <= run.shown["seconds"] < 2 * 2.5
-    assert since_s < 2.5, "nor does the end of the program wait"
+    assert SLOW_S <= run.shown["seconds"] < 2 * SLOW_S
+    assert since_s < SLOW_S, "nor does the end of the program wait"
     assert recorded(machine) == [False], "in the index all the same; nobody has said that it is public"
 
 
@@ -83,7 +87,8 @@ def test_a_locked_index(machine: Machine, kind: str) -> None:
     with held_by_another_process(kind, index_of(machine)):
         run = machine.python(f"NAMES = {NAMES!r}\n{ALL}", HF_TOKEN=OWNER)
     assert run.shown["total"] == SIZE * len(NAMES)
-    assert run.shown["seconds"] < 3.0
+    # Each would wait for 10 s if it had the seeder's patience.
+    assert run.shown["seconds"] < 9.0
     (warning,) = run.warnings
     assert "kept it locked" in warning
     assert recorded(machine) == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from machines import Machine, Run, eventually
@@ -38,6 +40,16 @@ def is_alive(pid: int) -> bool:
             return stream.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def processes_of(machine: Machine) -> set[int]:
+    """All that run with the machine's settings."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"HF_HOME={machine.home}\0" in path.read_text(errors="replace"):
+                found.add(int(path.parent.name))
+    return found
 
 
 def one_line(run: Run, code: int) -> str:

@@ -243,16 +243,17 @@ def test_a_network_that_splits_and_heals(site: Site) -> None:
     """In two halves that both reach the Hub, and one host loses its cable."""
     machines = site.machines(4)
     ends = [machine.host for machine in machines]
-    site.hub.fault("cdn", "rate", bytes_per_second=12 * MB)
+    # So slow that those who are cut off for a moment have most to come when they hear each other again.
+    site.hub.fault("cdn", "rate", bytes_per_second=3 * MB)
     with consoles(machines, "org/many") as four:
         race = begin(four, SNAPSHOT)
         eventually(lambda: site.origin_bytes() > 0.2 * MANY_BYTES, "a part has come", 30.0)
         hosts.split(ends[:2], ends[2:])
         ends[0].plug(False)
-        eventually(lambda: site.origin_bytes() > 0.7 * MANY_BYTES, "more has come", 30.0)
+        eventually(lambda: site.origin_bytes() > 0.5 * MANY_BYTES, "more has come", 30.0)
         ends[0].plug(True)
         hosts.split(ends)
         shown(race.finish())
         for machine in machines:
             site.assert_right(machine, "org/many")
-        assert copies(site, MANY_BYTES) <= 2.0
+        assert copies(site, MANY_BYTES) <= 1.7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from machines import PRELUDE, Program, eventually
 from zest_hf.hub.process import HubProcess
 
 from .conftest import SNAPSHOT, XET_BYTES, MakeMachine, snapshot
-from .seeders import LOGGED, Leaving, is_alive, left, log_of, none_left, one_line, state_of, status_of
+from .seeders import LOGGED, Leaving, is_alive, left, log_of, none_left, one_line, processes_of, state_of, status_of
 from .test_seed import FILES, SETTLED, from_peers_alone
 
 
@@ -153,6 +154,40 @@ def test_a_process_that_lives_on(hub: HubProcess, leaving: Leaving, make: MakeMa
             from_peers_alone(hub, make(f"B{number}"), address)
         assert console.end(signal.SIGKILL).code == -signal.SIGKILL
     from_peers_alone(hub, make("C"), state["listen"])
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "os.kill(os.getpid(), 15)"])
+def test_a_process_that_is_killed_a_moment_after_its_last_file(leaving: Leaving, end: str) -> None:
+    a = leaving("A")
+    with a.console() as console:
+        assert console.run(f"REPO = 'org/model'\n{SNAPSHOT}").shown["cdn"] == XET_BYTES
+        guarded = "import zest_hf.seed.leave as leave; show(guarded=leave._leaver.is_guarded)"
+        eventually(lambda: console.run(guarded).shown["guarded"], "somebody waits for its end")
+        # A child that lives longer, and knows nothing of it, holds up nobody.
+        fork = "child = os.fork()\nif not child: import time; time.sleep(60)\nshow(child=child)"
+        child = console.run(fork).shown["child"]
+        try:
+            assert none_left(a)
+            assert console.process.stdin is not None
+            console.process.stdin.write(json.dumps(end) + "\n")
+            console.process.stdin.flush()
+            state = left(a)
+        finally:
+            os.kill(child, signal.SIGKILL)
+    eventually(lambda: status_of(a)["files"] == FILES, "what it has downloaded is offered")
+    assert state["by"] == "hook" and os.readlink(f"/proc/{state['pid']}/cwd") == str(a.home / "zest")
+
+
+def test_who_waits_for_the_end_of_a_process_ends_with_it(leaving: Leaving) -> None:
+    a = leaving("A")
+    with a.console() as console:
+        console.run(f"REPO = 'org/parts'\n{SNAPSHOT}")
+        assert console.process.stdin is not None
+        console.process.stdin.close()
+        assert console.end().code == 0
+    pid = left(a)["pid"]
+    eventually(lambda: processes_of(a) == {pid}, "only the seeder is left")
+    assert "it runs already" not in log_of(a)
 
 
 def test_users_of_one_machine(hub: HubProcess, leaving: Leaving, make: MakeMachine) -> None:

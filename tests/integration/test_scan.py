@@ -174,9 +174,13 @@ def test_zest_scan(make: MakeMachine) -> None:
     for new in (len(XET_NAMES), 0):
         done = a.command("zest", "scan", "--json")
         assert (done.code, done.stderr) == (0, "")
-        assert json.loads(done.stdout) == {"complete": True, "new": new, **files, "offered": files}
+        assert json.loads(done.stdout) == {"complete": True, "new": new, **files, "offered": files, "by_xorbs": 2}
     done = a.command("zest", "scan")
-    assert done.stdout == "2 files, 6.3 MB, are in the index, 0 of them new\n2 may be offered to everyone, 6.3 MB\n"
+    assert done.stdout.splitlines() == [
+        "2 files, 6.3 MB, are in the index, 0 of them new",
+        "2 may be offered to everyone, 6.3 MB",
+        "of 2 the xorbs are known, which other files may share",
+    ]
 
 
 def test_only_the_repository_that_has_changed_is_looked_at(

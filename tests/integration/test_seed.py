@@ -165,7 +165,8 @@ def test_a_public_repository_of_the_same_name_elsewhere(tmp_path: Path) -> None:
         plain(a, HF_TOKEN=OWNER)
         with a.seeder(ZEST_LOG="info", HF_ENDPOINT=elsewhere.endpoint, HF_TOKEN=OWNER) as seeder:
             seeder.wait_for_line(f"{FILES} files of the cache are new in the index")
-            assert elsewhere.stats()["by_route"]["HEAD resolve"]["requests"] == FILES
+            # Once as nobody, and perhaps already as the owner, who is told as little.
+            assert FILES <= elsewhere.stats()["by_route"]["HEAD resolve"]["requests"] <= 2 * FILES
             # What is learned of that repository later does not make them public either.
             with closing(Index(a.home / "zest" / "index.sqlite")) as index:
                 index.set_public(elsewhere.endpoint, "model", "org/model", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -112,6 +113,31 @@ def test_liars_cost_a_bounded_time(liar: str, liars: int, changes: dict[str, obj
     assert outcome.copies <= (1.25 if gives else 1.1)
     # Claims are void after 3 s, haves after as long.
     assert max(outcome.done_s) <= 1.25 * outcome.bound_s + (18.0 if gives else 12.0)
+
+
+@pytest.mark.parametrize("seed", [44, 88, 239, *range(10)])
+def test_liars_of_all_kinds_hold_up_nobody(seed: int) -> None:
+    """They claim more than may be fetched at once: what nobody claims is fetched nevertheless."""
+    rng = random.Random(seed)
+    nodes = [replace(node, start_s=rng.uniform(0, 0.5)) for node in hosts(3)]
+    for liar in ("claims", "creeps", "haves", "floods"):
+        nodes.append(replace(hosts(1)[0], liar=liar, start_s=rng.uniform(0, 1)))
+    many = VirtualFile(24_000_000, piece_chunks=16, xorb_bytes=2 << 20)
+    outcome = run(many, nodes, origin_bytes_s=2 * ORIGIN, meets_s=(0.05, 3.0), latency_s=0.001, seed=seed)
+    assert max(outcome.done_s) <= outcome.bound_s + 12.0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_who_trickles_what_is_left_holds_up_nobody_for_long(seed: int) -> None:
+    """Of a CDN so fast that no GET has shown what it gives: nothing says that it is slow."""
+    rng = random.Random(seed)
+    four = VirtualFile(256 << 20, piece_chunks=128)
+    rate = float(four.size_bytes)
+    nodes = hosts(2, 0.01, 4 * rate)
+    nodes += [replace(nodes[0], liar="claims"), replace(nodes[0], liar="trickles")]
+    nodes += [replace(nodes[0], liar="haves", start_s=rng.uniform(0, 3))]
+    outcome = run(four, nodes, origin_bytes_s=rate, meets_s=(0.05, 0.1), latency_s=0.001, seed=seed)
+    assert max(outcome.done_s) <= 30.0
 
 
 def test_a_network_that_splits_and_heals() -> None:

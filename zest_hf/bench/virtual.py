@@ -32,10 +32,11 @@ class VirtualFile:
     scale: int = 1
     shared: bool = False
     piece_chunks: int = 64
+    xorb_bytes: int = XORB_BYTES
 
     @cached_property
     def xorbs(self) -> dict[XetHash, Manifest]:
-        per_xorb = XORB_BYTES // (CHUNK_BYTES * self.scale)
+        per_xorb = self.xorb_bytes // (CHUNK_BYTES * self.scale)
         chunks = max(1, self.size_bytes // (CHUNK_BYTES * self.scale))
         out = {}
         for first in range(0, chunks, per_xorb):

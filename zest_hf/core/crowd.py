@@ -88,7 +88,8 @@ class Crowd:
         """What we have fetched and proved, the last of it."""
         self._cdn = CdnRate()
         self._income = Income()
-        self._given_bytes = 0
+        self._given = Income()
+        """What of that is proved."""
         self._helped_s = _NEVER
         self._line_was_full_s = _NEVER
         self._all_claimed = False
@@ -180,7 +181,7 @@ class Crowd:
 
     def given(self, size_bytes: int) -> None:
         """So much of what came from members is proved."""
-        self._given_bytes += size_bytes
+        self._given.came += size_bytes
 
     def alone_bytes_s(self, now_s: float) -> float:
         """What the CDN gives us, or has given; 0: nobody knows."""
@@ -212,16 +213,21 @@ class Crowd:
         """Whether nothing comes, from whomever, and nobody knows whether the CDN would give more."""
         if self.others.met_s is None or self.alone_bytes_s(now_s) > 0:
             return False
-        # Units come one after the other: to who has got one the next will come.
-        if self._given_bytes >= STARVING_SHARE * self._largest or any(not own.ended for own in self._own.values()):
+        # Units come one after the other: to who has got one of late the next will come.
+        late_s = self.settings.longest_patience_s
+        given = self._given.bytes_s(now_s, late_s)
+        given_bytes = self._given.came if given is None else given * late_s
+        if given_bytes >= STARVING_SHARE * self._largest or any(not own.ended for own in self._own.values()):
             return False
         for patience_s in (self.settings.patience_s, self._patience_s(now_s)):
-            if now_s - self.others.met_s < patience_s:
-                return False
-            income = self._income.bytes_s(now_s, patience_s) or 0.0
-            if income * patience_s >= self.settings.little_share * self._largest:
+            if now_s - self.others.met_s < patience_s or not self._has_got_little(now_s, patience_s):
                 return False
         return True
+
+    def _has_got_little(self, now_s: float, passed_s: float) -> bool:
+        """In this time, from whomever."""
+        income = self._income.bytes_s(now_s, passed_s) or 0.0
+        return income * passed_s < self.settings.little_share * self._largest
 
     def is_to_probe(self, fetch: int, given_bytes_s: float, now_s: float) -> bool:
         """Whether we are to find out with this unit, which another fetches and gives us at this rate, whether the CDN
@@ -243,13 +249,18 @@ class Crowd:
         ``wanted``: also those that peers give.
         """
         self._income.note(now_s)
-        for number, stands_still in self.others.judge(self.usual_bytes_s(now_s), now_s):
+        self._given.note(now_s)
+        # As long as nobody knows what the CDN's line gives it may be full.
+        is_full = self.alone_bytes_s(now_s) <= 0 or self.is_line_full(now_s)
+        for number, stands_still in self.others.judge(self.usual_bytes_s(now_s), is_full, now_s):
             self.notes.append(Decision(number, Reason.STALLED if stands_still else Reason.SLOW))
         running = [own for own in self._own.values() if not own.ended]
         others, ending, ahead_bytes = self.others.active(now_s)
         active = len(running) + others
         limit = self.pace.limit(now_s, active, ahead_bytes, ending)
         free = limit - active
+        if not running and self._is_blocked(now_s):
+            free = max(1, free)
         out: list[Decision] = []
         if self.others.met_s is not None and now_s - self.others.met_s < self.settings.hear_s:
             return out
@@ -405,6 +416,11 @@ class Crowd:
             self._helped_s = now_s
             # Not the same as others in our place.
             yield Decision(max(free[-16:], key=lambda number: self.others.turns.score(self.me, number)), reason)
+
+    def _is_blocked(self, now_s: float) -> bool:
+        """Whether what others say to be fetching brings nothing: it is not to keep us from what nobody fetches."""
+        since_s, stall_s = self.others.met_s, self.settings.stall_s
+        return since_s is not None and now_s - since_s >= stall_s and self._has_got_little(now_s, stall_s)
 
     def _patience_s(self, now_s: float) -> float:
         settings = self.settings

@@ -18,6 +18,8 @@ WHOLE_XORB_BYTES = 60 * 1024 * 1024
 
 RATE_OVER_S = 0.4
 """Progress is told every 0.5 s; over less than this it says nothing."""
+RATE_WINDOW_S = 3.0
+"""A rate is one of the last 3..6 s: GETs that began at different times share the same line."""
 
 Told = tuple[int, int, int, int]
 """A claim as it is told: first chunk of the file, end, state, progress."""
@@ -49,7 +51,9 @@ class CrowdSettings:
     slow_factor: float = 3.0
     """A claim that will take so many times as long as others would is void,"""
     slow_s: float = 3.0
-    """... if it was heard of so long ago: it may just be the one that comes last on a busy line."""
+    """... if it was heard of so long ago: it may just be the one that comes last on a busy line;"""
+    shared_slow_s: float = 10.0
+    """... as long as the line is everybody's, of which some get much more than others for a while."""
     probe_after_s: float = 1.0
     """Who fetches what nothing else can be compared with is compared with the CDN after this time,"""
     worth_probe_s: float = 4.0
@@ -94,11 +98,24 @@ class Claim:
     """Progress when it was heard of first."""
     voided: bool = False
     """It was found out."""
+    _since: tuple[float, int] | None = None
+    """From where the rate is counted: a time and the progress then,"""
+    _next: tuple[float, int] | None = None
+    """... and from where it will be, in a while."""
+
+    def moved(self, progress: int, now_s: float) -> None:
+        """So far it is now."""
+        if self._next is None:
+            self._next = self.began_s, self.began_at
+        if now_s - self._next[0] >= RATE_WINDOW_S:
+            self._since, self._next = self._next, (self.moved_s, self.progress)
+        self.progress, self.moved_s = progress, now_s
 
     def rate(self, now_s: float) -> float:
-        """Progress per second; 0 while it was told of in one breath."""
-        passed_s = self.moved_s - self.began_s
-        return max(0, self.progress - self.began_at) / passed_s if passed_s >= RATE_OVER_S else 0.0
+        """Progress per second, of late; 0 while it was told of in one breath."""
+        since_s, progress = self._since or (self.began_s, self.began_at)
+        passed_s = self.moved_s - since_s
+        return max(0, self.progress - progress) / passed_s if passed_s >= RATE_OVER_S else 0.0
 
     def expected(self, now_s: float) -> float:
         """The progress that it should have made by now."""

@@ -96,7 +96,8 @@ class Others:
                     progress = FULL
                 self.pace.moved((progress - claim.progress) / FULL * self.units[number].size_bytes)
                 was_fetching = claim.state == FETCHING and claim.progress < FULL
-                claim.state, claim.progress, claim.moved_s = state, progress, now_s
+                claim.state = state
+                claim.moved(progress, now_s)
                 if was_fetching and progress == FULL:
                     self._note_end(member, claim, now_s)
             new[number] = claim
@@ -269,16 +270,17 @@ class Others:
                     idle.add(member)
         return moving + len(idle), ending, ahead_bytes
 
-    def judge(self, usual_bytes_s: float, now_s: float) -> list[tuple[int, bool]]:
+    def judge(self, usual_bytes_s: float, is_line_full: bool, now_s: float) -> list[tuple[int, bool]]:
         """Finds out who claims what it does not do, or much later than others would (0: that is not known).
 
-        For which units somebody did, and whether it stands still.
+        ``is_line_full``: they may all share the CDN's line. For which units somebody did, and whether it stands still.
         """
+        slow_s = self.settings.shared_slow_s if is_line_full else self.settings.slow_s
         faults: dict[bytes, int] = {}
         void = []
         for number, claims in self.fetching.items():
             for member, claim in claims.items():
-                if self.is_trusted(member, now_s) and self._is_void(number, claim, usual_bytes_s, now_s):
+                if self.is_trusted(member, now_s) and self._is_void(number, claim, usual_bytes_s, slow_s, now_s):
                     claim.voided = True
                     void.append((number, now_s - claim.moved_s >= self.settings.stall_s))
                     faults[member] = faults.get(member, 0) + 1
@@ -286,13 +288,13 @@ class Others:
             self._blame(self.members[member], count, now_s)
         return void
 
-    def _is_void(self, number: int, claim: Claim, usual_bytes_s: float, now_s: float) -> bool:
+    def _is_void(self, number: int, claim: Claim, usual_bytes_s: float, slow_s: float, now_s: float) -> bool:
         if claim.state != FETCHING or claim.progress == FULL or claim.voided:
             return False
         stall_s = self.settings.stall_s
         if now_s - claim.moved_s >= stall_s:
             return True
-        if usual_bytes_s <= 0 or now_s - claim.began_s < self.settings.slow_s:
+        if usual_bytes_s <= 0 or now_s - claim.began_s < slow_s:
             return False
         needs_s = self.units[number].size_bytes / usual_bytes_s
         if claim.rest_s(now_s) <= self.settings.slow_factor * needs_s + stall_s:

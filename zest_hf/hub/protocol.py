@@ -30,7 +30,8 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        return not self._cycle.disconnected
+        # A write to who has gone closes the transport at once, while the protocol hears of it when the loop turns.
+        return not self._cycle.disconnected and not self._cycle.transport.is_closing()
 
     def hang_up(self) -> None:
         """Close in the middle of an answer, after the bytes that were already written."""

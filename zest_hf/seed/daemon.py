@@ -28,6 +28,7 @@ from zest_hf.seed.scan import NOBODY, CacheScan
 from zest_hf.seed.scan_bar import ScanBar
 from zest_hf.seed.seeder import Seeder
 from zest_hf.seed.status import Status
+from zest_hf.seed.terms import TermsQuest
 from zest_hf.seed.troubles import Troubles
 from zest_hf.seed.visibility import Visibility
 from zest_hf.seed.web import StatusServer, listen
@@ -115,6 +116,8 @@ def _serve(
     ledger = Ledger(TrafficLog(settings.home, patience_s=TRAFFIC_PATIENCE_S), swarm)
     page = StatusServer(Status(seeder, swarm, ledger), listener, settings.home) if listener is not None else None
     watch = threading.Thread(target=_watch, args=(settings, index, stop, scan), name="zest-watch", daemon=True)
+    # A thread of its own: a CAS that is slow holds up nothing else.
+    quest = threading.Thread(target=_ask_for_terms, args=(settings, index, stop), name="zest-terms", daemon=True)
     try:
         if page is not None:
             page.start()
@@ -127,6 +130,8 @@ def _serve(
         if not settings.hub_offline:
             swarm.dial_given()
         watch.start()
+        if scan and not settings.hub_offline:
+            quest.start()
         troubles = Troubles("the index does not answer")
         idle = Idle(settings.idle_exit_s if by == "hook" else None, time.monotonic())
         while not stop.wait(REFRESH_S):
@@ -146,8 +151,9 @@ def _serve(
             page.stop()
         ledger.close()
         swarm.close()
-        if watch.ident is not None:
-            watch.join(JOIN_S)
+        for thread in (watch, quest):
+            if thread.ident is not None:
+                thread.join(JOIN_S)
         index.close()
 
 
@@ -226,6 +232,18 @@ def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) 
 def _look(cache: CacheScan) -> None:
     if cache.is_due() and (added := cache.run()):
         log.info("%d files of the cache are new in the index", added)
+
+
+def _ask_for_terms(settings: Settings, index: Index, stop: threading.Event) -> None:
+    codec.give_way()
+    quest = TermsQuest(index, settings, cache_directory(), stop)
+    troubles = Troubles("which xorbs the files of the cache are made of cannot be asked")
+    pause_s = LOOK_S
+    while not stop.wait(pause_s):
+        began_s = time.monotonic()
+        troubles.during(lambda: quest.is_due() and quest.run())
+        # With very many files a look at the index takes long.
+        pause_s = max(LOOK_S, 9 * (time.monotonic() - began_s))
 
 
 def _ask_again(index: Index, stop: threading.Event, visibility: Visibility) -> None:

@@ -1,8 +1,9 @@
 """The zest-seed that downloads leave behind (`ZEST_DAEMON=auto`), at no cost to those who download.
 
 While a process lives it seeds what it has downloaded by itself. One is left when it ends, after its own part in the
-swarm has, so that the port is free again; in a process that lives on, when no file has come for `QUIET_S`, as it may be
-killed one day. To start it is one fork: nobody waits until it serves, and what it has to tell is in its log.
+swarm has, so that the port is free again; in a process that lives on, when no file has come for `QUIET_S`. To start it
+is one fork: nobody waits until it serves, and what it has to tell is in its log. Until then a small process waits for
+the end of this one, should it be killed: it learns of that by a pipe of which this one has the other end.
 
 Nothing is handed over: what was downloaded is in the index, at which it looks once a second.
 """
@@ -20,8 +21,8 @@ from zest_hf.config import Settings
 from zest_hf.engine import Engine
 from zest_hf.errors import ZestError
 from zest_hf.hook.reasons import why_not_writable
-from zest_hf.seed.instance import Instance
-from zest_hf.seed.order import Order, is_replaceable, spawn
+from zest_hf.seed.instance import Instance, above_stdio
+from zest_hf.seed.order import Order, is_replaceable, spawn, spawn_if_killed
 
 log = logging.getLogger("zest_hf.seed")
 
@@ -50,6 +51,9 @@ class _Leaver:
         self._closed = threading.Event()
         self._once = threading.Lock()
         """Taken for good by whoever does it."""
+        self._pipe_lock = threading.Lock()
+        self._pipe: int | None = None
+        """As long as it is open somebody waits for the end of this process."""
         if (reason := why_not(engine.settings)) is not None:
             log.debug("no zest-seed is left running: %s", reason)
             return
@@ -60,8 +64,47 @@ class _Leaver:
         self._closed.set()
         self._leave(is_ending=True)
 
+    @property
+    def is_guarded(self) -> bool:
+        """Whether one is left should this process be killed now."""
+        return self._pipe is not None
+
+    def _guard(self) -> None:
+        read_fd, write_fd = map(above_stdio, os.pipe())
+        try:
+            # One of an older version may run by then.
+            process = spawn_if_killed(Order(by="hook", replaces=True), read_fd)
+        except BaseException:
+            os.close(write_fd)
+            raise
+        finally:
+            os.close(read_fd)
+        with self._pipe_lock:
+            self._pipe = write_fd
+        if self._closed.is_set():
+            self._unguard()
+        process.wait()  # it has done its part with a fork
+
+    def _unguard(self) -> None:
+        """Who waits for the end of this process ends itself."""
+        with self._pipe_lock:
+            pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # it has been killed
+                os.write(pipe, b"x")
+            os.close(pipe)
+
+    def forked(self) -> None:
+        """In a child of this process, which may live longer."""
+        if self._pipe is not None:
+            os.close(self._pipe)
+
     def _when_quiet(self) -> None:
         # Nothing is imported here: should the program fork meanwhile, its child would wait for that for ever.
+        try:
+            self._guard()
+        except (ZestError, OSError) as error:
+            log.debug("should this process be killed no zest-seed is left running: %s", error)
         while (left_s := self.last_s + QUIET_S - time.monotonic()) > 0 or self.engine.is_downloading():
             if self._closed.wait(left_s if left_s > 0 else QUIET_S):
                 return
@@ -74,6 +117,8 @@ class _Leaver:
             leave_running(self.engine.settings, is_ending=is_ending)
         except (ZestError, OSError, RuntimeError) as error:
             log.debug("no zest-seed is left running: %s", error)
+        finally:
+            self._unguard()
 
 
 def leave_running(settings: Settings, *, is_ending: bool) -> None:
@@ -121,6 +166,8 @@ _lock = threading.Lock()
 
 def _forget_after_fork() -> None:
     global _leaver, _lock
+    if _leaver is not None:
+        _leaver.forked()
     _leaver, _lock = None, threading.Lock()
 
 

@@ -25,6 +25,18 @@ _BEGIN = (
 # A child of nobody: programs that wait for all of their children do not wait for it.
 _BEGIN_APART = "import os; os.fork() and os._exit(0); " + _BEGIN
 
+# Reads until a byte tells it to end, or nobody is there any more who could. Without the site's modules it is there
+# in a hundredth of a second, and small. Paths in its environment are absolute.
+_WAIT = """
+import os, sys
+os.fork() and os._exit(0)
+os.chdir("/")
+if not os.read(0, 1):
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @dataclass(frozen=True)
 class Order:
     """What the process is told by the one that starts it. ``lock``, ``pipe``: descriptors that it inherits."""
@@ -43,11 +55,24 @@ def spawn(order: Order) -> subprocess.Popen[bytes]:
     """Begins it, with this process's environment. One that downloads leave behind is nobody's child: what is returned
     ends at once. Raises StorageError.
     """
+    begin = _BEGIN_APART if order.by == "hook" else _BEGIN
+    return _spawn(["-c", begin, json.dumps(asdict(order))], [fd for fd in (order.lock, order.pipe) if fd is not None])
+
+
+def spawn_if_killed(order: Order, pipe: int) -> subprocess.Popen[bytes]:
+    """As `spawn`, but nothing begins before all have closed the other end of ``pipe`` and nobody has written to it: as
+    when this process is killed. Raises StorageError.
+    """
+    command = ["-I", "-S", "-c", _WAIT, sys.executable, "-c", _BEGIN, json.dumps(asdict(order))]
+    return _spawn(command, [], stdin=pipe)
+
+
+def _spawn(arguments: list[str], fds: list[int], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", _BEGIN_APART if order.by == "hook" else _BEGIN, json.dumps(asdict(order))],
-            pass_fds=[fd for fd in (order.lock, order.pipe) if fd is not None],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, *arguments],
+            pass_fds=fds,
+            stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -19,7 +19,8 @@ LOOK_S = 0.5
 """How often it is looked again for files that came a moment ago."""
 
 DESCRIPTION = """Find what is in the Hugging Face cache, hash what is new there, and ask the Hub which of it may be
-offered. A seeder does that by itself. It can be ended at any time: the next one goes on."""
+offered, and of which xorbs it is made. A seeder does that by itself. It can be ended at any time: the next one goes
+on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from zest_hf.index import Index
     from zest_hf.seed.scan import CacheScan
     from zest_hf.seed.scan_bar import ScanBar
+    from zest_hf.seed.terms import TermsQuest
     from zest_hf.seed.visibility import Visibility
 
     settings = load_settings()
@@ -44,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         added = scan.run()
         while scan.is_too_early and not stop.wait(LOOK_S):
             added += scan.run()
+        quest = TermsQuest(index, settings, cache_directory(), stop)
+        if quest.is_due():
+            quest.run()
         copies = {copy.path: copy for copy in sorted(index.copies(), key=lambda copy: copy.public)}
         sizes = {path: _size(copy) for path, copy in copies.items()}
     offered = [path for path, copy in copies.items() if copy.public]
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "files": len(copies),
         "bytes": sum(sizes.values()),
         "offered": {"files": len(offered), "bytes": sum(sizes[path] for path in offered)},
+        "by_xorbs": sum(copy.terms > 0 for copy in copies.values()),
     }
     if args.json:
         print(json.dumps(result))
@@ -60,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         how = "" if result["complete"] else " (ended early)"
         print(f"{len(copies)} files, {size_text(sum(sizes.values()))}, are in the index, {added} of them new{how}")
         print(f"{len(offered)} may be offered to everyone, {size_text(sum(sizes[path] for path in offered))}")
+        print(f"of {result['by_xorbs']} the xorbs are known, which other files may share")
     return 0 if result["complete"] else 1
 
 
