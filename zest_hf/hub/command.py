@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import logging
 import socket
+import ssl
 import sys
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url-lifetime", type=float, default=3600, metavar="S", help="seconds a CDN url is valid"
     )
+    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="serve https with this certificate (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (PEM)")
     testing = parser.add_argument_group("for tests of clients")
     testing.add_argument("--no-v2", action="store_true", help="answer 404 to version 2 of the CAS routes")
     testing.add_argument(
@@ -88,7 +91,21 @@ def _options(args: argparse.Namespace) -> HubOptions:
         exact_ranges=args.exact_ranges,
         multi_range=args.multi_range,
         remote_control=args.remote_control,
+        tls=_tls(args.tls_certificate, args.tls_key),
     )
+
+
+def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError("--tls-certificate and --tls-key are given together")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # as are those of OpenSSL
+        reason = "not a certificate and its key" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"{certificate} and {key} cannot be used for TLS: {reason}") from error
+    return certificate, key
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,7 +137,7 @@ def _serve(options: HubOptions) -> None:
 
     def announce() -> None:
         print(
-            f"zest hub listening on http://{join_host(*hub.address)}, state in {options.state_dir}",
+            f"zest hub listening on {hub.scheme}://{join_host(*hub.address)}, state in {options.state_dir}",
             flush=True,
         )
 

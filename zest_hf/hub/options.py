@@ -20,7 +20,8 @@ class HubOptions:
     version of reconstructions and shards. ``redirect_cdn`` sends every CDN request through a 302 first.
     ``exact_ranges`` refuses a CDN request whose Range is not exactly the signed one. ``multi_range`` folds
     all ranges of a xorb into one url that is answered as multipart/byteranges. ``remote_control`` opens the
-    statistics and fault routes to clients that are not on this machine.
+    statistics and fault routes to clients that are not on this machine. ``tls``: the files of a certificate (with
+    those that lead to its authority) and of its key, PEM; then both listeners speak TLS and nothing else.
     """
 
     state_dir: Path
@@ -35,3 +36,4 @@ class HubOptions:
     exact_ranges: bool = False
     multi_range: bool = False
     remote_control: bool = False
+    tls: tuple[Path, Path] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -22,12 +23,16 @@ class HubProcess:
     """Context manager around ``python -m zest_hf.hub``.
 
     ``options`` are those of the command line: ``token="a"`` or ``token=["a", "b"]``, ``no_v2=True``,
-    ``cdn_listen="127.0.0.1:0"``. Both listeners take free ports of 127.0.0.1 unless told otherwise. Raises
-    ZestError when the hub does not start or a control request is refused.
+    ``cdn_listen="127.0.0.1:0"``. Both listeners take free ports of 127.0.0.1 unless told otherwise. ``authority``: the
+    certificate (PEM) that vouches for a hub with TLS. Raises ZestError when the hub does not start or a control request
+    is refused.
     """
 
-    def __init__(self, state_dir: str | Path, **options: str | float | bool | list[str]) -> None:
+    def __init__(
+        self, state_dir: str | Path, *, authority: Path | None = None, **options: str | float | bool | list[str]
+    ) -> None:
         self.state_dir = Path(state_dir)
+        self._authority = authority
         self.options = {"listen": "127.0.0.1:0", "cdn_listen": "127.0.0.1:0", **options}
         self.endpoint = ""
         self._process: subprocess.Popen[str] | None = None
@@ -89,7 +94,10 @@ class HubProcess:
         data = None if value is None else json.dumps(value).encode()
         request = urllib.request.Request(self.endpoint + path, data=data, method=method)
         # Proxies of the environment are for other machines, not for this one.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self._authority is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self._authority)))
+        opener = urllib.request.build_opener(*handlers)
         try:
             with opener.open(request, timeout=_CONTROL_TIMEOUT_S) as response:
                 answer: dict[str, Any] = json.load(response)

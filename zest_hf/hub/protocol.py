@@ -50,7 +50,8 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             cycle = getattr(send, "__self__", None)
             if isinstance(cycle, RequestResponseCycle):
                 extensions = scope.setdefault("extensions", {})
-                extensions[ZERO_COPY] = {}
+                if scope["scheme"] == "http":  # what is to be encrypted has to pass through here
+                    extensions[ZERO_COPY] = {}
                 extensions[CONNECTION] = Connection(cycle)
                 send = _Sender(cycle)
             try:

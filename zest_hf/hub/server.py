@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -43,10 +44,13 @@ def listen(address: tuple[str, int]) -> socket.socket:
 class _Server(uvicorn.Server):
     """Says when it accepts connections and leaves signals to us."""
 
-    def __init__(self, application: Any, on_ready: Callable[[], None]) -> None:
+    def __init__(self, application: Any, tls: tuple[Path, Path] | None, on_ready: Callable[[], None]) -> None:
+        certificate, key = tls or (None, None)
         super().__init__(
             uvicorn.Config(
                 application,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
                 loop="asyncio",
                 http=ZeroCopyProtocol,
                 ws="none",
@@ -83,9 +87,10 @@ def serve(
 
     Several CDN threads accept from the same socket; sendfile runs without the GIL, so they send in parallel.
     """
+    tls = hub.options.tls
     started = threading.Semaphore(0)
     sockets = [] if cdn is None else [cdn, *(cdn.dup() for _ in range(cdn_threads - 1))]
-    servers = [(_Server(build_app(hub, cdn_only=True), started.release), each) for each in sockets]
+    servers = [(_Server(build_app(hub, cdn_only=True), tls, started.release), each) for each in sockets]
     threads = [
         threading.Thread(target=asyncio.run, args=(server.serve([each]),), name=f"zest-hub-cdn-{number}")
         for number, (server, each) in enumerate(servers)
@@ -96,7 +101,7 @@ def serve(
             started.acquire()
         on_ready()
 
-    api_server = _Server(build_app(hub), ready)
+    api_server = _Server(build_app(hub), tls, ready)
 
     def stop(number: int, frame: FrameType | None) -> None:
         api_server.should_exit = True

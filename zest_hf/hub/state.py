@@ -64,10 +64,14 @@ class Hub:
         self.address = options.listen
         self.cdn_address = options.cdn_listen
 
+    @property
+    def scheme(self) -> str:
+        return "http" if self.options.tls is None else "https"
+
     def base_url(self, request: Request) -> str:
         """The address under which this client reached us, so that names, tunnels and proxies with TLS keep working."""
         host = request.headers.get("host", "")
-        scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else "http"
+        scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else self.scheme
         return f"{scheme}://" + (host if _HOST.fullmatch(host) else join_host(*self.address))
 
     def cdn_base_url(self, request: Request) -> str:
@@ -78,7 +82,7 @@ class Hub:
         host, port = self.cdn_address
         if host in _ANY or host == self.address[0]:
             host = urlsplit(base).hostname or host
-        return "http://" + join_host(host, port)
+        return f"{self.scheme}://{join_host(host, port)}"
 
     def url_maker(self, request: Request) -> CdnUrls:
         return CdnUrls(self, self.cdn_base_url(request))
