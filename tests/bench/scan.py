@@ -19,8 +19,7 @@ from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
-from weights import write_weights
-
+from zest_hf.bench.weights import write_weights
 from zest_hf.index import Index
 from zest_hf.seed import scan as scanning
 

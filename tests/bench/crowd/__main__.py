@@ -25,9 +25,9 @@ from crowds import known, liar
 from hosts import SWITCH, Network, split
 from machines import Console
 from table import Figure, show
-from weights import write_weights
 from world import FILE, REPO, UPLOAD, HostMachine, good
 
+from zest_hf.bench.weights import write_weights
 from zest_hf.hub.process import HubProcess
 
 COPIES = 1.05

@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 from hosts import SWITCH, Host, Network
 from machines import Machine, Run
-from weights import write_weights
 
+from zest_hf.bench.weights import write_weights
 from zest_hf.core.ids import file_info_hash, hash_from_text
 from zest_hf.hub.process import HubProcess
 
