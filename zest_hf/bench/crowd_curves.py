@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zest_hf.bench import picture
 from zest_hf.errors import ZestError
 
 if TYPE_CHECKING:
@@ -88,14 +89,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plotter() -> Callable[[Path, list[int], list[Outcome]], None]:
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-        from matplotlib.ticker import FuncFormatter
-    except ImportError:
-        raise ZestError('--plot needs matplotlib: pip install "zest_hf[bench]"') from None
+    pyplot = picture.pyplot()
+    from matplotlib.ticker import FuncFormatter
 
     def draw(path: Path, counts: list[int], outcomes: list[Outcome]) -> None:
         figure, (copies, times) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
@@ -119,9 +114,6 @@ def _plotter() -> Callable[[Path, list[int], list[Outcome]], None]:
                 axes.annotate(format(value, form), (count, value), (0, 6), textcoords="offset points", ha="center")
             axes.legend()
             axes.grid(visible=True, alpha=0.3)
-        try:
-            figure.savefig(path, dpi=120)
-        except (OSError, ValueError) as error:
-            raise ZestError(f"{path} cannot be written: {error}") from None
+        picture.save(figure, path)
 
     return draw
