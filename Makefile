@@ -179,9 +179,11 @@ interop: build .make/interop
 bench-xet: build
 	$(PY) tests/bench/xet.py
 
-# Rounds of a repository of 1 GB: hf_xet, zest_hf without a peer, zest_hf from a peer.
+# Rounds of a repository of 1 GB: hf_xet, zest_hf without a peer, zest_hf from a peer, and others that are installed.
+# BENCH_DOWNLOAD='--files 2000 --tls': see zest bench download --help
+BENCH_DOWNLOAD ?=
 bench: build
-	$(PY) tests/bench/downloads.py
+	$(VENV)/bin/zest bench download $(BENCH_DOWNLOAD)
 	$(PY) tests/bench/startup.py
 	$(PY) tests/bench/hub.py
 	$(PY) tests/bench/discovery.py

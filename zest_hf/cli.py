@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     xet = commands.add_parser("xet", help="hashes, chunks and xorbs as the Hub has them; uploads")
     _xet_arguments(xet)
 
-    bench = commands.add_parser("bench", help="simulate what cannot be tried at a desk")
+    bench = commands.add_parser("bench", help="measure downloads on this machine, simulate crowds")
     _bench_arguments(bench)
 
     completing = commands.add_parser("completion", help="print what a shell needs to complete these commands")
@@ -150,11 +150,17 @@ def _hub_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     from zest_hf.bench import crowd_curves
+    from zest_hf.bench.downloads import command as download_bench
 
     subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", required=True)
     crowd = subjects.add_parser("crowd", help="many nodes and one model", description=crowd_curves.DESCRIPTION)
     crowd_curves.add_arguments(crowd)
     crowd.set_defaults(run=crowd_curves.run)
+    download = subjects.add_parser(
+        "download", help="what downloads take here, against hf_xet", description=download_bench.DESCRIPTION
+    )
+    download_bench.add_arguments(download)
+    download.set_defaults(run=download_bench.run)
 
 
 def _xet_arguments(parser: argparse.ArgumentParser) -> None:

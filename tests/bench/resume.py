@@ -33,9 +33,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from downloads import REPO, environment, upload
-from weights import write_weights
-
+from zest_hf.bench.downloads.world import REPO, environment, upload
+from zest_hf.bench.weights import write_weights
 from zest_hf.core.journal import parse
 from zest_hf.hub.process import HubProcess
 

@@ -4,7 +4,7 @@
 
 Bytes are unpacked ones, a GB is 10^9. A figure is the best of the runs, since everything else on the machine can only
 make it worse; what is compared is measured in turn. Files are in the page cache. For whole downloads see
-tests/bench/downloads.py.
+`zest bench download`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hf_xet
-from weights import write_weights
 
 from zest_hf import xet
 from zest_hf._native import codec
+from zest_hf.bench.weights import write_weights
 from zest_hf.hub.process import HubProcess
 
 SPARSE_BYTES = 10**10

@@ -1,0 +1,107 @@
+"""One download, and what it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from zest_hf.bench.downloads import processes
+from zest_hf.bench.downloads.cases import Case
+from zest_hf.bench.downloads.figures import Run
+from zest_hf.bench.downloads.noise import busy_s
+from zest_hf.bench.downloads.world import World, last_line
+from zest_hf.errors import ZestError
+
+LEAST_BYTES_S = 2e6
+"""A download that is slower is given up,"""
+LEAST_TIMEOUT_S = 60.0
+"""... but not before."""
+
+
+def measured(world: World, case: Case) -> Run:
+    """Run a case into an empty directory, which is removed again. Raises ZestError if it fails.
+
+    What was fetched is compared with what it ought to be when the time is taken.
+    """
+    into = world.work / "into"
+    into.mkdir()
+    try:
+        run = _timed(world, case, into)
+        world.content.check(into)
+    finally:
+        shutil.rmtree(into)
+    return run
+
+
+def _timed(world: World, case: Case, into: Path) -> Run:
+    world.hub.reset_stats()
+    processes.forget_peak(case.giver)
+    servers = {case.giver, world.hub.pid}
+    cpu_before = {pid: processes.tree_cpu_s(pid) for pid in servers}
+    own_before_s, busy_before_s = time.process_time(), busy_s()
+    with (world.work / "stderr").open("w+b") as stderr:
+        began_s = time.monotonic()
+        process = subprocess.Popen(
+            [*world.enter, *case.command(into)],
+            env={**world.environment, **case.settings(into)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+        output, peak, status, cpu_s = _waited(process, LEAST_TIMEOUT_S + world.content.total_bytes / LEAST_BYTES_S)
+        process_s = time.monotonic() - began_s
+        if status:
+            stderr.seek(0)
+            raise ZestError(last_line(stderr.read().decode(errors="replace")))
+    server_cpu_s = {pid: processes.tree_cpu_s(pid) - before for pid, before in cpu_before.items()}
+    own_s, busy = time.process_time() - own_before_s, busy_s() - busy_before_s
+    said: dict[str, Any] = {"call_s": process_s, "peak_bytes": 0} if case.is_foreign else json.loads(output)
+    counts = world.hub.stats()
+    return Run(
+        call_s=said["call_s"],
+        process_s=process_s,
+        cpu_s=cpu_s,
+        peak_bytes=max(peak, said["peak_bytes"]),
+        server_cpu_s=server_cpu_s[case.giver],
+        server_peak_bytes=processes.peak_bytes(case.giver),
+        hub_requests=counts["hub_requests"],
+        cas_requests=counts["cas_requests"],
+        cdn_requests=counts["cdn_requests"],
+        cdn_bytes=counts["cdn_bytes"],
+        # Below 0 for short runs, since the machine's clock has ticks of 10 ms.
+        others_cores=max(0.0, busy - own_s - cpu_s - sum(server_cpu_s.values())) / process_s,
+    )
+
+
+def _waited(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, int, int, float]:
+    """What it has written, the peak of its memory, its exit code, and its processor time with that of its children."""
+    assert process.stdout is not None
+    given_up = threading.Event()
+
+    def give_up() -> None:
+        given_up.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_s, give_up)
+    timer.start()
+    try:
+        with process.stdout, processes.Peak(process.pid) as peak:
+            output = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        timer.cancel()
+    if given_up.is_set():
+        raise ZestError(f"it was not done after {timeout_s:.0f} s")
+    # Of the process and all that it has waited for; nothing here leaves anything behind.
+    return output, peak.bytes, process.returncode, usage.ru_utime + usage.ru_stime
