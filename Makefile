@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-xet bench-resume bench-scan bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-quick bench-baseline bench-xet bench-resume bench-scan bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,7 @@ help:
 	@echo "make interop            the programs zest 0.4.2, aria2 and transmission as peers; needs root"
 	@echo "make bench-xet          figures of the codec and of file hashing, beside hf_xet's"
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
+	@echo "make bench-quick        whether downloads have become worse than tests/bench/baseline.json says, two minutes"
 	@echo "make bench-resume       a download that is killed 20 times: what the CDN sends"
 	@echo "make bench-scan         figures of the scan of a cache"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
@@ -192,6 +193,15 @@ bench: build
 RESUME_ARGS ?=
 bench-resume: build
 	$(PY) tests/bench/resume.py $(RESUME_ARGS)
+
+# Whether downloads have become worse than they were when BASELINE was written (by --json, with the same options).
+BASELINE ?= tests/bench/baseline.json
+QUICK := --runs 5 --megabytes 300
+bench-quick: build
+	$(VENV)/bin/zest bench download $(QUICK) --against $(BASELINE)
+
+bench-baseline: build
+	$(VENV)/bin/zest bench download $(QUICK) --json $(BASELINE)
 
 bench-scan: build
 	$(PY) tests/bench/scan.py

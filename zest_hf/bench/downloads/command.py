@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="every round as JSON: to a file, or instead of the table"
     )
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="fail if zest_hf is worse than in what --json has written here"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the figures as well")
     parser.add_argument(
         "--synthetic", action="store_true", help="no downloads: chunking, hashing and decoding alone, on one core"
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit code, which is 0. Raises ZestError for whatever cannot be done."""
+    """The exit code: 1 if it is worse than --against says. Raises ZestError for whatever cannot be done."""
     return _synthetic(args) if args.synthetic else _downloads(args)
 
 
@@ -63,24 +66,41 @@ def _downloads(args: argparse.Namespace) -> int:
     missing = [name for name in HUB_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise ZestError(f'the local Hub needs {", ".join(missing)}: pip install "zest_hf[hub]"')
-    from zest_hf.bench.downloads import report
+    from zest_hf.bench.downloads import regression, report
     from zest_hf.bench.downloads.comparison import compared
 
+    then = None if args.against is None else regression.read(args.against)
     names = _chosen(args.only)
     _check_targets(args)
     with _folder(args.dir, COPIES * total_bytes) as work:
         outcome = compared(work, names, runs, total_bytes, files, tls=args.tls, say=_say)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    _show(args.json, report.as_json(outcome), report.lines(outcome, width))
+    value = report.as_json(outcome)
+    _show(args.json, value, report.lines(outcome, width))
     if args.plot is not None:
         from zest_hf.bench.downloads.picture import draw
 
         draw(args.plot, outcome)
-    return 0
+    return 0 if then is None else _compare(value, then)
+
+
+def _compare(now: dict[str, Any], then: dict[str, Any]) -> int:
+    from zest_hf.bench.downloads import regression
+
+    if regression.measured(now) != regression.measured(then):
+        raise ZestError(
+            f"this was {regression.measured(now)}; --against has {regression.measured(then)}, which says nothing of it"
+        )
+    worse = list(regression.worse(now, then))
+    for line in worse:
+        _say(f"worse: {line}")
+    if not worse:
+        _say("not worse than it was")
+    return 1 if worse else 0
 
 
 def _synthetic(args: argparse.Namespace) -> int:
-    for name in ("only", "files", "tls", "plot"):
+    for name in ("only", "files", "tls", "against", "plot"):
         if getattr(args, name):
             raise ZestError(f"--{name} is for downloads, and --synthetic makes none")
     runs = _number(args.runs, RUNS, "--runs", MOST_RUNS)
