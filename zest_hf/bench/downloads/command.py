@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import sys
@@ -161,6 +162,7 @@ def _folder(parent: Path | None, needed_bytes: int) -> Iterator[Path]:
     """A directory of its own that is gone afterwards, also when the program is told to end."""
     where = parent if parent is not None else Path(tempfile.gettempdir())
     try:
+        os.scandir(where).close()
         free = shutil.disk_usage(where).free
         if free < needed_bytes:
             raise ZestError(
