@@ -52,7 +52,7 @@ def compared(
         files=files,
         load_before=str(before),
         load_after=str(noise.Load.now()),
-        reasons=list(noise.reasons(results, before, cores)),
+        reasons=list(noise.reasons(results, cores)),
         machine={"cores": cores, **machine()},
         options={"runs": runs, "megabytes": total_bytes // 1_000_000, "files": files, "tls": tls},
     )

@@ -40,13 +40,14 @@ def busy_s() -> float:
     return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
 
 
-def reasons(results: Results, before: Load, cores: int) -> Iterator[str]:
-    """Why not to trust the figures, a line for each reason; none if nothing speaks against them."""
+def reasons(results: Results, cores: int) -> Iterator[str]:
+    """Why not to trust the figures, a line for each reason; none if nothing speaks against them.
+
+    Not for the load average: that tells of the last minutes, and what others used in each round is known.
+    """
     rounds = min(map(len, results.values()))
     if rounds < FEW_RUNS:
         yield f"{rounds} round{'s' * (rounds != 1)}: a single one that was disturbed moves the median; take --runs 7"
-    if before.one > cores / 2:
-        yield f"a load of {before.one:.1f} on {cores} cores before anything was measured"
     others = [run.others_cores for runs in results.values() for run in runs]
     share = sum(others) / len(others) / cores
     if share > MOST_OTHERS:
