@@ -107,8 +107,8 @@ class FileBar:
         line = str(bar) if self._stays and not bar.disable else ""
         bar.close()
         if line:
-            # Above the other bars, which are taken away and drawn anew. One that tqdm itself leaves moves them down by a
-            # line each time, and where there is none to be drawn over a line of another stays.
+            # Above the other bars, which are taken away and drawn anew. One that tqdm itself leaves moves them down by
+            # a line, and where no other is drawn over it a line of theirs stays.
             type(bar).write(line, file=sys.stderr)
 
 
