@@ -13,7 +13,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -543,6 +543,86 @@ def test_the_patience_is_for_all_threads_and_locks_together(index: Index, path: 
         assert time.monotonic() - began_s < 0.8
     hasty.add(indexed(2))
     hasty.close()
+
+
+def test_changes_are_told_to_who_has_missed_them(index: Index) -> None:
+    files = [indexed(n) for n in range(4)]
+    index.add_all(files)
+    here, changed = index.changes()
+    assert changed is None
+    assert index.changes(here) == (here, set())
+    index.add(indexed(7))
+    index.remove(files[0].file_hash, files[0].path)
+    after, changed = index.changes(here)
+    assert changed == {indexed(7).file_hash, files[0].file_hash}
+    assert {copy.path for copy in index.copies(changed)} == {indexed(7).path}
+    index.add(indexed(1))  # nothing new about it
+    assert index.changes(after) == (after, set())
+    index.set_public(HUB, "model", "org/name", False)
+    later, changed = index.changes(after)
+    assert changed == {file.file_hash for file in (*files[1:], indexed(7))}
+    index.add(replace(indexed(9), terms=()))
+    index.set_terms(indexed(9).file_hash, indexed(9).terms)
+    assert index.changes(later)[1] == {indexed(9).file_hash}
+    assert index.changes(here)[1] == {file.file_hash for file in (*files, indexed(7), indexed(9))}
+    assert index.get(indexed(9).file_hash) == index.find_xorb(indexed(9).terms[0].xorb) == [indexed(9)]
+
+
+def test_who_has_missed_too_many_changes_looks_at_everything(index: Index, path: Path) -> None:
+    index.add(indexed(1))
+    here, _ = index.changes()
+    for n in range(5000):
+        index.set_public(HUB, "model", "org/name", bool(n % 2))
+    assert index.changes(here)[1] is None
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM changes").fetchone() == (4096,)
+
+
+def test_changes_of_an_index_that_was_made_anew(index: Index, path: Path) -> None:
+    index.add(indexed(1))
+    here, _ = index.changes()
+    path.unlink()
+    assert index.copies() == []
+    index.add(indexed(2))
+    assert index.changes(here)[1] is None
+
+
+def test_an_index_of_an_older_program(index: Index, path: Path) -> None:
+    """It gets what it lacks, without waiting for whoever writes once it has that; who made it can go on with it."""
+    index.add(indexed(1))
+    index.close()
+    with closing(sqlite3.connect(path)) as db:
+        triggers = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+        assert len(triggers) == 4
+        for name in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute("DROP TABLE changes")
+        db.execute("DROP TABLE unanswered")
+    newer = Index(path)
+    here, _ = newer.changes()
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("UPDATE copies SET public = 0")
+        older.commit()
+    assert newer.changes(here)[1] == {indexed(1).file_hash}
+    newer.close()
+    with held_by_another_process("database", path), closing(Index(path, patience_s=0.0)) as hasty:
+        assert hasty.file_hashes() == [indexed(1).file_hash]
+
+
+def test_what_was_asked_in_vain(index: Index) -> None:
+    bare = replace(indexed(1), terms=())
+    index.add_all([bare, replace(bare, repo_id="org/other", public=False), indexed(2)])
+    assert [(one.repo[2], one.public, one.asker) for one in index.without_terms()] == [
+        ("org/name", True, None),
+        ("org/other", False, None),
+    ]
+    index.set_unanswered(bare.file_hash, b"me", 12.0)
+    assert [(one.asker, one.until_s) for one in index.without_terms()] == [(b"me", 12.0)] * 2
+    index.set_terms(bare.file_hash, indexed(1).terms)
+    assert index.without_terms() == []
+    index.remove(bare.file_hash, bare.path)
+    index.add(bare)
+    assert [one.asker for one in index.without_terms()] == [None]
 
 
 def test_an_unknown_visibility_changes_nothing(index: Index) -> None:

@@ -49,10 +49,25 @@ _SCHEMA: Final = (
     """INSERT INTO state VALUES (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER))""",
 )
 
+_CHANGES_KEPT: Final = 4096
+"""Who has missed more looks at everything."""
 _ADDED: Final = (
     # Older programs that use the file know nothing of it, and need not.
     """CREATE TABLE IF NOT EXISTS unanswered (
         file_hash BLOB NOT NULL PRIMARY KEY, asker BLOB NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID""",
+    # Written by triggers: what older programs change is in it too.
+    "CREATE TABLE IF NOT EXISTS changes (number INTEGER PRIMARY KEY AUTOINCREMENT, file_hash BLOB NOT NULL)",
+    *(
+        f"""CREATE TRIGGER IF NOT EXISTS {table}_after_{name} AFTER {event} ON {table} BEGIN
+            INSERT INTO changes (file_hash) SELECT file_hash FROM contents WHERE id = {row};
+            DELETE FROM changes WHERE number <= last_insert_rowid() - {_CHANGES_KEPT}; END"""
+        for table, name, event, row in (
+            ("copies", "insert", "INSERT", "NEW.content"),
+            ("copies", "update", "UPDATE", "NEW.content"),
+            ("copies", "delete", "DELETE", "OLD.content"),
+            ("contents", "terms", "UPDATE OF terms", "NEW.id"),
+        )
+    ),
 )
 
 _TERM: Final = struct.Struct(">32sIIQ")
@@ -102,6 +117,13 @@ class Copy(NamedTuple):
     repo: tuple[str, str, str]
     public: bool
     terms: int
+
+
+class Position(NamedTuple):
+    """Up to where changes of the index are known: how often its file was replaced, and a number in it."""
+
+    file: int
+    number: int
 
 
 class Unknown(NamedTuple):
@@ -211,8 +233,7 @@ class Index:
             out = []
             for at in range(0, len(xorbs), _MOST_VARIABLES):
                 some = xorbs[at : at + _MOST_VARIABLES]
-                marks = ",".join("?" * len(some))
-                out += db.execute(f"SELECT xorb, content FROM xorbs WHERE xorb IN ({marks})", some).fetchall()
+                out += db.execute(f"SELECT xorb, content FROM xorbs WHERE xorb IN ({_marks(some)})", some).fetchall()
             return out
 
         return self._database.read(look)
@@ -241,13 +262,40 @@ class Index:
             lambda db: [XetHash(row[0]) for row in db.execute("SELECT file_hash FROM contents ORDER BY id")]
         )
 
-    def copies(self) -> list[Copy]:
-        """Every entry, without loading manifests."""
+    def changes(self, since: Position | None = None) -> tuple[Position, set[XetHash] | None]:
+        """The files whose entries have changed since an earlier call, or None when that is not known any more; and
+        from where to ask the next time.
+        """
+        first, last = self._database.read(
+            lambda db: db.execute("SELECT min(number), max(number) FROM changes").fetchone()
+        )
+        here = Position(self._database.replaced, last or 0)
+        if since is None or since.file != here.file or not (first or 1) - 1 <= since.number <= here.number:
+            return here, None
+        sql = "SELECT file_hash FROM changes WHERE number > ? AND number <= ?"
+        rows = self._database.read(lambda db: db.execute(sql, (since.number, here.number)).fetchall())
+        return here, {XetHash(row[0]) for row in rows}
+
+    def repos(self) -> list[tuple[str, str, str]]:
+        """(endpoint, repo_type, repo_id) of every repository that has files here."""
+        sql = "SELECT DISTINCT endpoint, repo_type, repo_id FROM copies"
+        return self._database.read(lambda db: db.execute(sql).fetchall())
+
+    def copies(self, of: Collection[XetHash] | None = None) -> list[Copy]:
+        """Every entry, or those of some files, without loading manifests."""
+        if of is not None:
+            hashes = list(of)
+            parts = (hashes[at : at + _MOST_VARIABLES] for at in range(0, len(hashes), _MOST_VARIABLES))
+            return [copy for some in parts for copy in self._copies(f"WHERE file_hash IN ({_marks(some)})", some)]
+        return self._copies("", ())
+
+    def _copies(self, where: str, parameters: Sequence[object]) -> list[Copy]:
         rows = self._database.read(
             lambda db: db.execute(
                 # The length of a blob is known without reading it.
-                """SELECT file_hash, path, mtime_ns, endpoint, repo_type, repo_id, public, length(terms)
-                FROM copies JOIN contents ON contents.id = copies.content ORDER BY copies.id"""
+                f"""SELECT file_hash, path, mtime_ns, endpoint, repo_type, repo_id, public, length(terms)
+                FROM copies JOIN contents ON contents.id = copies.content {where} ORDER BY copies.id""",
+                parameters,
             ).fetchall()
         )
         return [
@@ -476,6 +524,10 @@ def _set_terms(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> N
 
 def _name_xorbs(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> None:
     db.executemany("INSERT INTO xorbs VALUES (?, ?)", [(xorb, content) for xorb in {term.xorb for term in terms}])
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _add_up(terms: Sequence[Term], size_bytes: int) -> bool:

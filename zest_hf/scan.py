@@ -22,23 +22,28 @@ def scan_file(
     path: Path,
     rule: int,
     should_stop: Callable[[], bool] = lambda: False,
-    came: Callable[[int], object] = lambda size_bytes: None,
+    came: Callable[[Manifest], object] = lambda chunks: None,
+    first: Manifest | None = None,
 ) -> Manifest:
-    """``rule``: RULE_CURRENT or RULE_EARLY; ``came`` is told how many more bytes are done, now and then.
+    """``rule``: RULE_CURRENT or RULE_EARLY; ``came`` gets the next chunks, now and then. ``first``: those that are
+    known already, which it does not get.
 
     Raises OSError, StorageError (it changed meanwhile), Stopped.
     """
-    parts: list[Manifest] = []
+    parts = [] if first is None else [first]
     with path.open("rb") as file:
         if hasattr(os, "posix_fadvise"):
             # What others have in memory is of more use than what is read once.
             with contextlib.suppress(OSError):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_NOREUSE)
-        scan = FileScan(file.fileno(), os.fstat(file.fileno()).st_size, rule)
+        size_bytes = os.fstat(file.fileno()).st_size
+        # Where a chunk ends depends on nothing before its start.
+        rest = None if first is None else (first.size_bytes, size_bytes)
+        scan = FileScan(file.fileno(), size_bytes, rule, part=rest)
         while not should_stop():
             chunks = scan.next(SCAN_CHUNKS)
             if not chunks.lengths:
                 return Manifest.join(parts)
             parts.append(Manifest(chunks.hashes, chunks.lengths))
-            came(parts[-1].size_bytes)
+            came(parts[-1])
     raise Stopped

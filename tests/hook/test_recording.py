@@ -107,6 +107,10 @@ from zest_hf.hook import connection
 engine.VISIBILITY_AGE_S = engine.VISIBILITY_LOOK_S = 0.05
 connection.VISIBLE_FOR_S, connection.ASK_AGAIN_AFTER_S = 0.0, 0.0
 hub.hf_hub_download('org/turns', 'turns.safetensors')
+# Who asks for the download whether it is public may still be about to, and would get another token.
+import threading
+for thread in threading.enumerate():
+    if thread.name in ("zest-permission", "zest-visible"): thread.join()
 connection._shared.tokens.clear()
 show(files=zest_hf.status()["files"])
 """

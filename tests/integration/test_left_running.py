@@ -142,6 +142,8 @@ def test_a_process_that_lives_on(hub: HubProcess, leaving: Leaving, make: MakeMa
     environ = {"ZEST_LISTEN": f"127.0.0.1:{port}"}
     quick = "import zest_hf.seed.leave as leave; leave.QUIET_S = 0.5\n"
     with a.console(**environ) as console:
+        # It is there first, however long it takes until what it has downloaded is offered.
+        assert console.run("from zest_hf.engine import get_engine; assert get_engine().swarm()").code == 0
         run = console.run(f"{quick}REPO = 'org/model'\n{SNAPSHOT}")
         assert run.shown["cdn"] == XET_BYTES
         own = console.run(f"{SETTLED}show(at=zest_hf.status()['listen'])").shown["at"]

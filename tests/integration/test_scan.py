@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
+from zest_hf._native.codec import RULE_CURRENT, ChunkList, FileScan
 from zest_hf.hook.cache import CachedFile, cached_files
 from zest_hf.hub.process import HubProcess
 from zest_hf.index import Index
+from zest_hf.scan import scan_file
+from zest_hf.seed import half_hashed
 from zest_hf.seed import scan as scanning
 from zest_hf.seed.scan import CacheScan
 
@@ -165,6 +171,110 @@ def test_a_scan_that_was_stopped_is_gone_on_with(make: MakeMachine, monkeypatch:
         assert scan.run() == len(XET_NAMES) - 1 == len(hashed)
         assert not scan.is_due()
         assert {copy.path for copy in index.copies()} == {file.path for file in cached_files(a.home / "hub")}
+
+
+@dataclass
+class Watched:
+    """A scan's progress: how much it has looked at. ``stop`` is set after so much."""
+
+    stop: threading.Event
+    after_bytes: int = 0
+    came_bytes: int = 0
+
+    def begin(self, size_bytes: int) -> None:
+        self.came_bytes = 0
+
+    def file(self, name: str) -> None: ...
+
+    def came(self, size_bytes: int) -> None:
+        self.came_bytes += size_bytes
+        if 0 < self.after_bytes <= self.came_bytes:
+            self.stop.set()
+
+    def end(self) -> None: ...
+
+
+@pytest.fixture
+def hashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callable[[int], tuple[int, int]]]:
+    """A cache with one file, and what scans it until so many bytes are hashed: the entries that it adds, and the bytes
+    that are hashed in all.
+    """
+    monkeypatch.setattr(scanning, "NOTED_S", 0.0)
+    monkeypatch.setattr(half_hashed, "MIN_BYTES", 1 << 20)
+    monkeypatch.setattr("zest_hf.scan.SCAN_CHUNKS", 8)
+    blob = tmp_path / "hub" / "models--org--model" / "blobs" / ("ab" * 32)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(random.Random("half").randbytes(5_000_000))
+
+    def scanned(until_bytes: int) -> tuple[int, int]:
+        hashed = 0
+
+        class Counted(FileScan):
+            def next(self, max_chunks: int = 1024) -> ChunkList:
+                nonlocal hashed
+                found = super().next(max_chunks)
+                hashed += sum(found.lengths)
+                return found
+
+        monkeypatch.setattr("zest_hf.scan.FileScan", Counted)
+        progress = Watched(threading.Event(), until_bytes)
+        with closing(Index(tmp_path / "zest" / "index.sqlite")) as index:
+            scan = CacheScan(tmp_path / "hub", index, progress.stop, lambda *_: True, progress, tmp_path / "zest")
+            added, read = scan.run(), hashed
+            manifests = [file.manifest for file in index.entries()]
+        if added:
+            assert manifests == [scan_file(blob, RULE_CURRENT)] and progress.came_bytes == blob.stat().st_size
+        return added, read
+
+    return blob, scanned
+
+
+def test_a_large_file_is_gone_on_with_where_a_scan_was_stopped(
+    hashing: tuple[Path, Callable[[int], tuple[int, int]]], tmp_path: Path
+) -> None:
+    blob, scanned = hashing
+    (none, first), (nothing, second) = scanned(2_000_000), scanned(4_000_000)
+    assert none == nothing == 0 and 2_000_000 <= first < 3_200_000 and first + second < 5_000_000
+    added, third = scanned(0)
+    assert (tmp_path / "zest" / half_hashed.NAME).read_bytes() == b""
+    assert (added, first + second + third) == (1, blob.stat().st_size)
+
+
+@pytest.mark.parametrize("change", ["touched", "replaced", "damaged", "cut off"])
+def test_what_was_hashed_of_a_large_file_is_used_as_far_as_it_is_still_good(
+    hashing: tuple[Path, Callable[[int], tuple[int, int]]], tmp_path: Path, change: str
+) -> None:
+    blob, scanned = hashing
+    assert scanned(2_000_000)[0] == 0
+    half = tmp_path / "zest" / half_hashed.NAME
+    if change == "touched":
+        os.utime(blob, (1, 1))
+    elif change == "replaced":
+        stat, content = blob.stat(), blob.read_bytes()
+        blob.rename(blob.with_name("before"))
+        blob.write_bytes(content[::-1])
+        os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    else:
+        data = bytearray(half.read_bytes())
+        data[-200] ^= 1  # in the last record
+        half.write_bytes(data[:100] if change == "cut off" else data)
+    added, read = scanned(0)
+    assert added == 1
+    assert read < blob.stat().st_size if change == "damaged" else read == blob.stat().st_size
+
+
+def test_two_scans_at_once(
+    hashing: tuple[Path, Callable[[int], tuple[int, int]]], tmp_path: Path
+) -> None:
+    """What the other one has noted is left to it."""
+    blob, scanned = hashing
+    assert scanned(2_000_000)[0] == 0
+    half = tmp_path / "zest" / half_hashed.NAME
+    with half.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = half.read_bytes()
+        assert scanned(0) == (1, blob.stat().st_size)
+        assert half.read_bytes() == before
 
 
 def test_zest_scan(make: MakeMachine) -> None:

@@ -108,7 +108,7 @@ class FileBar:
         bar.close()
         if line:
             # Above the other bars, which are taken away and drawn anew. One that tqdm itself leaves moves them down by
-            # a line, and where no other is drawn over it a line of theirs stays.
+            # a line each time, and where there is none to be drawn over a line of another stays.
             type(bar).write(line, file=sys.stderr)
 
 

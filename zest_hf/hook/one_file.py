@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from zest_hf.errors import ConfigError, NativeUnavailable, ProofError, ProtocolError, ZestError
 
 from . import connection as token_route
-from . import switch
+from . import local_dirs, switch
 from .fallback import download_normally
 from .progress import HubBars
 from .staging import InPlace, Place, Staged, empty, left_overs, set_aside
 
 if TYPE_CHECKING:
     from zest_hf.core.ids import XetHash
+    from zest_hf.download import RepoRef
     from zest_hf.engine import Engine
 
 _log = logging.getLogger("zest_hf")
@@ -166,9 +167,22 @@ class OneFile:
                     "record", "zest_hf: downloaded files cannot be offered to others (%s)", _reason(error)
                 )
             else:
+                self._note_local_dir(engine, repo)
                 leave.after_download(engine)
 
         return record
+
+    def _note_local_dir(self, engine: Engine, repo: RepoRef) -> None:
+        """Nobody would find it again if the index were lost."""
+        if self._move is None:
+            return
+        arguments = self._move.arguments
+        root = local_dirs.root_of(*(Path(arguments[name]) for name in ("incomplete_path", "destination_path")))
+        if root is not None:
+            with contextlib.suppress(OSError):
+                local_dirs.note(
+                    engine.settings.home, local_dirs.LocalDir(os.path.realpath(root), repo.repo_type, repo.repo_id)
+                )
 
     def _may_go_on(self, failure: Exception, path: Path) -> bool:
         """Whether what is there is of use later, and leaves room for the Hub's own download."""

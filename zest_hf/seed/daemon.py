@@ -44,6 +44,8 @@ TRAFFIC_PATIENCE_S = 0.2
 """How long it is waited for others who note what they have moved."""
 LOOK_S = 1.0
 """How often the cache's directories are looked at for new files."""
+LONGEST_LOOK_S = 30.0
+"""... at most, where that takes long."""
 VISIBILITY_LOOK_S = 60.0
 """How often it is looked for repositories of whose visibility nothing recent is known."""
 
@@ -223,10 +225,11 @@ def _watch(settings: Settings, index: Index, stop: threading.Event, scan: bool) 
             troubles.during(lambda: _ask_again(index, stop, visibility))
         if scan:
             if cache is None or index.replaced != replaced:  # then nothing of the cache is in it
-                cache, replaced = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar()), index.replaced
+                cache = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar(), settings.home)
+                replaced = index.replaced
             troubles.during(functools.partial(_look, cache))
-        # A cache that changes all the time must not keep a processor busy.
-        pause_s = max(LOOK_S, 4 * (time.monotonic() - began_s))
+        # A cache that changes all the time must not keep a processor busy: very many files take seconds to list.
+        pause_s = max(LOOK_S, min(LONGEST_LOOK_S, 9 * (time.monotonic() - began_s)))
 
 
 def _look(cache: CacheScan) -> None:
@@ -242,13 +245,12 @@ def _ask_for_terms(settings: Settings, index: Index, stop: threading.Event) -> N
     while not stop.wait(pause_s):
         began_s = time.monotonic()
         troubles.during(lambda: quest.is_due() and quest.run())
-        # With very many files a look at the index takes long.
-        pause_s = max(LOOK_S, 9 * (time.monotonic() - began_s))
+        pause_s = max(LOOK_S, min(LONGEST_LOOK_S, 9 * (time.monotonic() - began_s)))
 
 
 def _ask_again(index: Index, stop: threading.Event, visibility: Visibility) -> None:
     """Asks the Hub about repositories of which nothing recent is known; without an answer nothing changes."""
-    for repo in {copy.repo for copy in index.copies()}:
+    for repo in index.repos():
         if stop.is_set():
             return
         if repo[0] != NOBODY:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +17,10 @@ from zest_hf.core.manifest import Manifest
 from zest_hf.engine import VISIBILITY_AGE_S
 from zest_hf.errors import StorageError, ZestError
 from zest_hf.hook.cache import CachedFile, cached_files, directories, endpoint, folder_of
+from zest_hf.hook.local_dirs import local_files, noted
 from zest_hf.index import Index, IndexedFile
 from zest_hf.scan import Stopped, scan_file
+from zest_hf.seed.half_hashed import HalfHashed
 
 log = logging.getLogger("zest_hf.seed.scan")
 
@@ -77,8 +80,19 @@ class CacheScan:
     """
 
     def __init__(
-        self, directory: Path, index: Index, stop: threading.Event, shown: Shown, progress: Progress | None = None
+        self,
+        directory: Path,
+        index: Index,
+        stop: threading.Event,
+        shown: Shown,
+        progress: Progress | None = None,
+        home: Path | None = None,
     ) -> None:
+        """``home``: where it is noted which directories outside of the cache have files as well, and how far a large
+        one was hashed.
+        """
+        self._home = home
+        self._half_hashed = None if home is None else HalfHashed(home)
         self._directory = directory
         self._index = index
         self._stop = stop
@@ -124,7 +138,8 @@ class CacheScan:
         self._unsettled = {
             path: at_ns for path, at_ns in self._unsettled.items() if _mtime_ns(path) == at_ns > recent_ns
         }
-        files: Iterable[CachedFile] = cached_files(self._directory, only)
+        local = noted(self._home) if self._home is not None else ()
+        files: Iterable[CachedFile] = chain(cached_files(self._directory, only), local_files(local, only))
         if self._progress is not None:
             files = list(files)
             new = {file.path: file.size_bytes for file in files if self._is_new(file, known)}
@@ -237,16 +252,46 @@ class CacheScan:
 
     def _prove(self, file: CachedFile) -> Manifest | None:
         """The file's manifest; None when no rule of chunking gives what the Hub calls it."""
-        came = self._progress.came if self._progress is not None else lambda size_bytes: None
         for rule in (RULE_CURRENT, RULE_EARLY):
-            manifest = scan_file(file.path, rule, self._stop.is_set, came)
-            came = lambda size_bytes: None  # noqa: E731 - the second look brings nothing new
-            now = file.path.stat()
-            if (now.st_mtime_ns, now.st_size) != (file.mtime_ns, file.size_bytes):
-                raise StorageError("it has changed meanwhile")
-            if manifest.size_bytes == file.size_bytes and file.claimed in (None, manifest.file_hash()):
-                return manifest
+            for attempt in range(2):
+                manifest, went_on = self._hashed(file, rule, is_first=rule == RULE_CURRENT and attempt == 0)
+                now = file.path.stat()
+                if (now.st_mtime_ns, now.st_size) != (file.mtime_ns, file.size_bytes):
+                    raise StorageError("it has changed meanwhile")
+                if manifest.size_bytes == file.size_bytes and file.claimed in (None, manifest.file_hash()):
+                    return manifest
+                if not went_on:
+                    break
         return None
+
+    def _hashed(self, file: CachedFile, rule: int, *, is_first: bool) -> tuple[Manifest, bool]:
+        """The manifest, and whether what an earlier scan had found was believed: that is forgotten now.
+
+        ``is_first``: it is shown how it gets on. Another look at the same file brings nothing new.
+        """
+        half = self._half_hashed
+        known = None if half is None else half.begin(file.path, rule)
+
+        def came(chunks: Manifest) -> None:
+            if half is not None:
+                half.add(chunks)
+            tell(chunks)
+
+        def tell(chunks: Manifest) -> None:
+            if self._progress is not None and is_first:
+                self._progress.came(chunks.size_bytes)
+
+        is_stopped = False
+        try:
+            if known is not None:
+                tell(known)
+            return scan_file(file.path, rule, self._stop.is_set, came, known), known is not None
+        except Stopped:
+            is_stopped = True
+            raise
+        finally:
+            if half is not None:
+                half.end(is_stopped=is_stopped)
 
     def _of_another(self, file_hash: XetHash, file: CachedFile) -> IndexedFile | None:
         self._flush()

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings()
     with closing(Index(settings.home / "index.sqlite")) as index, _stopped_by_signal() as stop:
         visibility = Visibility(index, offline=settings.hub_offline)
-        scan = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar())
+        scan = CacheScan(cache_directory(), index, stop, visibility.file, ScanBar(), settings.home)
         added = scan.run()
         while scan.is_too_early and not stop.wait(LOOK_S):
             added += scan.run()

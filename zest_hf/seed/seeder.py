@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zest_hf.core.ids import XetHash
 from zest_hf.errors import StorageError, SwarmError
-from zest_hf.index import Copy, Index, IndexedFile
+from zest_hf.index import Copy, Index, IndexedFile, Position
 from zest_hf.swarm import Swarm
 
 log = logging.getLogger("zest_hf.seed")
@@ -59,6 +59,7 @@ class Seeder:
         self._offers: dict[tuple[Path, XetHash], _Offer] = {}
         self._to_look_at: list[_Offer] = []
         self._generation: int | None = None
+        self._position: Position | None = None
         self.ready = threading.Event()
         """Set when everything that was in the index at the start is offered."""
 
@@ -66,8 +67,9 @@ class Seeder:
         """Looks at the index if it has changed, and at the files. Raises StorageError."""
         generation = self._index.generation()
         if generation != self._generation:
-            self._adopt(self._index.copies())
-            self._generation = generation
+            position, changed = self._index.changes(self._position)
+            self._adopt(self._index.copies(changed), changed)
+            self._generation, self._position = generation, position
         else:
             self._look_around()
         if not self._stop.is_set():
@@ -97,8 +99,11 @@ class Seeder:
         for offer in offers:
             self._withdraw(offer)
 
-    def _adopt(self, copies: list[Copy]) -> None:
-        """Offers what is new or has changed; only of that is read what it is made of."""
+    def _adopt(self, copies: list[Copy], changed: Collection[XetHash] | None) -> None:
+        """Offers what is new or has changed; only of that is read what it is made of.
+
+        ``copies``: all that there are of the files ``changed``, or of all files if that is None.
+        """
         seen: set[tuple[Path, XetHash]] = set()
         for copy in copies:
             if self._stop.is_set():
@@ -122,7 +127,7 @@ class Seeder:
                 with self._lock:
                     self._offers[key] = replace(known, repo=copy.repo)
             seen.add(key)
-        for key in [key for key in self._offers if key not in seen]:
+        for key in [key for key in self._offers if (changed is None or key[1] in changed) and key not in seen]:
             self._stop_offering(self._offers[key])
 
     def _may_offer(self, public: bool, repo: tuple[str, str, str]) -> bool:
