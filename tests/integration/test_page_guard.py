@@ -12,10 +12,13 @@ import stat
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from machines import PRELUDE, Machine, Seeder
+
+from zest_hf.seed import guard
 
 STOP_S = 2.0
 
@@ -138,6 +141,20 @@ def test_on_a_network_a_token_is_needed(machine: Machine) -> None:
     assert run.code == 1 and "holds no token" in run.stderr and len(run.stderr.splitlines()) == 1
     with machine.seeder():  # on loopback none is needed
         pass
+
+
+def test_two_who_make_the_token_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have the same: what the first goes by stays."""
+    first: list[str] = []
+
+    def after_another(size: int) -> str:
+        monkeypatch.undo()
+        first.append(guard.page_token(tmp_path))
+        return "x" * size
+
+    monkeypatch.setattr(guard.secrets, "token_urlsafe", after_another)
+    assert [guard.page_token(tmp_path)] == first == [guard.read_token(tmp_path)]
+    assert [path.name for path in tmp_path.iterdir()] == [guard.TOKEN_NAME]
 
 
 def test_hostile_http(machine: Machine) -> None:
