@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import random
 import re
 import struct
 import subprocess
@@ -19,7 +20,7 @@ from nbclient import NotebookClient
 
 from zest_hf.hub.process import HubProcess
 
-from .conftest import CONTENT, MakeMachine, sha256
+from .conftest import CONTENT, OWNER, MakeMachine, sha256
 
 BARS_ON = {"HF_HUB_DISABLE_PROGRESS_BARS": None, "TERM": "xterm"}
 
@@ -61,6 +62,48 @@ def last_lines(text: str) -> list[str]:
             lines[row] = before[:column] + part + before[column + len(part) :]
             column += len(part)
     return [line.rstrip() for line in lines]
+
+
+def screen_of(text: str) -> list[str]:
+    """What there is to be seen at the end, down to the last line that is not empty; no line is to be wrapped."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[A|[^\x1b]", text):
+        if part == "\x1b[A":
+            row -= 1
+        elif part == "\r":
+            column = 0
+        elif part == "\n":  # the terminal has a \r before each
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        else:
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + 1 :]
+            column += 1
+        assert row >= 0
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return [line.rstrip() for line in lines]
+
+
+def test_what_stays_of_many_bars(hub: HubProcess, machine: Machine) -> None:
+    """Each file in a line of its own, nothing of a bar that was drawn before, and at the end what was done."""
+    folder = machine.root / "files"
+    folder.mkdir()
+    names = [f"weights-{number}.bin" for number in range(10)]
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(random.Random(name).randbytes(1_000_000 + 200_000 * number))
+    code = f"""
+from huggingface_hub import HfApi
+api = HfApi()
+api.create_repo("org/bars")
+api.upload_folder(repo_id="org/bars", folder_path={str(folder)!r})
+"""
+    assert machine.python(code, HF_TOKEN=OWNER, HF_HUB_ENABLE_ZEST=None).code == 0
+    hub.fault("cdn", "rate", bytes_per_second=6_000_000)
+    lines = screen_of(on_a_terminal(machine, "zest", "pull", "org/bars", columns=200))
+    assert len(lines) == len(names) + 4, lines
+    assert sorted(line.partition(": 100%|")[0] for line in lines[: len(names)]) == names
+    assert lines[-4].startswith("Fetching 10 files: 100%|") and lines[-3].startswith("Reconstruction complete: 100%|")
+    assert lines[-2].startswith("/") and lines[-1].endswith(" from this machine")
 
 
 @pytest.mark.parametrize("columns", [100, 50])

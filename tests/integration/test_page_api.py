@@ -113,6 +113,10 @@ def test_a_peer_that_takes(owner: Machine, make: MakeMachine) -> None:
         (peer,) = next(value["peers"] for value in shown if any(one["up_bytes_s"] for one in value["peers"]))
         assert peer["protocol"] == "zest_hf" and peer["found_by"] == "incoming"
         assert peer["bytes_up"] > 0 and peer["down_bytes_s"] == 0 and peer["connected_seconds"] >= 0
+        # It says how much of it has come.
+        some = next(one["holds"] for value in shown for one in value["peers"] if one["holds"])
+        assert 0 < some < 1
+        assert next(one["holds"] for value in shown for one in value["peers"] if one["holds"] > some) <= 1
         download.process.kill()
         gone = next(value for value in shown if not value["peers"])
         assert gone["total"] == 0

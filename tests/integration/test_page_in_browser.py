@@ -160,6 +160,7 @@ def test_it_moves(owner: Machine, make: MakeMachine, show: Open) -> None:
         with make("B").running(sys.executable, "-c", code, ZEST_PEERS=seeder.address) as download:
             expect(page.locator("#peer-count")).to_have_text("1", timeout=WAIT_MS)
             expect(page.locator("#peers tbody tr")).to_contain_text("incoming")
+            expect(page.locator("#peers tbody tr")).to_contain_text(re.compile(r"[1-9]\d* %"), timeout=WAIT_MS)
             expect(page.locator("#up")).not_to_have_text("0 B/s")
             legend = page.locator("#plot .legend li").first
             expect(legend).to_have_text(re.compile(r"to peers [\d.]+ .B/s"), timeout=WAIT_MS)

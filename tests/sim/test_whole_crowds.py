@@ -127,6 +127,19 @@ def test_liars_of_all_kinds_hold_up_nobody(seed: int) -> None:
     assert max(outcome.done_s) <= outcome.bound_s + 12.0
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_after_who_claimed_all_of_it_one_fetches_it(seed: int) -> None:
+    """A file of one xorb, and a slow CDN: those who have got nothing so far do not all ask it at once."""
+    rng = random.Random(seed)
+    rate = 0.8 * MB
+    nodes = [replace(node, start_s=rng.uniform(0, 0.5)) for node in hosts(8, rate=4 * rate)]
+    nodes.append(replace(nodes[0], liar="claims", start_s=0.0))
+    one = VirtualFile(8 << 20, piece_chunks=16)
+    outcome = run(one, nodes, origin_bytes_s=rate, meets_s=(0.05, 0.5), latency_s=0.1, seed=seed)
+    assert outcome.copies <= 1.7
+    assert max(outcome.done_s) <= outcome.bound_s + 15.0
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_who_trickles_what_is_left_holds_up_nobody_for_long(seed: int) -> None:
     """Of a CDN so fast that no GET has shown what it gives: nothing says that it is slow."""

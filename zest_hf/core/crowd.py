@@ -219,8 +219,11 @@ class Crowd:
         given_bytes = self._given.came if given is None else given * late_s
         if given_bytes >= STARVING_SHARE * self._largest or any(not own.ended for own in self._own.values()):
             return False
+        # Who has begun a moment ago gives something soon; who come one after the other do not prolong it for ever.
+        begun_s = max(self.others.met_s, self.others.begun_s(now_s))
+        since_s = min(begun_s, self.others.met_s + 2 * self.settings.patience_s)
         for patience_s in (self.settings.patience_s, self._patience_s(now_s)):
-            if now_s - self.others.met_s < patience_s or not self._has_got_little(now_s, patience_s):
+            if now_s - since_s < patience_s or not self._has_got_little(now_s, patience_s):
                 return False
         return True
 

@@ -313,6 +313,16 @@ class Others:
             record.until_s = now_s + self.settings.distrust_s * 2.0 ** min(record.distrusted, 10)
             record.distrusted += 1
 
+    def begun_s(self, now_s: float) -> float:
+        """When the last of what is fetched was begun."""
+        begun = [
+            claim.began_s
+            for claims in self.fetching.values()
+            for member, claim in claims.items()
+            if self.is_valid(member, claim, now_s)
+        ]
+        return max(begun, default=_NEVER)
+
     def next_rest_s(self, now_s: float) -> float:
         """When the first of what is fetched will be there."""
         rests = [

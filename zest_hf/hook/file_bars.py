@@ -45,7 +45,11 @@ def each_file() -> Iterator[None]:
         _each = before
         # The Hub's client leaves its own open, and what is printed next would stand among them.
         with contextlib.suppress(Exception):
-            for bar in sorted(utils.tqdm._instances, key=lambda bar: -bar.pos):
+            bars = sorted(utils.tqdm._instances, key=lambda bar: bar.pos)
+            # Each is printed where the first one is, and all that is below moves up: nothing of it may be left there.
+            for bar in bars:
+                bar.clear()
+            for bar in bars:
                 bar.close()
         if is_ours:
             with contextlib.suppress(Exception):
@@ -71,6 +75,7 @@ class FileBar:
 
     def __init__(self, name: str, size_bytes: int | None) -> None:
         self._bar: Any = None
+        self._stays = True
         if not _each or size_bytes is None or size_bytes < MIN_BYTES:
             return
         tqdm: Any = importlib.import_module("huggingface_hub.utils").tqdm
@@ -81,7 +86,7 @@ class FileBar:
             unit_scale=True,
             dynamic_ncols=True,
             bar_format=_FORMAT,
-            leave=True,
+            leave=False,
             disable=not _is_terminal(),
             name="huggingface_hub.xet_get",
         )
@@ -93,14 +98,18 @@ class FileBar:
 
     def hide(self) -> None:
         """It was not brought by us."""
-        if self._bar is not None:
-            self._bar.leave = False
+        self._stays = False
 
     def close(self) -> None:
         bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.refresh()
-            bar.close()
+        if bar is None:
+            return
+        line = str(bar) if self._stays and not bar.disable else ""
+        bar.close()
+        if line:
+            # Above the other bars, which are taken away and drawn anew. One that tqdm itself leaves moves them down by
+            # a line each time, and where there is none to be drawn over a line of another stays.
+            type(bar).write(line, file=sys.stderr)
 
 
 def _short(name: str, columns: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from zest_hf import __version__
 from zest_hf.hook.cache import cache_directory, revisions
+from zest_hf.seed.holdings import Holdings
 from zest_hf.seed.ledger import Ledger
 from zest_hf.seed.seeder import Seeder
 from zest_hf.swarm import Swarm
@@ -22,6 +23,7 @@ class Status:
     def __init__(self, seeder: Seeder, swarm: Swarm, ledger: Ledger, cache: Path | None = None) -> None:
         """``cache``: where the Hub's client keeps its files; found out if it is not given."""
         self._seeder, self._swarm, self._ledger = seeder, swarm, ledger
+        self._holdings = Holdings(swarm)
         self._cache = cache_directory() if cache is None else cache
         self.pulls: Callable[[], list[dict[str, Any]]] = list
         """What is pulled, by who pulls it."""
@@ -40,7 +42,8 @@ class Status:
         files, size, _ = self._seeder.totals()
         report = self._swarm.report()
         for peer in report["peers"]:
-            peer.update(self._ledger.peer(peer["connection"]))
+            share = self._holdings.of(peer["connection"])
+            peer.update(self._ledger.peer(peer["connection"]), holds=None if share is None else round(share, 3))
         return {
             "version": __version__,
             "ready": self.is_ready,

@@ -104,15 +104,21 @@ def _peers(status: dict[str, Any], width: int | None) -> Iterator[str]:
         (
             f"{peer['address']} {peer['client']}",
             peer["found_by"],
+            _part(peer.get("holds")),
             f"{size_text(peer.get('up_bytes_s', 0))}/s",
             size_text(peer["bytes_up"]),
             size_text(peer["bytes_down"]),
         )
         for peer in peers[:PEERS_SHOWN]
     ]
-    yield from columns(("peer", "found by", "rate", "sent to it", "received"), rows, width, (1, 4, 2))
+    yield from columns(("peer", "found by", "has", "rate", "sent to it", "received"), rows, width, (1, 5, 3, 2))
     if len(peers) > PEERS_SHOWN:
         yield f"and {len(peers) - PEERS_SHOWN} more"
+
+
+def _part(share: float | None) -> str:
+    """Rounded down: what is all but complete is not complete."""
+    return "-" if share is None else f"{int(100 * share)} %"
 
 
 def _problems(status: dict[str, Any]) -> Iterator[str]:

@@ -42,13 +42,14 @@ const peersTable = new Table(
     { title: "Program", wide: true, text: (row) => row.client },
     { title: "Found by", wide: true, text: (row) => row.found_by },
     { title: "Since", number: true, wide: true, text: (row) => duration(row.connected_seconds), value: (row) => row.connected_seconds },
+    { title: "Has", number: true, text: heldBy, value: (row) => row.holds ?? -1, tip: () => "Of the files that it downloads and that are offered here, as it says" },
     { title: "To it", number: true, text: (row) => rate(row.up_bytes_s), value: (row) => row.up_bytes_s },
     { title: "From it", number: true, wide: true, text: (row) => rate(row.down_bytes_s), value: (row) => row.down_bytes_s },
     { title: "Sent", number: true, text: (row) => size(row.bytes_up), value: (row) => row.bytes_up },
     { title: "Received", number: true, wide: true, text: (row) => size(row.bytes_down), value: (row) => row.bytes_down },
   ],
   (row) => String(row.connection),
-  [6, -1],
+  [7, -1],
 );
 const bannedTable = new Table(
   $("banned"),
@@ -127,6 +128,11 @@ function showModels(news = models) {
   $("models-empty").hidden = models.total > 0;
   $("filter").hidden = models.total <= 10 && !wanted;
   put("models-count", shown.length === models.total ? countOf(models.total) : `${shown.length} of ${models.total}`);
+}
+
+// Rounded down: what is all but complete is not complete.
+function heldBy({ holds }) {
+  return holds === null ? "–" : `${Math.floor(100 * holds)} %`;
 }
 
 const countOf = (total) => (total ? String(total) : "");
