@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from zest_hf.hub.process import HubProcess
+
+# What hf_xet remembers of uploads it keeps by the Hub's address, and an earlier Hub of ours may have had the same port:
+# then it names xorbs to the new one that only the old one had. To be set before huggingface_hub is imported.
+_xet_cache = tempfile.TemporaryDirectory(prefix="zest-tests-")
+os.environ["HF_XET_CACHE"] = _xet_cache.name
 
 
 @pytest.fixture(scope="session")

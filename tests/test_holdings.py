@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from zest_hf._native.session import Claims, HaveAnswer, HaveMore, Outcome, PeerGone
+from zest_hf._native.events import Claims, HaveAnswer, HaveMore, Outcome, PeerGone
 from zest_hf.core.ids import XetHash
 from zest_hf.seed.holdings import MAX_FILES, MAX_QUESTIONS, Holdings
 from zest_hf.swarm import Swarm

@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zest_hf._native.session import Kind
+from zest_hf._native.events import Kind
 from zest_hf.core.ids import XetHash
 from zest_hf.meetings import DISCOVERY_S, MAX_LOOKUPS, Meetings
 

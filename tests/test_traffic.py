@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zest_hf._native.session import PeerInfo, Source
+from zest_hf._native.events import PeerInfo, Source
 from zest_hf.errors import StorageError
 from zest_hf.seed.history import MAX_SAMPLES, SAMPLE_S, SPAN_S, History, PeerRates
 from zest_hf.traffic import FILE_NAME, Meter, Traffic, TrafficLog

@@ -175,13 +175,15 @@ class Database:
                 mode = "DELETE" if on_network_filesystem(self.path) else "WAL"
                 connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
                 connection.execute("BEGIN IMMEDIATE")
-                for statement in self._schema:
+                for statement in (*self._schema, *self._added):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {self._version}")
                 connection.execute("COMMIT")
-            for statement in self._added:
-                connection.execute(statement)
+            else:
+                # One by one: those that find what they would make need no lock.
+                for statement in self._added:
+                    connection.execute(statement)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 256")
             connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}").fetchone()

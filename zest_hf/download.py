@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from zest_hf._native import codec
-from zest_hf._native.session import Event
+from zest_hf._native.events import Event
 from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.core.begun import HERE, Begun
 from zest_hf.core.ids import ZERO_HASH, XetHash

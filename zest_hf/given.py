@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from zest_hf._native.session import PeerBanned, PeerConnected, PeerGone, PeerReady
+from zest_hf._native.events import PeerBanned, PeerConnected, PeerGone, PeerReady
 from zest_hf.setting_values import HostPort
 
 REDIAL_FIRST_S = 1.0

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from zest_hf._native.session import Kind
+from zest_hf._native.events import Kind
 from zest_hf.core.ids import XetHash
 
 DISCOVERY_S = 0.3

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from zest_hf import access
 from zest_hf._native.draft import Draft
-from zest_hf._native.session import (
+from zest_hf._native.events import (
     BanInfo,
     Claims,
     Event,
@@ -32,12 +32,12 @@ from zest_hf._native.session import (
     PeerInfo,
     PeerReady,
     PieceEnd,
-    Session,
     SessionStats,
     ShareInfo,
     ShareLost,
-    WritableFile,
 )
+from zest_hf._native.session import Session
+from zest_hf._native.writable_file import WritableFile
 from zest_hf.config import Settings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.policy import PolicySettings

@@ -21,7 +21,7 @@ from swarm.node import Node
 from swarm.trackers import HttpTracker, peers_answer
 from swarm.wire_peer import WirePeer
 
-from zest_hf._native.session import Kind
+from zest_hf._native.events import Kind
 from zest_hf.core.ids import XetHash
 
 IDLE_S = 10.0

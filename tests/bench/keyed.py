@@ -20,7 +20,9 @@ from array import array
 from pathlib import Path
 
 from zest_hf._native import codec
-from zest_hf._native.session import Kind, PeerReady, PieceEnd, Session, WritableFile
+from zest_hf._native.events import Kind, PeerReady, PieceEnd
+from zest_hf._native.session import Session
+from zest_hf._native.writable_file import WritableFile
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 

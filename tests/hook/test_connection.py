@@ -91,6 +91,16 @@ def test_one_request_for_many_threads(hub: HubProcess) -> None:
     assert requests(hub) == 1
 
 
+def test_a_process_that_goes_on_for_years(hub: HubProcess) -> None:
+    """What is kept of repositories and revisions stays within limits, and what was just learned is known."""
+    for number in range(2 * connection.MAX_CACHED + 100):
+        link = link_to(hub, f"org/{number}", AUTHORIZED, remembered=lambda: True)
+        assert link.is_public()
+    assert link.known_to_be_public() and requests(hub) == 0
+    for kept in (connection._shared.key_locks, connection._shared.public):
+        assert len(kept) <= 2 * connection.MAX_CACHED
+
+
 def test_a_forced_token_is_a_new_one(hub: HubProcess) -> None:
     link = link_to(hub, "org/model", {})
     link.token(False)

@@ -36,7 +36,7 @@ def scanned(machine: Machine, **environ: str) -> dict[str, Any]:
 
 def fetched(machine: Machine, **environ: str) -> Path:
     run = machine.python(FETCH.replace("org/model", environ.pop("repo", "org/model")), **environ)
-    assert run.code == 0 and run.stderr == "", run.stderr
+    assert run.code == 0, run.stderr
     return machine.root / "mine"
 
 

@@ -12,10 +12,13 @@ import stat
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from machines import PRELUDE, Machine, Seeder
+
+from zest_hf.seed import guard
 
 STOP_S = 2.0
 
@@ -140,6 +143,20 @@ def test_on_a_network_a_token_is_needed(machine: Machine) -> None:
         pass
 
 
+def test_two_who_make_the_token_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have the same: what the first goes by stays."""
+    first: list[str] = []
+
+    def after_another(size: int) -> str:
+        monkeypatch.undo()
+        first.append(guard.page_token(tmp_path))
+        return "x" * size
+
+    monkeypatch.setattr(guard.secrets, "token_urlsafe", after_another)
+    assert [guard.page_token(tmp_path)] == first == [guard.read_token(tmp_path)]
+    assert [path.name for path in tmp_path.iterdir()] == [guard.TOKEN_NAME]
+
+
 def test_hostile_http(machine: Machine) -> None:
     with machine.seeder() as seeder:
         for text in (
@@ -155,7 +172,8 @@ def test_hostile_http(machine: Machine) -> None:
             assert first == b"" or first.split(b" ")[1].startswith(b"4"), first
             assert ask(seeder) == 200
         assert seeder.process.poll() is None
-        assert "Traceback" not in seeder.end(signal.SIGTERM).stderr
+        said = seeder.end(signal.SIGTERM).stderr
+        assert "Traceback" not in said and "Invalid HTTP" not in said  # nobody could do anything about it
 
 
 def answer_to(seeder: Seeder, text: bytes) -> bytes:

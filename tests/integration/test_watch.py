@@ -111,6 +111,10 @@ def test_it_goes_on_until_q(owner: Machine) -> None:
             assert screen.end() == 0 and "\x1b[?25h" in screen.text
         with terminal(owner, "zest", "status", ZEST_STATUS=seeder.url.removeprefix("http://")) as screen:
             screen.wait_for(r"\x1b\[J")
+            screen.press(b"\x1b[Aq")  # an arrow, which is three bytes, and what is pressed at once after it
+            assert screen.end() == 0
+        with terminal(owner, "zest", "status", ZEST_STATUS=seeder.url.removeprefix("http://")) as screen:
+            screen.wait_for(r"\x1b\[J")
             screen.press(b"\x03")
             assert screen.end() == 0 and "\x1b[?25h" in screen.text and "Traceback" not in screen.text
 

@@ -17,7 +17,7 @@ from swarm.node import Content, Node, Target
 from interop.huggingface_co import is_private
 from interop.strays import STRAYS, Tracker, installed, stray
 from interop.tap import Talk, Tap
-from zest_hf._native.session import Outcome
+from zest_hf._native.events import Outcome
 from zest_hf.hub.process import HubProcess
 
 LOOPBACK = "127.0.0.1"

@@ -15,7 +15,7 @@ from swarm.node import Content, Node, Target
 
 from interop.huggingface_co import HuggingFaceCo, is_private
 from interop.zest_program import ADDRESS, PORT, PROGRAM, ZestProgram
-from zest_hf._native.session import Kind, Outcome
+from zest_hf._native.events import Kind, Outcome
 from zest_hf.hub.process import HubProcess
 
 pytestmark = pytest.mark.skipif(not is_private(), reason="needs a private network: make interop")

@@ -16,7 +16,7 @@ import pytest
 from downloads import READ_TIMEOUT_S, RETRY, Publisher, StoredFile, engine, fetch, tiny_chunks, within
 from swarm.wire_peer import WirePeer, WireServer
 
-from zest_hf._native.session import Event
+from zest_hf._native.events import Event
 from zest_hf.cas import CasClient
 from zest_hf.core.actions import AskPeer, FetchRun, FetchWhole, StopGet
 from zest_hf.core.plan import Fetch, Placement, plan_file

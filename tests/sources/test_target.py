@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from layouts import Layout, plain
 
-from zest_hf._native.session import WritableFile
+from zest_hf._native.writable_file import WritableFile
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.reconstruction import Term

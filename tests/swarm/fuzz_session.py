@@ -41,15 +41,8 @@ from swarm.node import Content, Node, Target, serve  # noqa: E402
 from swarm.wire_peer import Question, WirePeer, bdecode, bencode, parse_question  # noqa: E402
 from zest_hf._native.codec import chunk_hash  # noqa: E402
 from zest_hf._native.draft import Draft  # noqa: E402
-from zest_hf._native.session import (  # noqa: E402
-    HaveAnswer,
-    Kind,
-    Outcome,
-    PeerGone,
-    PeerReady,
-    PieceEnd,
-    WritableFile,
-)
+from zest_hf._native.events import HaveAnswer, Kind, Outcome, PeerGone, PeerReady, PieceEnd  # noqa: E402
+from zest_hf._native.writable_file import WritableFile  # noqa: E402
 from zest_hf.core.ids import XetHash  # noqa: E402
 from zest_hf.errors import SwarmError  # noqa: E402
 

@@ -15,17 +15,9 @@ from typing import Any, TypeVar
 from swarm import wire_peer as wire
 from swarm.wire_peer import Question, WirePeer
 from zest_hf._native import codec
-from zest_hf._native.session import (
-    Event,
-    HaveAnswer,
-    Kind,
-    ManifestAnswer,
-    PeerGone,
-    PeerReady,
-    PieceEnd,
-    Session,
-    WritableFile,
-)
+from zest_hf._native.events import Event, HaveAnswer, Kind, ManifestAnswer, PeerGone, PeerReady, PieceEnd
+from zest_hf._native.session import Session
+from zest_hf._native.writable_file import WritableFile
 from zest_hf.config import Settings, load_settings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest

@@ -14,7 +14,7 @@ from swarm.namespaces import Namespace
 from swarm.node import Content, Node
 from swarm.trackers import HttpTracker
 from swarm.wire_peer import bencode, file_swarm
-from zest_hf._native.session import Kind, Outcome, PeerReady, Source
+from zest_hf._native.events import Kind, Outcome, PeerReady, Source
 from zest_hf.errors import SwarmError
 
 CONTENT = Content.random(10)

@@ -17,7 +17,7 @@ import pytest
 from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target, good, serve
 from swarm.wire_peer import HungUp, Question, WirePeer, WireServer
-from zest_hf._native.session import Kind, Outcome, PeerBanned, PeerGone, PeerReady
+from zest_hf._native.events import Kind, Outcome, PeerBanned, PeerGone, PeerReady
 
 V1_ONLY: dict[str, Any] = {"extensions": {"ut_xet": 1}, "node_id": None}
 

@@ -19,7 +19,7 @@ import pytest
 
 from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target, good, serve
-from zest_hf._native.session import Kind, Outcome
+from zest_hf._native.events import Kind, Outcome
 
 CONTENT = Content.random(600, size=65536)
 CAP = 6_000_000

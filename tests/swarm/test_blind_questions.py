@@ -10,7 +10,7 @@ import pytest
 from swarm import wire_peer as wire
 from swarm.node import Content, Node
 from swarm.wire_peer import HungUp, WirePeer, WireServer
-from zest_hf._native.session import Kind, Outcome
+from zest_hf._native.events import Kind, Outcome
 
 
 @pytest.fixture

@@ -13,17 +13,8 @@ from swarm import wire_peer as wire
 from swarm.keyed_peer import KeyedPeer
 from swarm.node import Content, Node, Target, settings_of
 from swarm.wire_peer import WirePeer
-from zest_hf._native.session import (
-    MAX_CLAIMS,
-    Claims,
-    ClaimState,
-    Event,
-    HaveAnswer,
-    HaveMore,
-    Kind,
-    Outcome,
-    PeerReady,
-)
+from zest_hf._native.events import Claims, ClaimState, Event, HaveAnswer, HaveMore, Kind, Outcome, PeerReady
+from zest_hf._native.session import MAX_CLAIMS
 from zest_hf.core.ids import XetHash
 from zest_hf.core.policy import PolicySettings
 from zest_hf.errors import SwarmError

@@ -16,7 +16,7 @@ from swarm import wire_peer as wire
 from swarm.dht_nodes import Dht
 from swarm.node import Content, Node
 from swarm.wire_peer import WireServer, bencode
-from zest_hf._native.session import Kind, Outcome, PeerReady, Source
+from zest_hf._native.events import Kind, Outcome, PeerReady, Source
 from zest_hf.core.ids import XetHash
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ import pytest
 from swarm import wire_peer as wire
 from swarm.node import Content, Node
 from swarm.wire_peer import WirePeer, WireServer
-from zest_hf._native.session import Kind, Outcome, PeerReady, Source
+from zest_hf._native.events import Kind, Outcome, PeerReady, Source
 
 CONTENT = Content.random(10)
 SWARM = wire.file_swarm(CONTENT.hash)

@@ -16,7 +16,7 @@ from swarm.node import Content, Node, good
 from swarm.wire_peer import WirePeer
 from zest_hf._native import codec
 from zest_hf._native.draft import Draft
-from zest_hf._native.session import Kind, Outcome, PeerBanned, PeerGone, PieceEnd
+from zest_hf._native.events import Kind, Outcome, PeerBanned, PeerGone, PieceEnd
 from zest_hf.core.ids import XetHash
 from zest_hf.errors import SwarmError
 

@@ -13,7 +13,7 @@ import pytest
 
 from swarm import wire_peer as wire
 from swarm.node import DEADLINE_S, Content, Node, Target
-from zest_hf._native.session import HaveAnswer, HaveMore, Kind, Outcome, PeerGone
+from zest_hf._native.events import HaveAnswer, HaveMore, Kind, Outcome, PeerGone
 from zest_hf.core.ids import XetHash
 
 

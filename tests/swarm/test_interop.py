@@ -13,7 +13,7 @@ from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target, serve
 from swarm.wire_peer import WirePeer, WireServer
 from zest_hf._native import codec
-from zest_hf._native.session import Kind, Outcome, PeerGone, PeerReady
+from zest_hf._native.events import Kind, Outcome, PeerGone, PeerReady
 
 # A message of 1 MiB: extended, id, the response's header, data.
 MAX_RESPONSE_BYTES = (1 << 20) - 2 - 9

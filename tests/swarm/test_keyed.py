@@ -18,7 +18,7 @@ from swarm import wire_peer as wire
 from swarm.keyed_peer import RECORDS_OF_A_KEY, SEALED, TAG_BYTES, KeyedPeer, secret_of
 from swarm.node import Content, Node, Target, good
 from swarm.wire_peer import HungUp, WirePeer
-from zest_hf._native.session import Kind, Outcome, PeerGone, PeerReady
+from zest_hf._native.events import Kind, Outcome, PeerGone, PeerReady
 from zest_hf.errors import SwarmError
 
 KEY = b"0123456789abcdef0123456789abcdef"

@@ -14,7 +14,7 @@ from swarm import namespaces
 from swarm import wire_peer as wire
 from swarm.namespaces import Namespace
 from swarm.node import Content, Node, Target
-from zest_hf._native.session import Kind, Outcome, PeerReady, Source
+from zest_hf._native.events import Kind, Outcome, PeerReady, Source
 from zest_hf.core.ids import XetHash
 
 WHY_NOT = namespaces.why_not()

@@ -11,7 +11,8 @@ import pytest
 
 from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target
-from zest_hf._native.session import Kind, Outcome, ShareLost, WritableFile
+from zest_hf._native.events import Kind, Outcome, ShareLost
+from zest_hf._native.writable_file import WritableFile
 from zest_hf.errors import SwarmError
 
 

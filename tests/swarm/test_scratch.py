@@ -11,7 +11,7 @@ import pytest
 
 from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target
-from zest_hf._native.session import Kind, Outcome
+from zest_hf._native.events import Kind, Outcome
 from zest_hf.core.ids import XetHash
 from zest_hf.core.reconstruction import Term
 

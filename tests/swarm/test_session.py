@@ -17,16 +17,8 @@ import pytest
 
 from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target, good
-from zest_hf._native.session import (
-    HaveAnswer,
-    Kind,
-    Outcome,
-    PeerGone,
-    PeerReady,
-    PieceEnd,
-    ShareLost,
-    WritableFile,
-)
+from zest_hf._native.events import HaveAnswer, Kind, Outcome, PeerGone, PeerReady, PieceEnd, ShareLost
+from zest_hf._native.writable_file import WritableFile
 from zest_hf.core.ids import XetHash
 from zest_hf.errors import SwarmError
 

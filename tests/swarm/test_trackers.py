@@ -13,7 +13,7 @@ from swarm import wire_peer as wire
 from swarm.node import Content, Node, Target
 from swarm.trackers import HttpTracker, UdpTracker, opentracker, opentracker_program, peers_answer
 from swarm.wire_peer import WirePeer, WireServer
-from zest_hf._native.session import Kind, Outcome, PeerBanned, PeerReady, Source
+from zest_hf._native.events import Kind, Outcome, PeerBanned, PeerReady, Source
 from zest_hf.core.ids import XetHash
 
 CONTENT = Content.random(20)

@@ -11,7 +11,7 @@ from swarm.node import Content, Node, Target
 from swarm.test_follow import CONTENT as HALF_CONTENT
 from swarm.test_follow import FIRST, XORB, Half
 from swarm.wire_peer import WirePeer
-from zest_hf._native.session import Kind, Outcome
+from zest_hf._native.events import Kind, Outcome
 
 CONTENT = Content.random(60, 60_000, per_xorb=20)
 

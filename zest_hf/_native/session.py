@@ -7,23 +7,33 @@ bound) and ``close()``; what happens comes out of ``events()`` in order. Any met
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import os
 import select
 import struct
 import threading
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from zest_hf._native.draft import Draft
+from zest_hf._native.events import (
+    CLAIM,
+    BanInfo,
+    Event,
+    Kind,
+    PeerInfo,
+    SessionStats,
+    ShareInfo,
+    Source,
+    TrackerInfo,
+    decode,
+)
 from zest_hf._native.lib import ffi, lib
+from zest_hf._native.writable_file import WritableFile, u32_list
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.reconstruction import Term
-from zest_hf.errors import StorageError, SwarmError
+from zest_hf.errors import SwarmError
 
 # Shorter swarm keys are warned of: 16 random bytes are out of reach, a word is not.
 GOOD_KEY_BYTES = 16
@@ -32,291 +42,8 @@ MAX_PIECE_CHUNKS = 8192
 MAX_CLAIMS = 1024
 # The largest payload of an event is a manifest part.
 _PAYLOAD_BYTES = 36 * MAX_MANIFEST_ENTRIES
-_CLAIM = struct.Struct("=IIHH")
-"""A zest_claim."""
-
 
 _logger = logging.getLogger("zest_hf.swarm")
-
-
-class Kind(enum.IntEnum):
-    """What a hash names."""
-
-    FILE = 1
-    XORB = 2
-
-
-class Source(enum.IntEnum):
-    """How a peer was found."""
-
-    GIVEN = 1
-    INCOMING = 2
-    LSD = 3
-    TRACKER = 4
-    DHT = 5
-    PEX = 6
-
-
-class Outcome(enum.IntEnum):
-    """How a question or a piece ended."""
-
-    OK = 0
-    NOT_FOUND = 1
-    TIMEOUT = 2
-    GONE = 3
-    WRONG = 4
-    BUSY = 5
-    IO = 6
-    CANCELLED = 7
-    UNSUPPORTED = 8
-
-
-@dataclass(frozen=True, slots=True)
-class PeerConnected:
-    """The TCP connection of a dial stands; the handshakes follow."""
-
-    peer: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerReady:
-    """A peer can be asked. ``ranges``: it speaks zest_hf1 (manifests, haves, ranges); else only BEP XET v1 chunks.
-
-    ``node_id``: 20 bytes by which it calls itself on every connection; zeros when it has no name.
-    """
-
-    peer: int
-    token: int
-    address: str
-    ranges: bool
-    node_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PeerGone:
-    """A connection that was ready ended, or a dial failed."""
-
-    peer: int
-    token: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PeerBanned:
-    """A peer sent provably wrong bytes; PeerGone follows."""
-
-    peer: int
-    token: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class HaveAnswer:
-    """Which chunks of the object the peer holds: half-open ranges in order; ``chunks``: of the object, 0 if unknown."""
-
-    peer: int
-    token: int
-    outcome: Outcome
-    chunks: int
-    ranges: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HaveMore:
-    """The peer of a HaveAnswer holds these ranges as well, or (``gone``) not even what it said: nothing more comes.
-
-    ``chunks``: of the object, 0 if unknown. Who answered that it holds nothing yet may know it by now.
-    """
-
-    peer: int
-    token: int
-    gone: bool
-    ranges: tuple[tuple[int, int], ...]
-    chunks: int
-
-
-class ClaimState(enum.IntEnum):
-    """What a downloader does about a part of a file."""
-
-    FETCHING = 1
-    """It fetches it from elsewhere (the CDN)."""
-    HELD = 2
-    """It has fetched and proved it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a peer does about a file that was joined. What it said before counts no more.
-
-    ``downloading``: False when it has left or finished. ``claims``: (first chunk of the file, end, ClaimState,
-    progress in 1/65535 of the bytes), in order and disjoint.
-    """
-
-    peer: int
-    file_hash: XetHash
-    downloading: bool
-    claims: tuple[tuple[int, int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestAnswer:
-    """Chunks [first, first + len(part)) of an object of ``chunks`` chunks, as the peer says: not proved yet."""
-
-    peer: int
-    token: int
-    outcome: Outcome
-    chunks: int
-    first: int
-    part: Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class PieceEnd:
-    """A piece ended with its first ``chunks_written`` chunks proved and written. ``error_number``: of Outcome.IO."""
-
-    peer: int
-    token: int
-    outcome: Outcome
-    chunks_written: int
-    error_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShareLost:
-    """An offered file changed or vanished; it is not offered any more."""
-
-    path: str
-
-
-Event = (
-    PeerConnected
-    | PeerReady
-    | PeerGone
-    | PeerBanned
-    | HaveAnswer
-    | HaveMore
-    | ManifestAnswer
-    | PieceEnd
-    | ShareLost
-    | Claims
-)
-
-
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """A connection as it is now."""
-
-    peer: int
-    address: str
-    client: str
-    node_id: str
-    outgoing: bool
-    ready: bool
-    ranges: bool
-    bytes_down: int
-    bytes_up: int
-    requests_out: int
-    requests_in: int
-    source: Source
-
-
-@dataclass(frozen=True, slots=True)
-class TrackerInfo:
-    """A tracker by its last answer. ``working``: None before the first; ``message``: what failed; ``peers``: named."""
-
-    url: str
-    working: bool | None
-    message: str
-    peers: int
-
-
-@dataclass(frozen=True, slots=True)
-class BanInfo:
-    """A peer that is not talked to any more in this session."""
-
-    address: str
-    node_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShareInfo:
-    """A file that peers were served from: payload bytes in this session, and how many of the peers now connected."""
-
-    file_hash: XetHash
-    bytes_up: int
-    peers: int
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStats:
-    """Totals of the session; bytes are payload (chunk bytes)."""
-
-    bytes_up: int
-    bytes_down: int
-    chunks_wrong: int
-    peers_ready: int
-    files_shared: int
-    xorbs_shared: int
-    bans: int
-    dht_nodes: int
-    """In our routing tables."""
-    swarms_joined: int
-    swarms_loaded: int
-    """Torrents, also for those who came by themselves."""
-    dials_open: int
-    """Of peers that were found, not ready yet."""
-
-
-class WritableFile:
-    """A file, or a run of its chunks, that peers' chunks are written to, with its proved manifest.
-
-    What is written can be offered meanwhile (`Session.share_transfer`). Close it before anyone else uses the file.
-    """
-
-    def __init__(self, fd: int, manifest: Manifest, offset_bytes: int = 0) -> None:
-        """``fd`` is duplicated; the manifest's first chunk lies at ``offset_bytes``.
-
-        Raises StorageError when that fails.
-        """
-        self._lock = threading.Lock()
-        hashes = ffi.from_buffer("uint8_t[]", manifest.hashes)
-        self._handle: Any = lib.zest_transfer_open(
-            fd, offset_bytes, len(manifest), hashes, _u32_list(manifest.lengths)
-        )
-        if self._handle == ffi.NULL:
-            raise StorageError(f"cannot prepare the file for writing: {os.strerror(ffi.errno)}")
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[Any]:
-        """The native handle, which stays valid inside. Raises SwarmError when the file is closed."""
-        with self._lock:
-            if self._handle is None:
-                raise SwarmError("the file is closed already")
-            yield self._handle
-
-    def wrote(self, first: int, count: int) -> None:
-        """Somebody else has proved these chunks and written them in place; peers may have them.
-
-        Raises SwarmError when the file has no such chunks or is closed.
-        """
-        with self.opened() as transfer:
-            if lib.zest_transfer_wrote(transfer, first, count) != 0:
-                raise SwarmError(f"the file has no chunks {first} to {first + count}")
-
-    def seal(self) -> None:
-        """When this returns nothing is written any more; what is held is offered as before."""
-        with self._lock:
-            if self._handle is not None:
-                lib.zest_transfer_seal(self._handle)
-
-    def close(self) -> None:
-        """When this returns nothing is written, nor read for peers, any more. Pieces asked for end as cancelled."""
-        with self._lock:
-            handle, self._handle = self._handle, None
-            if handle is not None:
-                lib.zest_transfer_close(handle)
 
 
 class Session:
@@ -449,43 +176,7 @@ class Session:
             with self._open() as session:
                 if lib.zest_session_next(session, self._event, payload, _PAYLOAD_BYTES) != 1:
                     return
-            yield self._decode(self._event, memoryview(self._payload)[: self._event.payload_size])
-
-    def _decode(self, event: Any, payload: memoryview) -> Event:
-        peer, token, kind = event.peer, event.token, event.type
-        if kind == lib.ZEST_EVENT_PIECE:
-            outcome = Outcome(event.status)
-            number = event.bytes if outcome is Outcome.IO else 0
-            return PieceEnd(peer, token, outcome, event.count, number)
-        if kind == lib.ZEST_EVENT_MANIFEST:
-            count = len(payload) // 36
-            lengths = array("I")
-            lengths.frombytes(payload[32 * count :])
-            part = Manifest(bytes(payload[: 32 * count]), lengths)
-            return ManifestAnswer(peer, token, Outcome(event.status), event.count, event.first, part)
-        if kind in (lib.ZEST_EVENT_HAVE, lib.ZEST_EVENT_HAVE_MORE):
-            numbers = array("I")
-            numbers.frombytes(payload)
-            ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-            if kind == lib.ZEST_EVENT_HAVE_MORE:
-                return HaveMore(peer, token, event.status != lib.ZEST_OUTCOME_OK, ranges, event.count)
-            return HaveAnswer(peer, token, Outcome(event.status), event.count, ranges)
-        if kind == lib.ZEST_EVENT_CLAIMS:
-            claims = tuple(_CLAIM.iter_unpack(payload[32:]))
-            return Claims(peer, XetHash(bytes(payload[:32])), bool(event.status), claims)
-        if kind == lib.ZEST_EVENT_PEER_READY:
-            address = bytes(payload[20:]).decode()
-            return PeerReady(
-                peer, token, address, bool(event.status & lib.ZEST_SPEAKS_ZEST), bytes(payload[:20])
-            )
-        text = bytes(payload).decode("utf-8", "surrogateescape")
-        if kind == lib.ZEST_EVENT_PEER_CONNECTED:
-            return PeerConnected(peer, token)
-        if kind == lib.ZEST_EVENT_PEER_GONE:
-            return PeerGone(peer, token, text)
-        if kind == lib.ZEST_EVENT_PEER_BANNED:
-            return PeerBanned(peer, token, text)
-        return ShareLost(text)
+            yield decode(self._event, memoryview(self._payload)[: self._event.payload_size])
 
     def info_hash(self, kind: Kind, hash_: XetHash) -> bytes:
         """20 bytes: what the swarm of an object is called in this session."""
@@ -552,7 +243,7 @@ class Session:
             claims = sorted(claims, key=lambda claim: claim[2])[:MAX_CLAIMS]
         native = ffi.new("zest_claim[]", max(1, len(claims)))
         try:
-            ffi.buffer(native)[: _CLAIM.size * len(claims)] = b"".join(_CLAIM.pack(*one) for one in sorted(claims))
+            ffi.buffer(native)[: CLAIM.size * len(claims)] = b"".join(CLAIM.pack(*one) for one in sorted(claims))
         except struct.error as error:
             raise SwarmError(f"claims that are out of range: {error}") from error
         with self._open() as session:
@@ -640,7 +331,7 @@ class Session:
         """
         native_terms = _term_list(terms)
         hashes = ffi.from_buffer("uint8_t[]", manifest.hashes)
-        lengths = _u32_list(manifest.lengths)
+        lengths = u32_list(manifest.lengths)
         with self._open() as session:
             result = lib.zest_session_share(
                 session,
@@ -799,10 +490,6 @@ def _term_list(terms: Sequence[Term]) -> Any:
         slot.start = term.start
         slot.end = term.end
     return native
-
-
-def _u32_list(values: array[int]) -> Any:
-    return ffi.from_buffer("uint32_t[]", values) if len(values) else ffi.new("uint32_t[]", 1)
 
 
 def _text(field: Any) -> str:

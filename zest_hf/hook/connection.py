@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 from zest_hf.errors import (
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from zest_hf.cas import CasToken
 
 _log = logging.getLogger("zest_hf.hook")
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 REFRESH_EARLY_S = 60.0
 ANONYMOUS_TIMEOUT_S = 5.0
@@ -88,13 +91,25 @@ class _Tokens:
 
     def lock_for(self, key: Hashable) -> threading.Lock:
         with self.lock:
-            return self.key_locks.setdefault(key, threading.Lock())
+            # That of who has waited for very long is forgotten: then two may ask the same.
+            return self.key_locks.get(key) or _kept(self.key_locks, key, threading.Lock(), 2 * MAX_CACHED)
 
     def keep(self, key: tuple[str, str], cached: _Cached) -> None:
         with self.lock:
-            if len(self.tokens) >= MAX_CACHED:
-                self.tokens.pop(next(iter(self.tokens)))
-            self.tokens[key] = cached
+            _kept(self.tokens, key, cached)
+
+    def keep_public(self, route: Route, public: bool, until_s: float) -> None:
+        with self.lock:
+            _kept(self.public, route, (public, until_s))
+
+
+def _kept(there: dict[K, V], key: K, value: V, most: int = MAX_CACHED) -> V:
+    """``value``, which is put there; the oldest goes where there are too many."""
+    there.pop(key, None)
+    while len(there) >= most:
+        del there[next(iter(there))]
+    there[key] = value
+    return value
 
 
 _shared = _Tokens()
@@ -126,16 +141,15 @@ def connect(url: str, headers: Mapping[str, str]) -> Connection:
     with _shared.lock:
         connection = _shared.connections.get(key)
         if connection is None:
-            if len(_shared.connections) >= MAX_CACHED:
-                _shared.connections.pop(next(iter(_shared.connections)))
             repo = RepoRef(route.endpoint, route.repo_type, route.repo_id)
-            connection = _shared.connections[key] = Connection(
+            connection = Connection(
                 url,
                 route,
                 headers,
                 remembered=lambda: get_engine().remembered_visibility(repo),
                 remember=lambda public: get_engine().remember_visibility(repo, public),
             )
+            _kept(_shared.connections, key, connection)
         return connection
 
 
@@ -205,7 +219,7 @@ class Connection:
             except Exception as error:
                 _log.debug("whether %s is public is not known: %s", self.route.repo_id, error)
             good_for_s = ASK_AGAIN_AFTER_S if known is None else VISIBLE_FOR_S
-            _shared.public[self.route] = bool(known), time.monotonic() + good_for_s
+            _shared.keep_public(self.route, bool(known), time.monotonic() + good_for_s)
             return bool(known)
 
     def known_to_be_public(self) -> bool | None:

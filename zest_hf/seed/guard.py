@@ -111,13 +111,27 @@ def page_token(home: Path) -> str:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            fd, scratch = tempfile.mkstemp(dir=home, prefix=TOKEN_NAME)  # readable by the user alone
-            with os.fdopen(fd, "w") as stream:
-                stream.write(secrets.token_urlsafe(32) + "\n")
-            os.replace(scratch, path)
+            _make_token(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; the status page needs it") from error
     return read_token(home)
+
+
+def _make_token(path: Path) -> None:
+    """Unless another process has made one meanwhile, which its page goes by."""
+    fd, scratch = tempfile.mkstemp(dir=path.parent, prefix=TOKEN_NAME)  # readable by the user alone
+    try:
+        with os.fdopen(fd, "w") as stream:
+            stream.write(secrets.token_urlsafe(32) + "\n")
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(scratch, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(scratch)
 
 
 def read_token(home: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
-from zest_hf._native.session import PeerInfo
+from zest_hf._native.events import PeerInfo
 from zest_hf.traffic import Traffic
 
 SAMPLE_S: Final = 5.0

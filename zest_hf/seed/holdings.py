@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
-from zest_hf._native.session import Claims, HaveAnswer, HaveMore, Kind, Outcome, PeerGone
+from zest_hf._native.events import Claims, HaveAnswer, HaveMore, Kind, Outcome, PeerGone
 from zest_hf.core.ids import XetHash
 from zest_hf.errors import SwarmError
 from zest_hf.swarm import Swarm

@@ -63,8 +63,9 @@ class PageProtocol(H11Protocol):
     def _hang_up_if_stalled(self, before: int) -> None:
         if self.transport.get_write_buffer_size() > before - MIN_BYTES_S * STALLED_S:
             # At once: else the kernel keeps what it has for who does not take it.
-            line = self.transport.get_extra_info("socket")
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):
+                line = self.transport.get_extra_info("socket")
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._hang_up()
         else:
             self._watch_writing()

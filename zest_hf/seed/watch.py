@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import shutil
 import sys
@@ -19,6 +20,7 @@ if sys.platform != "win32":
     import tty
 
 LOOK_S: Final = 1.0
+_ENDING: Final = frozenset(b"qQ\x03\x04")
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _HOME, _END_OF_LINE, _BELOW = "\x1b[2J\x1b[H", "\x1b[K", "\x1b[J"
 
@@ -38,7 +40,7 @@ def watch(ask: Callable[[], dict[str, Any]], status: dict[str, Any]) -> None:
     with _keys() as pressed, contextlib.suppress(KeyboardInterrupt):
         while True:
             screen.draw(status, trouble)
-            if pressed(LOOK_S) in ("q", "Q", "\x03", "\x04"):
+            if not _ENDING.isdisjoint(pressed(LOOK_S)):
                 return
             try:
                 status, trouble = ask(), ""
@@ -74,15 +76,16 @@ class _Screen:
 
 
 @contextlib.contextmanager
-def _keys() -> Iterator[Callable[[float], str]]:
-    """Gets a function that waits for a key so long; without a terminal it waits, and there is none."""
+def _keys() -> Iterator[Callable[[float], bytes]]:
+    """Gets a function that waits for keys so long; without a terminal it waits, and there are none."""
 
-    def key(timeout_s: float) -> str:
+    def keys(timeout_s: float) -> bytes:
         if not (is_terminal and sys.platform != "win32"):
             time.sleep(timeout_s)
-            return ""
+            return b""
         ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
-        return sys.stdin.read(1) if ready else ""
+        # Not by way of Python's buffer, in which nobody would see the rest of an arrow key, and what is pressed next.
+        return (os.read(sys.stdin.fileno(), 256) or b"\x04") if ready else b""
 
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if is_terminal and sys.platform != "win32":
@@ -92,7 +95,7 @@ def _keys() -> Iterator[Callable[[float], str]]:
     try:
         if shows_cursor:
             sys.stdout.write(_HIDE_CURSOR)
-        yield key
+        yield keys
     finally:
         if shows_cursor:
             sys.stdout.write(_SHOW_CURSOR)

@@ -199,6 +199,7 @@ class StatusServer:
                 loop="asyncio",
                 backlog=ACCEPTED_AT_ONCE,
                 log_config=None,
+                log_level="error",  # what is no HTTP is the business of who sends it
                 access_log=False,
                 lifespan="off",
                 ws="none",

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from zest_hf._native.draft import Draft
-from zest_hf._native.session import Outcome, PieceEnd
+from zest_hf._native.events import Outcome, PieceEnd
 from zest_hf.core.actions import Follow, PeerTrouble
 from zest_hf.core.manifest import Manifest
 from zest_hf.errors import StorageError, SwarmError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zest_hf._native.session import MAX_MANIFEST_ENTRIES, Kind, ManifestAnswer, Outcome
+from zest_hf._native.events import Kind, ManifestAnswer, Outcome
+from zest_hf._native.session import MAX_MANIFEST_ENTRIES
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.errors import ProofError

@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from zest_hf._native.session import (
+from zest_hf._native.events import (
     Claims,
     Event,
     HaveAnswer,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from zest_hf._native.session import WritableFile
+from zest_hf._native.writable_file import WritableFile
 from zest_hf.core.ids import XetHash
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.plan import FilePlan

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from zest_hf._native.session import HaveAnswer, HaveMore, Kind, ManifestAnswer, Outcome
+from zest_hf._native.events import HaveAnswer, HaveMore, Kind, ManifestAnswer, Outcome
 from zest_hf.core.ids import XetHash
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.transfer import Transfer
