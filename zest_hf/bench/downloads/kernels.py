@@ -21,7 +21,8 @@ from zest_hf.terminal import columns
 MOST_DECODED_BYTES = 60 << 20
 """What fits into a xorb."""
 FED_BYTES = 1 << 20
-SCHEMES = {"stored": xet.SCHEME_NONE, "LZ4": xet.SCHEME_LZ4, "bg4-LZ4": xet.SCHEME_BG4_LZ4}
+SCHEMES = {"stored": xet.SCHEME_NONE, "bg4-LZ4": xet.SCHEME_BG4_LZ4, "bit planes": xet.SCHEME_BITSLICE_LZ4}
+"""Those that weights are stored in: plain LZ4 does not shrink them."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 from zest_hf.bench import picture
 from zest_hf.bench.downloads.cases import KINDS
 from zest_hf.bench.downloads.figures import Run, median
-from zest_hf.bench.downloads.report import Outcome
-from zest_hf.terminal import size_text
+from zest_hf.bench.downloads.report import Outcome, heading
 
 OURS, OTHERS, SERVER = "tab:orange", "tab:grey", "lightgrey"
 
@@ -28,8 +27,8 @@ def draw(path: Path, outcome: Outcome) -> None:
     cpu.barh(places, sent, left=took, color=SERVER, height=0.6)
     for axes in (cpu, memory):
         axes.set_yticklabels([])
-    trust = "" if not outcome.reasons else " (on a busy machine, or too few rounds: not to be trusted)"
-    figure.suptitle(f"{size_text(outcome.total_bytes)} in {outcome.files:,} files, {outcome.rounds} rounds{trust}")
+    trust = "" if not outcome.reasons else "\nNOT to be trusted: a busy machine, or too few rounds"
+    figure.suptitle(heading(outcome) + trust)
     picture.save(figure, path)
     pyplot.close(figure)
 

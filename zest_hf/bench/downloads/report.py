@@ -40,13 +40,18 @@ class Outcome:
         return len(self.results[self.base])
 
 
-def lines(outcome: Outcome, width: int | None) -> Iterator[str]:
-    """A table, the rates against the yardsticks, and how far to trust it."""
-    results, base = outcome.results, outcome.base
+def heading(outcome: Outcome) -> str:
+    """What was measured."""
     files = f"{outcome.files:,} file{'s' * (outcome.files != 1)}"
     rounds = f"{outcome.rounds} round{'s' * (outcome.rounds != 1)}"
     tls = ", the Hub over TLS" if outcome.options.get("tls") else ""
-    yield f"{size_text(outcome.total_bytes)} in {files}{tls}; medians of {rounds} after one that was thrown away"
+    return f"{size_text(outcome.total_bytes)} in {files}{tls}; medians of {rounds} after one that was thrown away"
+
+
+def lines(outcome: Outcome, width: int | None) -> Iterator[str]:
+    """A table, the rates against the yardsticks, and how far to trust it."""
+    results, base = outcome.results, outcome.base
+    yield heading(outcome)
     yield ""
     head = (
         *("", "wall", "process", "MB/s", f"x {base}", "(pairs)", "CPU s/GB", "RSS MB"),
