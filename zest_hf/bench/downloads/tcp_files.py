@@ -4,8 +4,8 @@
     python -m zest_hf.bench.downloads.tcp_files fetch HOST PORT FOLDER SIZE NAME ...
 
 A request is the number of a file, an offset and a length; the answer is the bytes, by sendfile. Who asks keeps as many
-requests open as a download of ours does to a fast peer, each as large, and writes what comes to where it belongs.
-Nothing is hashed. Files have the same size.
+requests open as a download of ours does to a fast peer, each as large, of as many files in turn, and writes what comes
+to where it belongs, while more comes. Nothing is hashed. Files have the same size.
 """
 
 from __future__ import annotations
@@ -18,14 +18,21 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 from zest_hf.bench.downloads.children import done, files_in, listening
 from zest_hf.bench.downloads.http_files import send_file
 from zest_hf.core.policy import PolicySettings
 
 REQUEST = struct.Struct(">IQI")
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES, BUFFERS = 1 << 20, 16
+WRITERS = 2
+WRITE_TIMEOUT_S = 60.0
+TOGETHER = 8
+"""Files that huggingface_hub downloads at once."""
 
 Asked = tuple[int, int, int]
 """File number, offset, bytes."""
@@ -51,19 +58,34 @@ def answer(connection: socket.socket, files: Sequence[int]) -> None:
 
 
 def asks(sizes: Sequence[int], ask_bytes: int) -> Iterator[Asked]:
-    """Every file from its first byte to its last, in requests of at most so many bytes."""
-    for number, size in enumerate(sizes):
-        for offset in range(0, size, ask_bytes):
-            yield number, offset, min(ask_bytes, size - offset)
+    """Every file from its first byte to its last, in requests of at most so many bytes, `TOGETHER` files in turn."""
+    files = iter(enumerate(sizes))
+    begun = deque((number, 0, size) for number, size in islice(files, TOGETHER))
+    while begun:
+        number, offset, size = begun.popleft()
+        count = min(ask_bytes, size - offset)
+        yield number, offset, count
+        if offset + count < size:
+            begun.append((number, offset + count, size))
+        elif (another := next(files, None)) is not None:
+            begun.append((another[0], 0, another[1]))
 
 
 def fetch(address: tuple[str, int], sizes: Sequence[int], paths: Sequence[Path]) -> None:
     policy = PolicySettings()
-    buffer = memoryview(bytearray(BUFFER_BYTES))
     files = [os.open(path, os.O_WRONLY | os.O_CREAT, 0o644) for path in paths]
     waiting = asks(sizes, policy.most_ask_bytes)
     asked: deque[Asked] = deque()
-    with socket.create_connection(address) as connection:
+    free: SimpleQueue[memoryview] = SimpleQueue()
+    for _ in range(BUFFERS):
+        free.put(memoryview(bytearray(BUFFER_BYTES)))
+    writes: list[Future[None]] = []
+
+    def write(file: int, buffer: memoryview, count: int, offset: int) -> None:
+        os.pwrite(file, buffer[:count], offset)
+        free.put(buffer)
+
+    with ThreadPoolExecutor(WRITERS) as writers, socket.create_connection(address) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while True:
             while len(asked) < policy.max_depth and (ask := next(waiting, None)) is not None:
@@ -73,12 +95,15 @@ def fetch(address: tuple[str, int], sizes: Sequence[int], paths: Sequence[Path])
                 break
             number, offset, size = asked.popleft()
             while size:
+                buffer = free.get(timeout=WRITE_TIMEOUT_S)
                 # Whole buffers, so that what is measured is not Python.
                 count = connection.recv_into(buffer, min(size, len(buffer)), socket.MSG_WAITALL)
                 if count == 0:
                     raise ConnectionError("the server left")
-                os.pwrite(files[number], buffer[:count], offset)
+                writes.append(writers.submit(write, files[number], buffer, count, offset))
                 offset, size = offset + count, size - count
+    for done_write in writes:
+        done_write.result()
     for file in files:
         os.close(file)
 
