@@ -19,6 +19,8 @@ SWITCH = "10.77.0.1"
 _PREFIX = 16
 REACH_S = 0.3
 _BRIDGE = "switch"
+_BRIDGE_ADDRESS = "02:00:00:00:77:ff"
+"""Ends as no host's does."""
 _SHARES = 64
 """That are promised of the Hub's line; what is left over hosts share evenly."""
 _CLONE_NEWNET = 0x40000000
@@ -152,7 +154,8 @@ class Network:
         self._mbit: float | None = None
 
     def __enter__(self) -> Network:
-        run("ip", "link", "add", _BRIDGE, "type", "bridge", "mcast_snooping", "0")
+        # Without an address of its own it takes another each time a host is added, and who knew the old one is lost.
+        run("ip", "link", "add", _BRIDGE, "address", _BRIDGE_ADDRESS, "type", "bridge", "mcast_snooping", "0")
         run("ip", "address", "add", f"{SWITCH}/{_PREFIX}", "dev", _BRIDGE)
         run("ip", "link", "set", _BRIDGE, "up")
         # A switch has no firewall; this one's would cost more than all else.

@@ -55,8 +55,8 @@ VISIBILITY_AGE_S = 24 * 3600.0
 """A repository may be made private: what the Hub said is asked again after a day."""
 VISIBILITY_LOOK_S = 60.0
 """When the Hub gives no clear answer then, it is asked again after this time."""
-INDEX_PATIENCE_S = 0.2
-"""How long a download waits for others who use the index."""
+INDEX_PATIENCE_S = 0.5
+"""How long a download waits for others who use the index, and for a slow disk to make it."""
 INDEX_REST_S = 60.0
 """How long the index is left alone after it has failed."""
 RECORD_PATIENCE_S = 0.1
