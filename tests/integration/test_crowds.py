@@ -58,6 +58,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             }
         )
         it.publish("org/many", *MANY)
+        # Modules are compiled once: else the first test would begin with that, on all hosts at the same time.
+        with consoles(it.machines(1), "org/base") as one:
+            shown(together(one, SNAPSHOT))
         yield it
 
 
