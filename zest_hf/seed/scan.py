@@ -105,8 +105,7 @@ class CacheScan:
         self._unsettled: dict[Path, int] = {}
         """Those of them that somebody may still be writing, by when they were changed last."""
         self.is_too_early = False
-        """Files came so short a time ago that whoever downloads them may note them himself."""
-        """Files were left to who may just be noting them."""
+        """Files were left out that came so short a time ago that whoever downloads them may just be noting them."""
         self._waiting: dict[tuple[Path, str, str], _Question] = {}
         """What is to be asked again about files that are nobody's."""
 
