@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from zest_hf.errors import StorageError
@@ -34,6 +36,9 @@ APPLICATION_ID: Final = 0x7A657374  # "zest"
 NETWORK_FILESYSTEMS: Final = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
 )
+
+BUSY_STEP_S: Final = 0.1
+"""A connection is told in such steps how long it may wait."""
 
 MAX_WAL_BYTES: Final = 1 << 20
 """The write-ahead log is cut back to this size after each checkpoint."""
@@ -69,18 +74,25 @@ class Database:
         version: int,
         *,
         added: Sequence[str] = (),
+        upgrades: Mapping[int, Callable[[sqlite3.Connection], None]] = MappingProxyType({}),
         patience_s: float = 10.0,
     ) -> None:
-        """``added``: what a file of this version may lack and gets when it is opened; each must be ready to find it."""
+        """``added``: what a file of this version may lack and gets when it is opened; each must be ready to find it.
+
+        ``upgrades`` make of an older version the next one; they run before ``added``, in a transaction.
+        """
         self.path = path
         self._schema = schema
         self._added = added
+        self._upgrades = upgrades
         self._version = version
         self._patience_s = patience_s
         self._deadline_s = 0.0
         """Until when who holds the lock may wait for other processes."""
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._busy_ms: int | None = None
+        """How long the connection waits for other processes; None: it has not been told."""
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -138,14 +150,18 @@ class Database:
         if self._pid != os.getpid():
             # Forked behind Python's back: not even closing the parent's connection is safe here.
             _inherited.append(self._connection)
-            self._connection, self._pid = None, os.getpid()
+            self._connection, self._busy_ms, self._pid = None, None, os.getpid()
         if self._connection is not None and self._moved():
             self.replaced += 1
             self._drop()
         if self._connection is None:
             self._open()
         assert self._connection is not None
-        self._connection.execute(f"PRAGMA busy_timeout = {int(self._left_s() * 1000)}").fetchone()
+        # Each statement gives up the interpreter for a moment, and may wait for it afterwards: none for nothing.
+        busy_ms = math.ceil(self._left_s() / BUSY_STEP_S) * int(BUSY_STEP_S * 1000)
+        if busy_ms != self._busy_ms:
+            self._connection.execute(f"PRAGMA busy_timeout = {busy_ms}").fetchone()
+            self._busy_ms = busy_ms
         return self._connection
 
     def _left_s(self) -> float:
@@ -181,6 +197,7 @@ class Database:
                 connection.execute(f"PRAGMA user_version = {self._version}")
                 connection.execute("COMMIT")
             else:
+                self._upgrade(connection)
                 # One by one: those that find what they would make need no lock.
                 for statement in self._added:
                     connection.execute(statement)
@@ -191,6 +208,16 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        if _pragma(connection, "user_version") == self._version:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        # Another process may have done it meanwhile.
+        for version in range(_pragma(connection, "user_version"), self._version):
+            self._upgrades[version](connection)
+        connection.execute(f"PRAGMA user_version = {self._version}")
+        connection.execute("COMMIT")
 
     def _is_new(self, connection: sqlite3.Connection) -> bool:
         version = _pragma(connection, "user_version")
@@ -231,6 +258,7 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+            self._busy_ms = None
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:

@@ -8,15 +8,13 @@ it, native code checks and writes it, and the file hash closes the account.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import queue
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -131,30 +129,28 @@ class FileDownload:
         cas: CasClient,
         workers: Workers,
         copiers: Workers,
+        askers: Workers,
         swarm: Callable[[], Swarm | None] | None,
-        known_manifest: Callable[[], Manifest | None],
-        related: Callable[[XetHash, Collection[XetHash]], Sequence[IndexedFile]] = lambda file_hash, xorbs: (),
+        here: Callable[[XetHash, Sequence[Term]], tuple[Manifest | None, Sequence[IndexedFile]]],
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
         cap: RateCap | None = None,
         share: bool = False,
         has_given_peers: bool = True,
-        is_keyed: bool = False,
         unfinished: Unfinished | None = None,
     ) -> None:
-        """``swarm`` starts it if need be, and is None where there is nobody to ask. ``cap``: of all downloads.
-        ``related``: files of this disk with the same hash or with chunks of these xorbs, the best first.
+        """``swarm`` starts it if need be, and gives None where there is nobody to ask; it may wait for the Hub.
+        ``here``: the manifest of the file, if it is known, and files of this disk with the same hash or with chunks of
+        these terms' xorbs, the best first. ``askers`` run what waits for others.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
-        ``is_keyed``: only who has the key can be asked, whatever the Hub shows. ``unfinished``: by it a download that
-        was killed is gone on with.
+        ``cap``: of all downloads. ``unfinished``: by it a download that was killed is gone on with.
         """
         self._unfinished = unfinished
         self._taken: TakenUp | None = None
         self._cap = cap
         self._share = share
-        self._is_keyed = is_keyed
         # Who gave us peers expects them to be used. For others that may turn up not much time is spent.
         self._permission_patience_s = (
             settings.permission_patience_s
@@ -168,8 +164,8 @@ class FileDownload:
         self._cas = cas
         self._workers = workers
         self._copiers = copiers
+        self._askers = askers
         self._swarm = swarm
-        self._known_manifest = functools.cache(known_manifest)
         self._settings = settings
         self._inbox: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
         self._reports: deque[Report] = deque()
@@ -180,7 +176,7 @@ class FileDownload:
         """Until when it is waited for whether peers may be asked; None: that is settled."""
         self._cdn: CdnSource | None = None
         self._local: LocalSource | None = None
-        self._related = related
+        self._here = here
         self._drafts: Drafts | None = None
         self._withdrawn = False
         self.so_far = Traffic()
@@ -215,10 +211,10 @@ class FileDownload:
                 os.ftruncate(fd, 0)
                 return DownloadResult(request.file_hash, 0, Manifest.join(()), (), 0, 0, 0)
             # The CAS, the Hub and the peers are asked at the same time.
-            threading.Thread(target=self._ask_plan, name="zest-plan", daemon=True).start()
+            self._askers.submit(self._ask_plan)
             if self._swarm is not None:
                 self._permission_until_s = time.monotonic() + self._permission_patience_s
-                threading.Thread(target=self._ask_permission, name="zest-permission", daemon=True).start()
+                self._askers.submit(self._ask_permission)
             if self._swarm is not None and self._share:
                 self._drafts = Drafts(fd)
                 stack.callback(self._drafts.close)
@@ -271,8 +267,7 @@ class FileDownload:
             plan = _Plan(answer, plan_file(answer))
             # First, as nothing should be asked of anybody that is on the disk; usually it takes a few milliseconds.
             found: queue.SimpleQueue[_Here] = queue.SimpleQueue()
-            looking = threading.Thread(target=self._look_here, args=(plan, found), name="zest-look", daemon=True)
-            looking.start()
+            self._askers.submit(lambda: self._look_here(plan, found))
             try:
                 self._inbox.put(replace(plan, here=found.get(timeout=LOOK_PATIENCE_S)))
             except queue.Empty:
@@ -286,13 +281,14 @@ class FileDownload:
         """What is on this disk; a file of it may be on a server that does not answer."""
         files: list[tuple[Path, LocalFile]] = []
         begun: dict[int, Begun] = {}
+        manifest: Manifest | None = None
         try:
             request, terms = self._request, plan.answer.terms
             if self._taken is not None:
                 files += self._taken.here
                 mine = [part for _, part in self._taken.here[: self._taken.in_place]]
                 begun = self._begun(plan.plan, mine)
-            related = self._related(request.file_hash, dict.fromkeys(term.xorb for term in terms))
+            manifest, related = self._here(request.file_hash, terms)
             # One path may belong to several repositories.
             files += list({file.path: LocalFile(file.manifest, file.terms) for file in related}.items())
             is_here = any(file.file_hash == request.file_hash for file in related)
@@ -302,7 +298,7 @@ class FileDownload:
                     files += [(path, part) for part in left_over.scan(path, terms, deadline_s)]
         except Exception as error:
             log.info("%s: what is on the disk is not used: %s", self._request.display_name, error)
-        found.put(_Here(files, begun))
+        found.put(_Here(files, begun, manifest))
 
     def _begun(self, plan: FilePlan, parts: Sequence[LocalFile]) -> dict[int, Begun]:
         """The GETs that have been begun in the file, as far as it is still as it was."""
@@ -320,32 +316,13 @@ class FileDownload:
         return out
 
     def _ask_permission(self) -> None:
-        # Even to ask for a file by its hash says that somebody has it: not outside what everybody may see.
         swarm = None
         try:
             assert self._swarm is not None
-            # Asking the Hub and starting the session take about as long: both at the same time.
-            visible: queue.SimpleQueue[bool] = queue.SimpleQueue()
-            if not self._is_keyed:
-                asking = threading.Thread(
-                    target=self._ask_visibility, args=(visible,), name="zest-visible", daemon=True
-                )
-                asking.start()
             swarm = self._swarm()
-            if swarm is not None and not self._is_keyed and not visible.get():
-                swarm = None
         except Exception as error:
             log.warning("no peers for %s: %s", self._request.display_name, error)
-            swarm = None
         self._inbox.put(_Permission(swarm))
-
-    def _ask_visibility(self, visible: queue.SimpleQueue[bool]) -> None:
-        is_public = False
-        try:
-            is_public = self._request.is_public()
-        except Exception as error:
-            log.warning("no peers for %s: %s", self._request.display_name, error)
-        visible.put(is_public)
 
     def _meet_peers(self, swarm: Swarm, fd: int) -> PeerSource:
         return PeerSource(
@@ -355,7 +332,6 @@ class FileDownload:
             self._settings,
             listener=self._inbox.put,
             report=self._reports.append,
-            manifest=self._known_manifest(),
             size_bytes=self._request.size_bytes,
             share=self._share,
             began_s=self._began_s,
@@ -433,12 +409,13 @@ class FileDownload:
         self._transfer = Transfer(plan.plan, self._request.file_hash, self._settings, seed)
         if self._peers is not None:
             self._peers.begin(self._transfer)
-        manifest = self._known_manifest() or (self._taken.manifest if self._taken is not None else None)
-        if manifest is not None:
-            self._transfer.manifest_proved(manifest)
+        if self._taken is not None and self._taken.manifest is not None:
+            self._transfer.manifest_proved(self._taken.manifest)
 
     def _reuse(self, here: _Here, fd: int, stack: contextlib.ExitStack) -> None:
         assert self._transfer is not None
+        if here.manifest is not None and self._transfer.manifest is None:
+            self._transfer.manifest_proved(here.manifest)
         if not here.files:
             return
         self._transfer.local_files(LocalFiles([file for _, file in here.files]))
@@ -562,10 +539,14 @@ class _Permission:
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """What is on this disk that may have a part of the file. ``begun``: in its very place, checked, by GET."""
+    """What is on this disk that may have a part of the file. ``begun``: in its very place, checked, by GET.
 
-    files: list[tuple[Path, LocalFile]] = field(default_factory=list)
-    begun: dict[int, Begun] = field(default_factory=dict)
+    ``manifest``: the file's own, if it was here once.
+    """
+
+    files: list[tuple[Path, LocalFile]]
+    begun: dict[int, Begun]
+    manifest: Manifest | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ import atexit
 import contextlib
 import logging
 import os
+import queue
 import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from zest_hf.config import Settings, load_settings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
+from zest_hf.core.reconstruction import Term
 from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import Counts
 from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, RepoRef
@@ -46,6 +48,8 @@ log = logging.getLogger("zest_hf.engine")
 
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
+ASK_THREADS = 64
+"""For what a download asks at its beginning, each of which may have to wait for somebody else."""
 RECENT_DOWNLOADS = 1000
 READ_TIMEOUT_S = 10.0
 CLOSE_PATIENCE_S = 5.0
@@ -94,6 +98,8 @@ class Engine:
         self._workers = WorkerPool(GET_THREADS)
         # Not behind GETs that wait for a server.
         self._copiers = WorkerPool(COPY_THREADS)
+        # To start a thread for each question of each of many small files would cost more than the answers.
+        self._askers = WorkerPool(ASK_THREADS)
         self._lock = threading.Lock()
         self._counts = Counts()
         self._given_up = Traffic()
@@ -138,9 +144,9 @@ class Engine:
             cas=self._client(request),
             workers=self._workers,
             copiers=self._copiers,
-            swarm=self.swarm if self._peers_may_be_found and permitted else None,
-            known_manifest=lambda: self._known_manifest(request.file_hash),
-            related=self._related,
+            askers=self._askers,
+            swarm=(lambda: self._permitted_swarm(request)) if self._peers_may_be_found and permitted else None,
+            here=self._here,
             settings=self.policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
@@ -148,7 +154,6 @@ class Engine:
             # Who is quiet claims nothing that others would wait for.
             share=self.settings.seed and not self._is_quiet(),
             has_given_peers=bool(self.settings.peers),
-            is_keyed=self._keyed,
             unfinished=self._unfinished,
         )
         with self._lock:
@@ -259,7 +264,8 @@ class Engine:
     ) -> None:
         """Notes a finished file under its final path, and offers it when its repository is public.
 
-        That happens in the background; it is waited for `RECORD_PATIENCE_S` at most. ``public`` is what is known
+        That happens in the background; unless other files are on their way it is waited for, for `RECORD_PATIENCE_S`
+        at most. ``public`` is what is known
         without asking. ``ask`` finds it out, now or when a repository may have become private, and is False for
         "unknown" too; a "no" of the Hub comes by `remember_visibility`. Raises OSError when the file is gone.
         """
@@ -292,7 +298,8 @@ class Engine:
                 # From its final place it is offered by now, if it may be.
                 self._end_offer(result)
 
-        self._records.submit(job, RECORD_PATIENCE_S)
+        # Who waits here for nothing keeps the next of many files from beginning.
+        self._records.submit(job, 0.0 if self.is_downloading() else RECORD_PATIENCE_S)
 
     def abandon(self, result: DownloadResult) -> None:
         """Instead of `record`: the file does not get to its final path. Nothing of it is offered any more."""
@@ -531,6 +538,7 @@ class Engine:
             client.close()
         self._workers.close()
         self._copiers.close()
+        self._askers.close()
         if index is not None:
             index.close()
         with self._lock:
@@ -559,28 +567,43 @@ class Engine:
                 self._clients.popitem(last=False)
             return client
 
-    def _known_manifest(self, file_hash: XetHash) -> Manifest | None:
-        """The manifest of a file that was here before, proved again."""
+    def _here(self, file_hash: XetHash, terms: Sequence[Term]) -> tuple[Manifest | None, list[IndexedFile]]:
+        """The manifest of a file that is or was here, proved again; and what is here of it, or of its terms' xorbs."""
         index = self.index()
         if index is None:
-            return None
+            return None, []
         try:
-            for file in index.get(file_hash):
-                if file.manifest.file_hash() == file_hash:
-                    return file.manifest
+            known = index.get(file_hash)
+            manifest = next((one.manifest for one in known if one.manifest.file_hash() == file_hash), None)
+            files = [one for one in known if one.path.is_file()]
+            return manifest, files or index.related(terms)
         except StorageError as error:
             self._rest_from_index(error)
-        return None
+            return None, []
 
+    def _permitted_swarm(self, request: FileRequest) -> Swarm | None:
+        """The swarm, if a file of this repository may be asked for there.
 
-    def _related(self, file_hash: XetHash, xorbs: Collection[XetHash]) -> list[IndexedFile]:
-        """What is here of this file and of these xorbs."""
-        index = self.index()
-        try:
-            return [] if index is None else index.related(file_hash, xorbs)
-        except StorageError as error:
-            self._rest_from_index(error)
-            return []
+        Even to ask for it by its hash says that somebody has it: not outside what everybody may see.
+        """
+        if self._keyed:
+            return self.swarm()
+        if self._swarm is not None:
+            return self._swarm if request.is_public() else None
+        # Asking the Hub and starting the session take about as long: both at the same time.
+        public: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+        def ask() -> None:
+            is_public = False
+            try:
+                is_public = request.is_public()
+            except Exception as error:
+                log.warning("no peers for %s: %s", request.display_name, error)
+            public.put(is_public)
+
+        self._askers.submit(ask)
+        swarm = self.swarm()
+        return swarm if swarm is not None and public.get() else None
 
 
 _engine: Engine | None = None

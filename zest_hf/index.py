@@ -9,6 +9,7 @@ The index says what was true when it was written. Whoever opens a file by it che
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -27,7 +28,15 @@ from zest_hf.errors import ProtocolError, StorageError
 
 log = logging.getLogger("zest_hf.index")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+# Chunks [first, stop) of a xorb are in a content.
+_SPANS: Final = (
+    """CREATE TABLE spans (
+        xorb BLOB NOT NULL, first INTEGER NOT NULL, stop INTEGER NOT NULL, content INTEGER NOT NULL,
+        PRIMARY KEY (xorb, first, stop, content)) WITHOUT ROWID""",
+    "CREATE INDEX spans_of_content ON spans (content)",
+)
 
 _SCHEMA: Final = (
     """CREATE TABLE contents (
@@ -38,9 +47,7 @@ _SCHEMA: Final = (
         endpoint TEXT NOT NULL, repo_type TEXT NOT NULL, repo_id TEXT NOT NULL, public INTEGER NOT NULL,
         UNIQUE (path, endpoint, repo_type, repo_id))""",
     "CREATE INDEX copies_of_content ON copies (content)",
-    """CREATE TABLE xorbs (
-        xorb BLOB NOT NULL, content INTEGER NOT NULL, PRIMARY KEY (xorb, content)) WITHOUT ROWID""",
-    "CREATE INDEX xorbs_of_content ON xorbs (content)",
+    *_SPANS,
     """CREATE TABLE visibility (
         endpoint TEXT NOT NULL, repo_type TEXT NOT NULL, repo_id TEXT NOT NULL, public INTEGER NOT NULL,
         checked_at_s REAL NOT NULL, PRIMARY KEY (endpoint, repo_type, repo_id)) WITHOUT ROWID""",
@@ -69,6 +76,20 @@ _ADDED: Final = (
         )
     ),
 )
+
+
+
+def _spans_of_terms(db: sqlite3.Connection) -> None:
+    """From version 1, which knew the xorbs of a content and not which chunks of them it has."""
+    db.execute("DROP TABLE xorbs")
+    for statement in _SPANS:
+        db.execute(statement)
+    for content, terms in db.execute("SELECT id, terms FROM contents").fetchall():
+        with contextlib.suppress(ProtocolError):  # a damaged entry is forgotten when it is read
+            _name_spans(db, content, _unpack_terms(terms))
+
+
+_UPGRADES: Final = {1: _spans_of_terms}
 
 _TERM: Final = struct.Struct(">32sIIQ")
 _PAGE: Final = 4
@@ -158,7 +179,9 @@ class Index:
     def __init__(
         self, path: Path, *, wall_clock: Callable[[], float] = time.time, patience_s: float = 10.0
     ) -> None:
-        self._database = Database(Path(path), _SCHEMA, SCHEMA_VERSION, added=_ADDED, patience_s=patience_s)
+        self._database = Database(
+            Path(path), _SCHEMA, SCHEMA_VERSION, added=_ADDED, upgrades=_UPGRADES, patience_s=patience_s
+        )
         self._wall_clock = wall_clock
 
     def add(self, file: IndexedFile, *, visibility_known: bool = True) -> None:
@@ -187,25 +210,22 @@ class Index:
     def find_xorb(self, xorb: XetHash) -> list[IndexedFile]:
         """All copies of files that have chunks of `xorb`, as far as their terms are known."""
         return self._select(
-            "WHERE contents.id IN (SELECT content FROM xorbs WHERE xorb = ?) ORDER BY copies.id", (xorb,)
+            "WHERE contents.id IN (SELECT content FROM spans WHERE xorb = ?) ORDER BY copies.id", (xorb,)
         )
 
     def related(
         self,
-        file_hash: XetHash,
-        xorbs: Collection[XetHash],
+        terms: Sequence[Term],
         usable: Callable[[Path], bool] = os.path.isfile,
     ) -> list[IndexedFile]:
-        """Usable copies of this very file; else of files with chunks of these xorbs, those with most of them first.
+        """Usable copies of files with chunks of xorbs of which some of these terms' chunks are here, those with most of
+        such xorbs first.
 
-        Of the latter so many that each xorb which is there is in one of them, and some more, as several files may have
-        a part each. When there is none that costs a look-up a xorb.
+        So many that each xorb which is there is in one of them, and some more, as several files may have
+        a part each. When there is none that costs a look-up a xorb, however many files have other chunks of it.
         """
-        same = [file for file in self.get(file_hash) if usable(file.path)]
-        if same:
-            return same
         shared: dict[int, set[XetHash]] = {}
-        for xorb, found in self._shared(list(xorbs)):
+        for xorb, found in self._shared(terms):
             shared.setdefault(found, set()).add(xorb)
         out: list[IndexedFile] = []
         covered: set[XetHash] = set()
@@ -226,14 +246,27 @@ class Index:
                 break
         return out
 
-    def _shared(self, xorbs: list[XetHash]) -> list[tuple[XetHash, int]]:
-        """Which contents have chunks of which of these xorbs."""
+    def _shared(self, terms: Sequence[Term]) -> list[tuple[XetHash, int]]:
+        """Which contents have chunks of which of these terms' xorbs, if any has some of the terms' own.
+
+        What is beside those serves to prove them, as the hash of a xorb is made of all its chunks.
+        """
+        wanted: dict[XetHash, list[tuple[int, int]]] = {}
+        for term in terms:
+            wanted.setdefault(term.xorb, []).append((term.start, term.end))
+
+        def is_there(db: sqlite3.Connection, xorb: XetHash) -> bool:
+            sql = "SELECT first, stop FROM spans WHERE xorb = ? AND stop > ? AND first < ?"
+            rows = db.execute(sql, (xorb, min(wanted[xorb])[0], max(end for _, end in wanted[xorb])))
+            return any(first < end and start < stop for first, stop in rows for start, end in wanted[xorb])
 
         def look(db: sqlite3.Connection) -> list[tuple[XetHash, int]]:
+            found = [xorb for xorb in wanted if is_there(db, xorb)]
             out = []
-            for at in range(0, len(xorbs), _MOST_VARIABLES):
-                some = xorbs[at : at + _MOST_VARIABLES]
-                out += db.execute(f"SELECT xorb, content FROM xorbs WHERE xorb IN ({_marks(some)})", some).fetchall()
+            for at in range(0, len(found), _MOST_VARIABLES):
+                some = found[at : at + _MOST_VARIABLES]
+                sql = f"SELECT DISTINCT xorb, content FROM spans WHERE xorb IN ({_marks(some)})"
+                out += db.execute(sql, some).fetchall()
             return out
 
         return self._database.read(look)
@@ -490,7 +523,7 @@ def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> N
             (file.file_hash, manifest, terms),
         ).lastrowid
         assert content is not None
-        _name_xorbs(db, content, file.terms)
+        _name_spans(db, content, file.terms)
     elif changed:
         _set_terms(db, content, file.terms)
     gone = {row[0] for row in db.execute("SELECT content FROM copies WHERE path = ? AND content <> ?", (path, content))}
@@ -518,12 +551,14 @@ def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> N
 
 def _set_terms(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> None:
     db.execute("UPDATE contents SET terms = ? WHERE id = ?", (_pack_terms(terms), content))
-    db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
-    _name_xorbs(db, content, terms)
+    db.execute("DELETE FROM spans WHERE content = ?", (content,))
+    _name_spans(db, content, terms)
 
 
-def _name_xorbs(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> None:
-    db.executemany("INSERT INTO xorbs VALUES (?, ?)", [(xorb, content) for xorb in {term.xorb for term in terms}])
+def _name_spans(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> None:
+    # A file may repeat itself.
+    spans = {(term.xorb, term.start, term.end, content) for term in terms}
+    db.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", sorted(spans))
 
 
 def _marks(values: Sequence[object]) -> str:
@@ -553,7 +588,7 @@ def _prune(db: sqlite3.Connection, contents: Iterable[int]) -> None:
                 "DELETE FROM unanswered WHERE file_hash = (SELECT file_hash FROM contents WHERE id = ?)", (content,)
             )
             db.execute("DELETE FROM contents WHERE id = ?", (content,))
-            db.execute("DELETE FROM xorbs WHERE content = ?", (content,))
+            db.execute("DELETE FROM spans WHERE content = ?", (content,))
 
 
 def _count(db: sqlite3.Connection) -> None:

@@ -39,6 +39,8 @@ class ManifestQuest:
         self.until_s = until_s
         self.heard_s = now_s
         """When the peer sent something of use, or was asked first."""
+        self.is_guess = False
+        """The peer has not said that it knows the object."""
         self._swarm = swarm
         self._listener = listener
         self._kind = kind

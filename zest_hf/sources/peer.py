@@ -24,6 +24,7 @@ from zest_hf._native.events import (
     PeerReady,
     PieceEnd,
 )
+from zest_hf._native.session import MAX_MANIFEST_ENTRIES
 from zest_hf.core.crowd import Crowd
 from zest_hf.core.crowd_claims import Told, units_of
 from zest_hf.core.ids import XetHash
@@ -111,7 +112,6 @@ class PeerSource:
         settings: PolicySettings,
         listener: Listener,
         report: Reporter,
-        manifest: Manifest | None = None,
         size_bytes: int | None = None,
         share: bool = False,
         began_s: float | None = None,
@@ -129,7 +129,7 @@ class PeerSource:
         self._settings = settings
         self._listener = listener
         self._report = report
-        self._manifest = manifest
+        self._manifest: Manifest | None = None
         self._size_bytes = size_bytes
         self._share = share
         self._drafts = drafts
@@ -173,6 +173,7 @@ class PeerSource:
             transfer.join(self._crowd, time.monotonic())
             for claims in self._claims.values():
                 self._claimed(claims)
+        self._guess_manifest()
 
     def waiting(self, now_s: float) -> bool:
         """Whether a peer may soon turn out to be useful, within the policy's patience."""
@@ -342,7 +343,8 @@ class PeerSource:
         return self._settings.answer_patience_s if given else self._settings.stranger_patience_s
 
     def _quest_until_s(self, quest: ManifestQuest) -> float:
-        if (quest.peer, "manifest") in self._swarm.unanswering:
+        # While a peer has not said that it has the file, that is what is waited for.
+        if quest.is_guess or (quest.peer, "manifest") in self._swarm.unanswering:
             return 0.0
         holder = self._holders.get(quest.peer)
         if holder is not None and holder.given:
@@ -429,6 +431,7 @@ class PeerSource:
         holder.until_s = holder.late_s if is_waited_for else 0.0
         holder.again_s = now_s + min(LONGEST_AGAIN_S, AGAIN_S * 2.0 ** min(holder.times, 10))
         holder.times += 1
+        self._guess_manifest()
 
     def _has(self, answer: HaveAnswer) -> None:
         holder = self._holders.get(answer.peer)
@@ -437,7 +440,10 @@ class PeerSource:
         holder.answered = True
         if answer.outcome is not Outcome.TIMEOUT:
             self._swarm.unanswering.discard((answer.peer, "have"))
+        guess = self._quest if self._quest is not None and self._quest.peer == answer.peer else None
         if answer.outcome is not Outcome.OK or not 0 < answer.chunks <= MAX_FILE_CHUNKS:
+            if guess is not None:
+                self._next_quest()
             self._search.add(answer.peer)
             self._ask_for_held(answer.peer)
             return
@@ -448,6 +454,8 @@ class PeerSource:
             self._search.add(answer.peer)
             return
         holder.chunks = answer.chunks
+        if guess is not None:
+            guess.is_guess = False
         self._report(PeerHolds(answer.peer, normalized(answer.ranges, answer.chunks)))
         if answer.ranges == ((0, answer.chunks),):
             self._search.remove(answer.peer)
@@ -485,12 +493,25 @@ class PeerSource:
             if holder.by_chunk:
                 self._offer_by_chunk(peer)
 
-    def _ask_manifest(self, peer: int, chunks: int) -> None:
+    def _guess_manifest(self) -> None:
+        """Asks who has not said yet whether it knows the file, once it is known how many chunks that has.
+
+        A file of a few chunks would take as long to be asked for as to come.
+        """
+        if self._transfer is None or self._manifest is not None or self._quest is not None:
+            return
+        chunks = sum(term.end - term.start for term in self._transfer.plan.terms)
+        asked = [peer for peer, holder in self._holders.items() if holder.times == 1 and not holder.answered]
+        if asked and chunks <= MAX_MANIFEST_ENTRIES:
+            self._ask_manifest(asked[0], chunks, is_guess=True)
+
+    def _ask_manifest(self, peer: int, chunks: int, *, is_guess: bool = False) -> None:
         now_s = time.monotonic()
         until_s = now_s + self._settings.manifest_patience_s
         self._quest = ManifestQuest(
             self._swarm, self._listener, Kind.FILE, self._file_hash, peer, chunks, now_s, until_s
         )
+        self._quest.is_guess = is_guess
 
     def _possible(self, chunks: int) -> bool:
         if self._manifest is not None:
@@ -534,6 +555,9 @@ class PeerSource:
         except NoManifest as error:
             if error.lie is not None:
                 self._swarm.ban(quest.peer, error.lie)
+            elif quest.is_guess:
+                self._next_quest()
+                return
             else:
                 self._swarm.unanswering.add((quest.peer, "manifest"))
             self._lost(quest.peer)

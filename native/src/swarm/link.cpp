@@ -5,6 +5,7 @@
 #include <libtorrent/operations.hpp>
 #include <libtorrent/torrent_peer.hpp>
 
+#include "no_delay.hpp"
 #include "zest_swarm.h"
 
 namespace zest {
@@ -47,6 +48,8 @@ bool Link::gone() const {
     auto const native = connection_.native_handle();
     return !native || native->is_disconnecting();
 }
+
+void Link::send_without_delay() const { zest::send_without_delay(connection_); }
 
 std::string Link::host() const { return remote_.address().to_string(); }
 

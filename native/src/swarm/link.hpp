@@ -91,6 +91,9 @@ public:
     // on nothing is sent and nothing that arrives counts. The first reason given is the one that is reported.
     void disconnect(std::string reason);
     bool gone() const;
+
+    // No small message waits for the other end's acknowledgement of the one before it. Once the connection is open.
+    void send_without_delay() const;
     std::string const &reason() const noexcept { return reason_; }
     // Called when the connection ends: libtorrent would connect again by itself, every few seconds, and give up for
     // ever after some failures. One dial is one attempt; who wants another says so.

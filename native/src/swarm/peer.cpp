@@ -58,6 +58,7 @@ Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoH
       responder(std::make_shared<Responder>(link, session.responder_host())),
       session_(session) {
     link.since_ms = session.now_ms();
+    link.send_without_delay();  // of who dials us; where we dial, it is to be connected first
     link.on_common = [this](InfoHash const &common) { session_.proved(*this, common); };
     link.here.node_id = session.node_id();
     if (session.secret())
@@ -80,6 +81,7 @@ void Peer::add_handshake(lt::entry &handshake) {
 }
 
 void Peer::on_connected() {
+    link.send_without_delay();
     if (link.token() == 0) return;
     zest_event event{};
     event.type = ZEST_EVENT_PEER_CONNECTED;
