@@ -91,6 +91,8 @@ class FileRequest:
     is_public: Callable[[], bool]
     """Whether the Hub shows the repository to an anonymous request; may ask it. Unknown is False."""
     display_name: str
+    known_to_be_public: Callable[[], bool | None] = lambda: None
+    """... as far as that is known without asking."""
     read_timeout_s: float | None = None
     """The longest silence of the CAS or the CDN that the user allows; None: the engine's own."""
     left_overs: tuple[Path, ...] = ()
@@ -112,6 +114,18 @@ class DownloadResult:
     """What others are given of it until it is offered where it stays: then its `end` is to be called."""
 
 
+@dataclass(frozen=True, slots=True)
+class Related:
+    """What the index knows of a file: its manifest, and where it or something of it may be.
+
+    ``files``: those that are there, the best first. To look for them may take as long as a disk does.
+    """
+
+    manifest: Manifest | None = None
+    may_be_here: bool = False
+    files: Callable[[], Sequence[IndexedFile]] = tuple
+
+
 class Progress(Protocol):
     """Told about ten times a second, on the thread that downloads."""
 
@@ -131,7 +145,8 @@ class FileDownload:
         copiers: Workers,
         askers: Workers,
         swarm: Callable[[], Swarm | None] | None,
-        here: Callable[[XetHash, Sequence[Term]], tuple[Manifest | None, Sequence[IndexedFile]]],
+        swarm_now: Callable[[], Swarm | None] = lambda: None,
+        here: Callable[[XetHash, Sequence[Term]], Related],
         settings: PolicySettings,
         retry: RetryPolicy = RETRY,
         interrupted: Callable[[], bool] = lambda: False,
@@ -141,8 +156,8 @@ class FileDownload:
         unfinished: Unfinished | None = None,
     ) -> None:
         """``swarm`` starts it if need be, and gives None where there is nobody to ask; it may wait for the Hub.
-        ``here``: the manifest of the file, if it is known, and files of this disk with the same hash or with chunks of
-        these terms' xorbs, the best first. ``askers`` run what waits for others.
+        ``swarm_now``: the same if that need not be waited for, else None. ``here``: what is known of the file and of
+        such as have chunks of these terms' xorbs. ``askers`` run what waits for others.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
         ``cap``: of all downloads. ``unfinished``: by it a download that was killed is gone on with.
@@ -177,6 +192,7 @@ class FileDownload:
         self._cdn: CdnSource | None = None
         self._local: LocalSource | None = None
         self._here = here
+        self._swarm_now = swarm_now
         self._drafts: Drafts | None = None
         self._withdrawn = False
         self.so_far = Traffic()
@@ -213,8 +229,11 @@ class FileDownload:
             # The CAS, the Hub and the peers are asked at the same time.
             self._askers.submit(self._ask_plan)
             if self._swarm is not None:
-                self._permission_until_s = time.monotonic() + self._permission_patience_s
-                self._askers.submit(self._ask_permission)
+                if (swarm := self._swarm_now()) is not None:
+                    self._inbox.put(_Permission(swarm))
+                else:
+                    self._permission_until_s = time.monotonic() + self._permission_patience_s
+                    self._askers.submit(self._ask_permission)
             if self._swarm is not None and self._share:
                 self._drafts = Drafts(fd)
                 stack.callback(self._drafts.close)
@@ -266,8 +285,13 @@ class FileDownload:
             answer = self._cas.reconstruction(self._request.file_hash)
             plan = _Plan(answer, plan_file(answer))
             # First, as nothing should be asked of anybody that is on the disk; usually it takes a few milliseconds.
+            related = self._here(self._request.file_hash, answer.terms)
+            begun = self._request.left_overs or (self._taken is not None and self._taken.here)
+            if not related.may_be_here and not begun:
+                self._inbox.put(replace(plan, here=_Here([], {}, related.manifest)))
+                return
             found: queue.SimpleQueue[_Here] = queue.SimpleQueue()
-            self._askers.submit(lambda: self._look_here(plan, found))
+            self._askers.submit(lambda: self._look_here(plan, related, found))
             try:
                 self._inbox.put(replace(plan, here=found.get(timeout=LOOK_PATIENCE_S)))
             except queue.Empty:
@@ -277,28 +301,27 @@ class FileDownload:
         except Exception as error:
             self._inbox.put(error)
 
-    def _look_here(self, plan: _Plan, found: queue.SimpleQueue[_Here]) -> None:
+    def _look_here(self, plan: _Plan, related: Related, found: queue.SimpleQueue[_Here]) -> None:
         """What is on this disk; a file of it may be on a server that does not answer."""
         files: list[tuple[Path, LocalFile]] = []
         begun: dict[int, Begun] = {}
-        manifest: Manifest | None = None
         try:
             request, terms = self._request, plan.answer.terms
             if self._taken is not None:
                 files += self._taken.here
                 mine = [part for _, part in self._taken.here[: self._taken.in_place]]
                 begun = self._begun(plan.plan, mine)
-            manifest, related = self._here(request.file_hash, terms)
+            there = related.files()
             # One path may belong to several repositories.
-            files += list({file.path: LocalFile(file.manifest, file.terms) for file in related}.items())
-            is_here = any(file.file_hash == request.file_hash for file in related)
+            files += list({file.path: LocalFile(file.manifest, file.terms) for file in there}.items())
+            is_here = any(file.file_hash == request.file_hash for file in there)
             if not is_here and (self._taken is None or not self._taken.here):
                 deadline_s = time.monotonic() + LEFT_OVERS_S
                 for path in request.left_overs:
                     files += [(path, part) for part in left_over.scan(path, terms, deadline_s)]
         except Exception as error:
             log.info("%s: what is on the disk is not used: %s", self._request.display_name, error)
-        found.put(_Here(files, begun, manifest))
+        found.put(_Here(files, begun, related.manifest))
 
     def _begun(self, plan: FilePlan, parts: Sequence[LocalFile]) -> dict[int, Begun]:
         """The GETs that have been begun in the file, as far as it is still as it was."""

@@ -30,7 +30,7 @@ from zest_hf.core.policy import PolicySettings
 from zest_hf.core.reconstruction import Term
 from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import Counts
-from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, RepoRef
+from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, Related, RepoRef
 from zest_hf.errors import StorageError, SwarmError, ZestError
 from zest_hf.index import Index, IndexedFile
 from zest_hf.rate_cap import RateCap
@@ -146,6 +146,7 @@ class Engine:
             copiers=self._copiers,
             askers=self._askers,
             swarm=(lambda: self._permitted_swarm(request)) if self._peers_may_be_found and permitted else None,
+            swarm_now=lambda: self._swarm_now(request),
             here=self._here,
             settings=self.policy,
             retry=self._retry,
@@ -567,19 +568,27 @@ class Engine:
                 self._clients.popitem(last=False)
             return client
 
-    def _here(self, file_hash: XetHash, terms: Sequence[Term]) -> tuple[Manifest | None, list[IndexedFile]]:
-        """The manifest of a file that is or was here, proved again; and what is here of it, or of its terms' xorbs."""
+    def _here(self, file_hash: XetHash, terms: Sequence[Term]) -> Related:
         index = self.index()
         if index is None:
-            return None, []
+            return Related()
         try:
             known = index.get(file_hash)
-            manifest = next((one.manifest for one in known if one.manifest.file_hash() == file_hash), None)
-            files = [one for one in known if one.path.is_file()]
-            return manifest, files or index.related(terms)
+            shared = [] if known else index.sharing(terms)
         except StorageError as error:
             self._rest_from_index(error)
-            return None, []
+            return Related()
+        manifest = next((one.manifest for one in known if one.manifest.file_hash() == file_hash), None)
+
+        def files() -> list[IndexedFile]:
+            here = [one for one in known if one.path.is_file()]
+            return here or index.related(shared or index.sharing(terms))
+
+        return Related(manifest, bool(known or shared), files)
+
+    def _swarm_now(self, request: FileRequest) -> Swarm | None:
+        """As `_permitted_swarm`, where nobody need be waited for; else None."""
+        return self._swarm if self._keyed or request.known_to_be_public() else None
 
     def _permitted_swarm(self, request: FileRequest) -> Swarm | None:
         """The swarm, if a file of this repository may be asked for there.

@@ -213,43 +213,12 @@ class Index:
             "WHERE contents.id IN (SELECT content FROM spans WHERE xorb = ?) ORDER BY copies.id", (xorb,)
         )
 
-    def related(
-        self,
-        terms: Sequence[Term],
-        usable: Callable[[Path], bool] = os.path.isfile,
-    ) -> list[IndexedFile]:
-        """Usable copies of files with chunks of xorbs of which some of these terms' chunks are here, those with most of
-        such xorbs first.
+    def sharing(self, terms: Sequence[Term]) -> list[tuple[XetHash, int]]:
+        """For `related`: (xorb, content) wherever a content has chunks of a xorb of these terms, if any content has
+        some of the terms' own.
 
-        So many that each xorb which is there is in one of them, and some more, as several files may have
-        a part each. When there is none that costs a look-up a xorb, however many files have other chunks of it.
-        """
-        shared: dict[int, set[XetHash]] = {}
-        for xorb, found in self._shared(terms):
-            shared.setdefault(found, set()).add(xorb)
-        out: list[IndexedFile] = []
-        covered: set[XetHash] = set()
-        spare: list[int] = []
-        most, chunks = MOST_RELATED, MOST_SPARE_CHUNKS
-        for one in sorted(shared, key=lambda one: -len(shared[one])):
-            if shared[one] <= covered:
-                spare.append(one)
-            elif most and (files := self._copies_of(one, usable)):
-                most -= 1
-                covered |= shared[one]
-                out += files
-        for one in spare[:_MOST_VARIABLES]:
-            files = self._copies_of(one, usable)
-            out += files
-            chunks -= len(files[0].manifest) if files else 0
-            if chunks < 0:
-                break
-        return out
-
-    def _shared(self, terms: Sequence[Term]) -> list[tuple[XetHash, int]]:
-        """Which contents have chunks of which of these terms' xorbs, if any has some of the terms' own.
-
-        What is beside those serves to prove them, as the hash of a xorb is made of all its chunks.
+        What is beside those serves to prove them, as the hash of a xorb is made of all its chunks. That costs a look-up
+        a xorb, however many files have other chunks of it.
         """
         wanted: dict[XetHash, list[tuple[int, int]]] = {}
         for term in terms:
@@ -270,6 +239,35 @@ class Index:
             return out
 
         return self._database.read(look)
+
+    def related(
+        self, sharing: Sequence[tuple[XetHash, int]], usable: Callable[[Path], bool] = os.path.isfile
+    ) -> list[IndexedFile]:
+        """Usable copies of what `sharing` has found, those with chunks of most of the xorbs first.
+
+        So many that each xorb which is there is in one of them, and some more, as several files may have a part each.
+        """
+        shared: dict[int, set[XetHash]] = {}
+        for xorb, found in sharing:
+            shared.setdefault(found, set()).add(xorb)
+        out: list[IndexedFile] = []
+        covered: set[XetHash] = set()
+        spare: list[int] = []
+        most, chunks = MOST_RELATED, MOST_SPARE_CHUNKS
+        for one in sorted(shared, key=lambda one: -len(shared[one])):
+            if shared[one] <= covered:
+                spare.append(one)
+            elif most and (files := self._copies_of(one, usable)):
+                most -= 1
+                covered |= shared[one]
+                out += files
+        for one in spare[:_MOST_VARIABLES]:
+            files = self._copies_of(one, usable)
+            out += files
+            chunks -= len(files[0].manifest) if files else 0
+            if chunks < 0:
+                break
+        return out
 
     def _copies_of(self, content: int, usable: Callable[[Path], bool]) -> list[IndexedFile]:
         """... that are usable; without loading a manifest if there are none."""

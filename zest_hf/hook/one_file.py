@@ -131,6 +131,7 @@ class OneFile:
         from zest_hf.download import FileRequest, RepoRef
         from zest_hf.engine import get_engine
         from zest_hf.seed import leave
+        from zest_hf.unfinished import MIN_BYTES
 
         data = self._arguments["xet_file_data"]
         engine = self._engine = get_engine()
@@ -147,7 +148,9 @@ class OneFile:
                 is_public=connection.is_public_with_token,
                 display_name=self._name,
                 read_timeout_s=float(self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT),
-                left_overs=left_overs(path),
+                # To look for what is left of a small file takes longer than to fetch it.
+                left_overs=left_overs(path) if (self._size_bytes or 0) >= MIN_BYTES else (),
+                known_to_be_public=connection.known_to_be_public,
             ),
             bars,
         )

@@ -131,6 +131,8 @@ def ours(host: str) -> dict[str, str]:
 def environment(endpoint: str, host: str = "127.0.0.1", tls: Tls | None = None) -> dict[str, str]:
     """What every process of the benchmark gets: of the user's own settings none that make a difference."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ZEST_", "HF_"))}
+    # Modules that came by pip are compiled already: those of a checkout are too after the round that does not count.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {
         **kept,
         **({} if tls is None else tls.environment),
