@@ -266,9 +266,9 @@ class Engine:
         """Notes a finished file under its final path, and offers it when its repository is public.
 
         That happens in the background; unless other files are on their way it is waited for, for `RECORD_PATIENCE_S`
-        at most. ``public`` is what is known
-        without asking. ``ask`` finds it out, now or when a repository may have become private, and is False for
-        "unknown" too; a "no" of the Hub comes by `remember_visibility`. Raises OSError when the file is gone.
+        at most. ``public`` is what is known without asking. ``ask`` finds it out, now or when a repository may have
+        become private, and is False for "unknown" too; a "no" of the Hub comes by `remember_visibility`. Raises OSError
+        when the file is gone.
         """
         path = final_path.resolve()
         try:

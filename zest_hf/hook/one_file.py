@@ -164,7 +164,7 @@ class OneFile:
         def record(final_path: Path) -> None:
             try:
                 known = connection.known_to_be_public()
-                engine.record(result, Path(os.path.realpath(final_path)), repo, known, connection.is_public)
+                engine.record(result, final_path, repo, known, connection.is_public)
             except Exception as error:  # the user has the file; only others miss it
                 switch.warn_once(
                     "record", "zest_hf: downloaded files cannot be offered to others (%s)", _reason(error)
