@@ -6,15 +6,14 @@
 namespace zest {
 namespace {
 
-// The largest batch (bandwidth_scheduler.hpp) with its headers; smaller blocks are few, or small enough for malloc.
-constexpr std::size_t kept_bytes = 640 * 1024;
+// Smaller blocks are few, or small enough for malloc.
 constexpr std::size_t least_bytes = 128 * 1024;
 
 // Of the whole process, as memory is. Never destroyed: the last block may go when the process does. The lock is only
 // tried: in a child it may have been taken for good when the parent forked.
 struct Spare {
     std::mutex mutex;
-    std::array<char *, 8> blocks{};
+    std::array<char *, 16> blocks{};
     std::size_t count = 0;
     bool used = false;  // since it was last looked whether there is anything to do
 };
@@ -29,13 +28,13 @@ Spare &spare() {
 }  // namespace
 
 BlockBytes block_bytes(std::size_t bytes) {
-    if (bytes < least_bytes || bytes > kept_bytes) return {new char[bytes], BlockMemory{false}};
+    if (bytes < least_bytes || bytes > large_block_bytes) return {new char[bytes], BlockMemory{false}};
     auto &here = spare();
     {
         Lock const lock(here.mutex, std::try_to_lock);
         if (lock && here.count) return {here.blocks[--here.count], BlockMemory{true}};
     }
-    return {new char[kept_bytes], BlockMemory{true}};
+    return {new char[large_block_bytes], BlockMemory{true}};
 }
 
 void BlockMemory::operator()(char *data) const noexcept {

@@ -12,6 +12,9 @@ struct BlockMemory {
     void operator()(char *data) const noexcept;
 };
 
+// Blocks of up to this size are kept: the largest batch that is read (bandwidth_scheduler.hpp), with its headers.
+constexpr std::size_t large_block_bytes = 640 * 1024;
+
 using BlockBytes = std::unique_ptr<char[], BlockMemory>;
 
 // Not cleared. Throws std::bad_alloc. From any thread.

@@ -54,7 +54,8 @@ Peer::Peer(Session &session, lt::peer_connection_handle const &connection, InfoH
            std::uint32_t number, std::uint64_t token)
     : swarm(in_swarm),
       link(connection, number, token, session.responder_host().post),
-      requester(link, session.events(), session.names(), session.download_turns()),
+      requester(link, session.events(), session.names(), session.download_turns(), session.write_queue(),
+                session.responder_host().post),
       responder(std::make_shared<Responder>(link, session.responder_host())),
       session_(session) {
     link.since_ms = session.now_ms();

@@ -130,48 +130,4 @@ void OpenFiles::close_idle() {
     while (!entries_.empty() && entries_.back().used_ns < before) entries_.pop_back();
 }
 
-void ReaderPool::start(unsigned threads) {
-    for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
-}
-
-ReaderPool::~ReaderPool() { stop(); }
-
-void ReaderPool::stop() {
-    {
-        std::lock_guard lock(mutex_);
-        stopping_ = true;
-        jobs_.clear();
-    }
-    wake_.notify_all();
-    for (auto &thread : threads_)
-        if (thread.joinable()) thread.join();
-}
-
-void ReaderPool::submit(std::function<void()> job) {
-    {
-        std::lock_guard lock(mutex_);
-        if (stopping_) return;
-        jobs_.push_back(std::move(job));
-    }
-    wake_.notify_one();
-}
-
-void ReaderPool::run() {
-    for (;;) {
-        std::function<void()> job;
-        {
-            std::unique_lock lock(mutex_);
-            wake_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
-            if (stopping_) return;
-            job = std::move(jobs_.front());
-            jobs_.pop_front();
-        }
-        try {
-            job();
-        } catch (...) {
-            // A lack of memory: what was to be read is not answered; the process goes on.
-        }
-    }
-}
-
 }  // namespace zest

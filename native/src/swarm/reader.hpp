@@ -1,19 +1,16 @@
 // Reads what is offered, off the network thread: a page that is not in memory must not stall the others.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
-#include <functional>
 #include <list>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
 #include "draft.hpp"
 #include "store.hpp"
+#include "workers.hpp"
 
 namespace zest {
 
@@ -64,24 +61,8 @@ Got read_chunks(OpenFiles &files, SharedFile const &file, ChunkSpan chunks, Spac
 Got read_draft(Draft &draft, std::uint32_t first, std::vector<std::uint32_t> const &lengths, Spacing spacing,
                std::uint8_t *out);
 
-// A few threads that run what they are given, in order.
-class ReaderPool {
-public:
-    ReaderPool() = default;
-    ~ReaderPool();
-    void start(unsigned threads);
-    void submit(std::function<void()> job);
-    void stop();
-
+struct ReaderPool : Workers {
     OpenFiles files;
-
-private:
-    void run();
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    std::deque<std::function<void()>> jobs_;
-    bool stopping_ = false;
-    std::vector<std::thread> threads_;
 };
 
 }  // namespace zest

@@ -74,7 +74,7 @@ void Requester::ask_piece(Piece piece, std::int64_t now_ms) {
     running.asked_ms = now_ms;
     if (!link_.zest_id) running.came.resize(fits ? count : 1);
     auto const at = pieces_.emplace(id, std::move(running)).first;
-    if (!fits || !(link_.zest_id || link_.xet_id)) return end_piece(at, ZEST_OUTCOME_UNSUPPORTED, 0);
+    if (!fits || !(link_.zest_id || link_.xet_id)) return end_piece(at, ZEST_OUTCOME_UNSUPPORTED);
     ask_on();
 }
 
@@ -136,8 +136,8 @@ std::uint64_t Requester::bytes_on_the_way() const {
     std::uint64_t bytes = 0;
     for (auto const &[id, running] : pieces_) {
         auto const first = running.piece.file_first;
-        if (running.asked > running.written)
-            bytes += running.piece.transfer->list()->bytes({first + running.written, first + running.asked});
+        if (running.asked > running.taken)
+            bytes += running.piece.transfer->list()->bytes({first + running.taken, first + running.asked});
     }
     return bytes;
 }
@@ -150,7 +150,7 @@ void Requester::cancel_piece(std::uint64_t token) {
     for (auto at = pieces_.begin(); at != pieces_.end(); ++at) {
         if (at->second.piece.token != token) continue;
         cancel_parts(at->second);
-        return end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
+        return end_piece(at, ZEST_OUTCOME_CANCELLED);
     }
     for (auto at = follows_.begin(); at != follows_.end(); ++at) {
         if (at->second.token != token) continue;
@@ -209,17 +209,21 @@ Requester::Verdict Requester::follow_on(Follows::iterator at, wire::RangeData co
     return Verdict::fine;
 }
 
-void Requester::end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno) {
+void Requester::end_piece(Pieces::iterator at, std::uint32_t outcome) {
     auto const &running = at->second;
     zest_event event{};
     event.type = ZEST_EVENT_PIECE;
     event.peer = link_.number();
     event.token = running.piece.token;
     event.status = outcome;
-    event.count = running.written;
-    event.bytes = outcome == ZEST_OUTCOME_IO ? bytes_or_errno : running.bytes;
+    event.count = running.taken;
+    event.bytes = running.bytes;
+    auto const writer = running.writer;
     pieces_.erase(at);
-    events_.push(event);
+    if (writer)
+        writer->end(event);
+    else
+        events_.push(event);
 }
 
 void Requester::end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome) {
@@ -327,28 +331,23 @@ Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Byt
     auto &running = at->second;
     auto const chunk = running.piece.file_first + index;
     ended = true;
-    auto &transfer = *running.piece.transfer;
-    if (!transfer.proves(chunk, data)) {
+    if (!running.piece.transfer->proves(chunk, data)) {
         ++chunks_wrong_;
         lie_ = "sent " + std::to_string(data.size) + " bytes that are not the chunk asked for (chunk " +
                std::to_string(chunk) + " of the file)";
-        end_piece(at, ZEST_OUTCOME_WRONG, 0);
+        end_piece(at, ZEST_OUTCOME_WRONG);
         return Verdict::liar;
     }
     heard_ms_ = now_ms;
-    int error_number = 0;
-    switch (transfer.write(chunk, data, error_number)) {
-        case Transfer::Written::closed:
-            cancel_parts(running);
-            end_piece(at, ZEST_OUTCOME_CANCELLED, 0);
-            return Verdict::fine;
-        case Transfer::Written::failed:
-            cancel_parts(running);
-            end_piece(at, ZEST_OUTCOME_IO, static_cast<std::uint64_t>(error_number));
-            return Verdict::fine;
-        case Transfer::Written::yes:
-            break;
+    if (!running.writer)
+        running.writer = std::make_shared<PieceWriter>(writes_, events_, post_, running.piece.transfer,
+                                                       running.piece.file_first);
+    if (running.writer->failed()) {
+        cancel_parts(running);
+        end_piece(at, ZEST_OUTCOME_CANCELLED);
+        return Verdict::fine;
     }
+    running.writer->add(chunk, data);
     bytes_down_ += data.size;
     link_.gave_ms = now_ms;
     // What crossed a cancel is forgiven to who goes on being of use.
@@ -365,13 +364,13 @@ Requester::Verdict Requester::on(wire::RangeData const &message, std::int64_t no
     if (at == pieces_.end()) return stray(message.id, message.data.size);
     auto &running = at->second;
     // Ranges are answered in order, and chunks of a range too; anything else is not an answer to what was asked.
-    if (message.id != running.parts.front().id || message.chunk != running.piece.object_first + running.written)
+    if (message.id != running.parts.front().id || message.chunk != running.piece.object_first + running.taken)
         return Verdict::violation;
     bool ended;
-    auto const verdict = take(at, running.written, message.data, now_ms, ended);
+    auto const verdict = take(at, running.taken, message.data, now_ms, ended);
     if (ended) return verdict;
-    if (++running.written == running.parts.front().end) running.parts.pop_front();
-    if (running.written == running.piece.count) end_piece(at, ZEST_OUTCOME_OK, 0);
+    if (++running.taken == running.parts.front().end) running.parts.pop_front();
+    if (running.taken == running.piece.count) end_piece(at, ZEST_OUTCOME_OK);
     ask_on();
     return Verdict::fine;
 }
@@ -388,7 +387,7 @@ Requester::Verdict Requester::on(wire::RangeEnd const &message) {
     running.parts.pop_front();
     cancel_parts(running);
     // A range that ends early with "ok" was not delivered either.
-    end_piece(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND, 0);
+    end_piece(at, message.answer == Answer::busy ? ZEST_OUTCOME_BUSY : ZEST_OUTCOME_NOT_FOUND);
     return Verdict::fine;
 }
 
@@ -425,8 +424,8 @@ Requester::Verdict Requester::on(wire::ChunkResponse const &message, std::int64_
     if (ended) return verdict;
     running.came[index] = true;
     --running.outstanding;
-    while (running.written < running.piece.count && running.came[running.written]) ++running.written;
-    if (running.written == running.piece.count) end_piece(at, ZEST_OUTCOME_OK, 0);
+    while (running.taken < running.piece.count && running.came[running.taken]) ++running.taken;
+    if (running.taken == running.piece.count) end_piece(at, ZEST_OUTCOME_OK);
     ask_on();
     return Verdict::fine;
 }
@@ -434,14 +433,14 @@ Requester::Verdict Requester::on(wire::ChunkResponse const &message, std::int64_
 Requester::Verdict Requester::on(wire::ChunkNotFound const &message) {
     auto const at = piece_of_chunk_request(message.id);
     if (at == pieces_.end()) return stray(message.id, 5);
-    end_piece(at, ZEST_OUTCOME_NOT_FOUND, 0);
+    end_piece(at, ZEST_OUTCOME_NOT_FOUND);
     return Verdict::fine;
 }
 
 Requester::Verdict Requester::on(wire::ChunkError const &message) {
     auto const at = piece_of_chunk_request(message.id);
     if (at == pieces_.end()) return stray(message.id, 9);
-    end_piece(at, ZEST_OUTCOME_BUSY, 0);
+    end_piece(at, ZEST_OUTCOME_BUSY);
     return Verdict::fine;
 }
 
@@ -465,13 +464,13 @@ void Requester::tick(std::int64_t now_ms) {
         // Pieces wait behind each other: what counts is how long the peer has sent nothing of use at all.
         if (now_ms - std::max(heard_ms_, running.asked_ms) < running.piece.timeout_ms) continue;
         cancel_parts(running);
-        end_piece(here, ZEST_OUTCOME_TIMEOUT, 0);
+        end_piece(here, ZEST_OUTCOME_TIMEOUT);
     }
 }
 
 void Requester::end_all(std::uint32_t outcome) {
     while (!questions_.empty()) end_question(questions_.begin(), outcome);
-    while (!pieces_.empty()) end_piece(pieces_.begin(), outcome, 0);
+    while (!pieces_.empty()) end_piece(pieces_.begin(), outcome);
     while (!follows_.empty()) end_follow(follows_.begin(), outcome);
     watches_.clear();
     turns_.forget(link_.number());

@@ -15,14 +15,16 @@
 #include "events.hpp"
 #include "infohash.hpp"
 #include "link.hpp"
+#include "piece_writer.hpp"
 #include "transfer.hpp"
 
 namespace zest {
 
 class Requester {
 public:
-    Requester(Link &link, Events &events, SwarmNames const &names, BandwidthTurns &turns)
-        : link_(link), events_(events), names_(names), turns_(turns) {}
+    Requester(Link &link, Events &events, SwarmNames const &names, BandwidthTurns &turns, WriteQueue &writes,
+              Post const &post)
+        : link_(link), events_(events), names_(names), turns_(turns), writes_(writes), post_(post) {}
 
     struct Piece {
         std::uint64_t token;
@@ -92,7 +94,7 @@ private:
     struct Running {
         Piece piece;
         std::int64_t asked_ms = 0;
-        std::uint32_t written = 0;  // chunks, from the start of the piece
+        std::uint32_t taken = 0;  // chunks, from the start of the piece: proved, and given to the writer
         std::uint64_t bytes = 0;
         std::uint32_t asked = 0;  // chunks, from the start of the piece: all at once, or as the cap permits
         // A part of a range begins at the chunk that its request id exceeds the piece's by.
@@ -101,6 +103,7 @@ private:
             std::uint32_t end;
         };
         std::deque<Part> parts;  // asked for, and not answered to the end
+        std::shared_ptr<PieceWriter> writer{};  // from the first chunk on
         // BEP XET v1 answers chunk by chunk, in any order: which have come.
         std::vector<bool> came;
         std::uint32_t outstanding = 0;
@@ -125,7 +128,7 @@ private:
     std::uint64_t bytes_on_the_way() const;
     void cancel_parts(Running const &running);
     void tell_more(Watch &watch, std::int64_t now_ms);
-    void end_piece(Pieces::iterator at, std::uint32_t outcome, std::uint64_t bytes_or_errno);
+    void end_piece(Pieces::iterator at, std::uint32_t outcome);
     void end_question(std::map<std::uint32_t, Question>::iterator at, std::uint32_t outcome);
     Verdict follow_on(Follows::iterator at, wire::RangeData const &message, std::int64_t now_ms);
     void end_follow(Follows::iterator at, std::uint32_t outcome, int error_number = 0);
@@ -139,6 +142,8 @@ private:
     Events &events_;
     SwarmNames const &names_;
     BandwidthTurns &turns_;
+    WriteQueue &writes_;
+    Post const &post_;
     std::map<std::uint32_t, Question> questions_;
     std::map<std::uint32_t, Watch> watches_;
     Pieces pieces_;

@@ -98,6 +98,7 @@ Session::Session(zest_session_config const &config)
 
     BlockSignals const blocked;
     readers_.start(reader_threads);
+    write_queue_.start();
     session_ = std::make_unique<lt::session>(std::move(params), network_);
     thread_ = std::thread([this] {
         for (;;) {
@@ -160,6 +161,7 @@ Session::~Session() {
         thread_.join();
     }
     readers_.stop();
+    write_queue_.stop();
 }
 
 std::uint16_t Session::listen(zest_session_config const &config) {

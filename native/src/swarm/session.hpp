@@ -76,6 +76,7 @@ public:
     std::uint8_t *opened() noexcept { return opened_.data(); }
     ResponderHost const &responder_host() const noexcept { return host_; }
     BandwidthTurns &download_turns() noexcept { return download_turns_; }
+    WriteQueue &write_queue() noexcept { return write_queue_; }
     std::shared_ptr<Peer> make_peer(lt::peer_connection_handle const &connection, InfoHash const &swarm);
     bool is_joined(InfoHash const &swarm) const { return discovery_.joined(swarm); }
     // A peer of the swarm is said to be there.
@@ -122,6 +123,7 @@ private:
     Drafts drafts_;
     std::vector<std::uint8_t> opened_;
     ReaderPool readers_;
+    WriteQueue write_queue_;
     HaveUpdates updates_{store_, [this] { tick_soon(); },
                          [this](Hash const &xorb) { readers_.submit([this, xorb] { store_.prove(xorb); }); }};
     std::map<std::uint32_t, std::weak_ptr<Peer>> peers_;

@@ -22,24 +22,29 @@ bool Transfer::proves(std::uint32_t chunk, Bytes data) const noexcept {
     return got == hash(chunk);
 }
 
-Transfer::Written Transfer::write(std::uint32_t chunk, Bytes data, int &error_number) {
+Transfer::Written Transfer::write(ChunkSpan &chunks, Bytes data, int &error_number) {
+    auto result = Written::yes;
     {
         std::shared_lock lock(descriptor_);
-        if (closing_ || sealed_) return Written::closed;
-        auto at = static_cast<off_t>(offset_bytes_ + list_->offset(chunk));
-        while (data.size > 0) {
-            auto const n = ::pwrite(fd_, data.data, data.size, at);
+        if (closing_ || sealed_) return chunks.end = chunks.first, Written::closed;
+        auto const begin = list_->offset(chunks.first);
+        std::size_t done = 0;
+        while (done < data.size) {
+            auto const n =
+                ::pwrite(fd_, data.data + done, data.size - done, static_cast<off_t>(offset_bytes_ + begin + done));
             if (n < 0 && errno == EINTR) continue;
             if (n <= 0) {
                 error_number = n == 0 ? ENOSPC : errno;
-                return Written::failed;
+                result = Written::failed;
+                break;
             }
-            at += n;
-            data = {data.data + n, data.size - static_cast<std::size_t>(n)};
+            done += static_cast<std::size_t>(n);
         }
+        if (result == Written::failed)
+            while (chunks.end > chunks.first && list_->bytes(chunks) > done) --chunks.end;
     }
-    wrote({chunk, chunk + 1});
-    return Written::yes;
+    wrote(chunks);
+    return result;
 }
 
 bool Transfer::wrote(ChunkSpan chunks) {
