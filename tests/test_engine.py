@@ -657,7 +657,7 @@ def test_a_leecher_serves_what_it_has_so_far(
 ) -> None:
     """C knows B only, and has the file sooner than B: what B lacks is the CDN's."""
     file = publisher.put(*(tiny_chunks(f"passed on {number}", 160, 6000) for number in range(8)))
-    with engine(tmp_path / "A", ZEST_MAX_UP="4MB") as a:
+    with engine(tmp_path / "A", ZEST_MAX_UP="2MB") as a:
         offer(a, file, tmp_path / "a")
         with engine(tmp_path / "B", [port_of(a)]) as b, engine(tmp_path / "C", [port_of(b)]) as c:
             watch = Watch()

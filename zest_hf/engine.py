@@ -142,11 +142,13 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise ZestError(CLOSED)
+            is_alone = not self._running
             self._running[download] = threading.get_ident()
             is_first, self._tidied = not self._tidied, True
         if is_first:
             self._unfinished.tidy_later()
-        self._metering.submit(lambda: None)
+        if is_alone:
+            self._metering.submit(lambda: None)  # it sleeps when there is nothing to note
         result: DownloadResult | None = None
         try:
             result = download.run(progress)

@@ -81,6 +81,8 @@ class FinishedFiles:
         self._is_closing = is_closing
         self._lock = threading.Lock()
         self._waiting: deque[_Finished] = deque()
+        self._is_next = False
+        """Whether a job that has not begun is going to take what waits."""
         self._offered: dict[Target, RepoRef] = {}
         """Finished downloads that nobody has recorded yet: what of them is offered to others."""
         self._shared: Shared[RepoRef] = Shared()
@@ -129,12 +131,14 @@ class FinishedFiles:
             is_full = len(self._waiting) >= MAX_WAITING
             if not is_full:
                 self._waiting.append(_Finished(result, file, repo, public, ask))
+                is_next, self._is_next = self._is_next, True
         if is_full:
             log.info("%s is not noted: too many files are waiting for it", path)
             self.abandon(result)
             return
-        # A job takes whatever waits: that there are too many of them does no harm.
-        self._records.submit(self._note_waiting, patience_s)
+        # A job takes whatever waits: one that has not begun will take this too.
+        if patience_s or not is_next:
+            self._records.submit(self._note_waiting, patience_s)
 
     def abandon(self, result: DownloadResult) -> None:
         """Nothing of the file is offered any more from where it was written."""
@@ -164,6 +168,7 @@ class FinishedFiles:
     def _note_waiting(self) -> None:
         while True:
             with self._lock:
+                self._is_next = False
                 some = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
             if not some:
                 return
