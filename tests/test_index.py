@@ -161,17 +161,66 @@ def test_files_that_are_related(index: Index) -> None:
     )
     for file in (by_seed[2], by_seed[3], third):
         index.add(file)
-    wanted = [XORBS[2], XORBS[3], XORBS[8 ^ 1], XORBS[200]]
-    nobody = XetHash(bytes(32))
-    found = index.related(nobody, wanted, lambda path: True)
+    wanted = index.sharing([Term(XORBS[seed], 9, 10, 1) for seed in (2, 3, 8 ^ 1, 200)])
+    found = index.related(wanted, lambda path: True)
     assert {file.path for file in found} == {file.path for file in (by_seed[2], by_seed[3], third)}
     assert third in found[:2]
     # Files that are gone are left out, and those chosen that have the same.
     gone = found[0].path
-    assert index.related(nobody, wanted, lambda path: path != gone)[0].path != gone
-    assert index.related(nobody, wanted) == []
-    assert index.related(nobody, XORBS[100:] * 9, lambda path: True) == []
-    assert index.related(by_seed[3].file_hash, wanted, lambda path: True) == [by_seed[3]]
+    assert index.related(wanted, lambda path: path != gone)[0].path != gone
+    assert index.related(wanted) == []
+    assert index.sharing([Term(xorb, 0, 1, 1) for xorb in XORBS[100:] * 9]) == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "found"),
+    [
+        ([(2, 0, 1)], True),
+        ([(2, 9, 30)], True),
+        ([(2, 10, 30)], False),
+        # The chunks that it has of this xorb are 5 to 15.
+        ([(3, 0, 5)], False),
+        ([(3, 0, 6)], True),
+        ([(3, 0, 5), (3, 15, 20)], False),
+        ([(3, 0, 5), (3, 14, 20)], True),
+        ([(200, 0, 99), (2, 3, 4)], True),
+    ],
+)
+def test_only_who_has_some_of_the_wanted_chunks_shares_a_xorb(
+    index: Index, terms: list[tuple[int, int, int]], found: bool
+) -> None:
+    """Files of a repository that are small have neighbouring chunks of one xorb, and nothing for each other."""
+    index.add(indexed(2))
+    sharing = index.sharing([Term(XORBS[xorb], first, end, 1) for xorb, first, end in terms])
+    assert bool(sharing) is found
+
+
+def test_what_is_beside_the_wanted_chunks_of_a_xorb_is_found_too(index: Index) -> None:
+    """To prove a xorb all of it is needed."""
+    files = [indexed(seed, terms=(Term(XORBS[7], 20 * seed, 20 * seed + 20, 0),)) for seed in range(3)]
+    files = [replace(file, terms=(replace(file.terms[0], size_bytes=file.size_bytes),)) for file in files]
+    index.add_all(files)
+    found = index.related(index.sharing([Term(XORBS[7], 21, 22, 1)]), lambda path: True)
+    assert {file.path for file in found} == {file.path for file in files}
+
+
+def test_an_index_of_the_first_version(index: Index, path: Path) -> None:
+    """It knew the xorbs of a file, not which chunks of them the file has."""
+    index.add(indexed(2))
+    index.close()
+    with sqlite3.connect(path) as raw:
+        raw.executescript("""
+            DROP TABLE spans;
+            CREATE TABLE xorbs (xorb BLOB, content INTEGER, PRIMARY KEY (xorb, content)) WITHOUT ROWID;
+            CREATE INDEX xorbs_of_content ON xorbs (content);
+            INSERT INTO xorbs SELECT substr(terms, 1, 32), id FROM contents;
+            PRAGMA user_version = 1""")
+    raw.close()
+    for _ in range(2):
+        with closing(Index(path)) as again:
+            assert again.get(indexed(2).file_hash) == [indexed(2)]
+            assert again.sharing([Term(XORBS[3], 14, 15, 1)]) != []
+            assert again.sharing([Term(XORBS[3], 15, 16, 1)]) == []
 
 
 def test_remove(index: Index) -> None:
@@ -365,9 +414,9 @@ def test_newer_schema(index: Index, path: Path) -> None:
     index.generation()
     index.close()
     with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 2")
+        raw.execute("PRAGMA user_version = 3")
     raw.close()
-    with pytest.raises(StorageError, match=r"schema version 2.*upgrade zest_hf"):
+    with pytest.raises(StorageError, match=r"schema version 3.*upgrade zest_hf"):
         Index(path).generation()
     assert path.exists()
 

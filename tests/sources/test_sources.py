@@ -132,7 +132,7 @@ class PeerRig(Rig):
         assert swarm is not None
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.source = PeerSource(
-            swarm, stored.file_hash, self.fd, PolicySettings(), self.events.put, self.reports.put, stored.manifest
+            swarm, stored.file_hash, self.fd, PolicySettings(), self.events.put, self.reports.put
         )
         stack.callback(self._close)
         self.source.begin(transfer_of(stored))
@@ -393,7 +393,7 @@ def test_a_peer_that_hangs_up_ends_what_it_was_asked_for(stored: StoredFile, tmp
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
         source = PeerSource(
-            swarm, stored.file_hash, fd, PolicySettings(), events.put, reports.append, stored.manifest
+            swarm, stored.file_hash, fd, PolicySettings(), events.put, reports.append
         )
         source.begin(transfer_of(stored))
         try:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 HOST = "127.0.0.1"
+LOOK_AGAIN_S = 0.5
 
 
 class Dht:
@@ -108,9 +109,12 @@ def main(count: int) -> None:
 
     def look(info_hash: str, wait_s: float) -> list[tuple[str, int]]:
         node = nodes[-1]
-        node.dht_get_peers(lt.sha1_hash(bytes.fromhex(info_hash)))
         end_s = time.monotonic() + wait_s
-        while time.monotonic() < end_s:
+        next_s = 0.0
+        while (now_s := time.monotonic()) < end_s:
+            if now_s >= next_s:  # what is announced after a look is not found by it
+                next_s = now_s + LOOK_AGAIN_S
+                node.dht_get_peers(lt.sha1_hash(bytes.fromhex(info_hash)))
             node.wait_for_alert(50)
             for alert in node.pop_alerts():
                 mine = isinstance(alert, lt.dht_get_peers_reply_alert) and str(alert.info_hash) == info_hash

@@ -69,6 +69,9 @@ class BaseHolder:
             count = end - first
             peer.send_zest(wire.have(question.request, wire.OK, count, [(0, count)], question.hold(xorb)))
         elif question.type == wire.MANIFEST_REQUEST:
+            if question.kind == wire.FILE:
+                peer.send_zest(wire.manifest(question.request, wire.NOT_FOUND, 0, 0, []))
+                return
             assert number is not None
             _, first, end = self.content.xorbs[number]
             part = self.content.entries[first:end]

@@ -173,6 +173,8 @@ class PeerSource:
             transfer.join(self._crowd, time.monotonic())
             for claims in self._claims.values():
                 self._claimed(claims)
+        if transfer.manifest is not None:
+            self._know(transfer.manifest)
         self._guess_manifest()
 
     def waiting(self, now_s: float) -> bool:
@@ -500,7 +502,7 @@ class PeerSource:
         """
         if self._transfer is None or self._manifest is not None or self._quest is not None:
             return
-        chunks = sum(term.end - term.start for term in self._transfer.plan.terms)
+        chunks = self._chunks_of(self._transfer)
         asked = [peer for peer, holder in self._holders.items() if holder.times == 1 and not holder.answered]
         if asked and chunks <= MAX_MANIFEST_ENTRIES:
             self._ask_manifest(asked[0], chunks, is_guess=True)
@@ -521,8 +523,14 @@ class PeerSource:
 
     def _plausible(self, chunks: int) -> bool:
         """Whether it is worth asking for so long a manifest. That chunks are small is not yet a lie."""
+        if self._transfer is not None:
+            return chunks == self._chunks_of(self._transfer)
         size = self._size_bytes
-        return size is None or self._manifest is not None or chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
+        return size is None or chunks <= size / LEAST_MEAN_CHUNK_BYTES + 1024
+
+    @staticmethod
+    def _chunks_of(transfer: Transfer) -> int:
+        return sum(term.end - term.start for term in transfer.plan.terms)
 
     def _next_quest(self) -> None:
         self._quest = None
