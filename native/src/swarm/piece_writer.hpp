@@ -39,7 +39,11 @@ public:
     // first_chunk: of the piece.
     PieceWriter(WriteQueue &queue, Events &events, Post const &post, std::shared_ptr<Transfer> transfer,
                 std::uint32_t first_chunk)
-        : queue_(queue), events_(events), post_(post), transfer_(std::move(transfer)), written_{first_chunk, first_chunk} {}
+        : queue_(queue),
+          events_(events),
+          post_(post),
+          transfer_(std::move(transfer)),
+          written_{first_chunk, first_chunk} {}
 
     // A chunk that was proved. It is written soon, with those that follow it at once.
     void add(std::uint32_t chunk, Bytes data);

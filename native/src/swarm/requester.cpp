@@ -340,8 +340,8 @@ Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Byt
     }
     heard_ms_ = now_ms;
     if (!running.writer)
-        running.writer = std::make_shared<PieceWriter>(writes_, events_, post_, running.piece.transfer,
-                                                       running.piece.file_first);
+        running.writer =
+            std::make_shared<PieceWriter>(writes_, events_, post_, running.piece.transfer, running.piece.file_first);
     if (running.writer->failed()) {
         cancel_parts(running);
         end_piece(at, ZEST_OUTCOME_CANCELLED);

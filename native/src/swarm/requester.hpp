@@ -102,7 +102,7 @@ private:
             std::uint32_t id;
             std::uint32_t end;
         };
-        std::deque<Part> parts;  // asked for, and not answered to the end
+        std::deque<Part> parts;                 // asked for, and not answered to the end
         std::shared_ptr<PieceWriter> writer{};  // from the first chunk on
         // BEP XET v1 answers chunk by chunk, in any order: which have come.
         std::vector<bool> came;

@@ -30,8 +30,8 @@ public:
     bool proves(std::uint32_t chunk, Bytes data) const noexcept;
 
     enum class Written { yes, closed, failed };
-    // Write proved chunks in place: from now on they are held. failed: error_number is an errno, and `chunks` those that
-    // were written before.
+    // Write proved chunks in place: from now on they are held. failed: error_number is an errno, and `chunks` those
+    // that were written before.
     Written write(ChunkSpan &chunks, Bytes data, int &error_number);
     // Somebody else has proved these chunks and written them in place. False: there are no such chunks.
     bool wrote(ChunkSpan chunks);
