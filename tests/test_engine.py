@@ -618,6 +618,26 @@ def test_verify(stored: StoredFile, publisher: Publisher, tmp_path: Path) -> Non
             one.verify(path, file.file_hash)
 
 
+@pytest.mark.parametrize(("wanted", "gets"), [(False, 8), (True, 32)])
+def test_high_performance(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path, wanted: bool, gets: int
+) -> None:
+    """So many GETs run at the same time: few can be complete when the last of them begins."""
+    size_bytes = 12_000
+    file = publisher.put(*(tiny_chunks(f"one of many {number}", 2, size_bytes // 2) for number in range(40)))
+    local_hub.fault("cdn", "rate", bytes_per_second=100_000)
+    local_hub.reset_stats()
+    watch = Watch(at_bytes=len(file.content))
+    with engine(tmp_path / "home") as one, ThreadPoolExecutor(1) as other:
+        done = other.submit(
+            fetch, one, file, tmp_path / "file", watch, high_performance=wanted, read_timeout_s=BOUND_S
+        )
+        eventually(lambda: local_hub.stats()["cdn_requests"] >= gets, "they are asked for")
+        assert local_hub.stats()["cdn_bytes"] < gets // 2 * size_bytes
+        local_hub.clear_faults()
+        assert done.result(BOUND_S).bytes_cdn == len(file.content)
+
+
 # --- caps -----------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ log = logging.getLogger("zest_hf.engine")
 
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
+HIGH_PERFORMANCE_GETS = 32
+"""GETs at the same time where the user wants as much as line and machine give, whatever it costs the others."""
 ASK_THREADS = 64
 """For what a download asks at its beginning, each of which may have to wait for somebody else."""
 RECENT_DOWNLOADS = 1000
@@ -121,6 +124,10 @@ class Engine:
         """
         began_s = time.monotonic()
         permitted = self._permits(request.repo)
+        policy = self.policy
+        if request.high_performance:
+            policy = replace(policy, max_cdn_fetches=max(policy.max_cdn_fetches, HIGH_PERFORMANCE_GETS))
+            self._workers.allow(HIGH_PERFORMANCE_GETS)
         download = FileDownload(
             request,
             cas=self._client(request),
@@ -130,7 +137,7 @@ class Engine:
             swarm=(lambda: self._permitted_swarm(request)) if self._peers_may_be_found and permitted else None,
             swarm_now=lambda: self._swarm_now(request),
             here=self._here,
-            settings=self.policy,
+            settings=policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
             cap=self._cap,
@@ -386,7 +393,7 @@ class Engine:
                     deadline_s=self._retry.deadline_s,
                     retry=self._retry,
                     ca_bundle=self.settings.ca_bundle,
-                    pool_size=2 * GET_THREADS,
+                    pool_size=2 * HIGH_PERFORMANCE_GETS,
                 )
             self._clients.move_to_end(key)
             # The oldest may still be in use by a download: it is dropped, not closed.

@@ -29,6 +29,11 @@ class WorkerPool:
         """Threads that wait for a job; below zero: jobs that wait for a thread."""
         self._closed = False
 
+    def allow(self, max_threads: int) -> None:
+        """From now on at least so many."""
+        with self._lock:
+            self._max_threads = max(self._max_threads, max_threads)
+
     def submit(self, job: Job) -> None:
         """Runs ``job`` as soon as a thread is free. Raises ZestError after `close`: nobody would run it."""
         with self._lock:
