@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-quick bench-baseline bench-xet bench-resume bench-scan bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-quick bench-baseline bench-xet bench-resume bench-huge bench-scan bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,6 +40,7 @@ help:
 	@echo "make bench              figures of downloads against hf_xet, some minutes"
 	@echo "make bench-quick        whether downloads have become worse than tests/bench/baseline.json says, two minutes"
 	@echo "make bench-resume       a download that is killed 20 times: what the CDN sends"
+	@echo "make bench-huge         one file of 20 GB: time and memory; 25 GB of disk"
 	@echo "make bench-scan         figures of the scan of a cache"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
 	@echo "make bench-seed         what a seeder of 100 GB costs, and how fast it gives; two minutes"
@@ -193,6 +194,10 @@ bench: build
 RESUME_ARGS ?=
 bench-resume: build
 	$(PY) tests/bench/resume.py $(RESUME_ARGS)
+
+HUGE_ARGS ?=
+bench-huge: build
+	PYTHONPATH=tests $(PY) tests/bench/huge $(HUGE_ARGS)
 
 # Whether downloads have become worse than they were when BASELINE was written (by --json, with the same options).
 BASELINE ?= tests/bench/baseline.json

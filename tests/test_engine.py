@@ -21,13 +21,15 @@ from swarm.node import Content, serve
 from swarm.wire_peer import Question, WirePeer, WireServer
 from test_index import held_by_another_process
 
-from zest_hf import engine as engine_module
+from zest_hf import finished
 from zest_hf.core.policy import PolicySettings
 from zest_hf.download import DownloadResult, RepoRef
 from zest_hf.engine import Engine
 from zest_hf.errors import ProofError, ZestError
+from zest_hf.finished import MAX_BACKGROUND_JOBS, RECORD_PATIENCE_S
 from zest_hf.hub.process import HubProcess
 from zest_hf.index import Index, IndexedFile
+from zest_hf.resting_index import INDEX_PATIENCE_S
 from zest_hf.sources.cdn import BUFFER_BYTES
 
 BOUND_S = 10.0
@@ -395,7 +397,7 @@ def test_an_index_that_others_lock_holds_up_no_download(
                 for number in range(5):
                     result = fetch(one, stored, tmp_path / f"{number}")
                     one.record(result, tmp_path / f"{number}", REPO, True)
-            with within(engine_module.INDEX_PATIENCE_S + 0.3):
+            with within(INDEX_PATIENCE_S + 0.3):
                 assert one.settle(BOUND_S)
             with within(0.1):
                 one.remember_visibility(REPO, True)
@@ -405,7 +407,7 @@ def test_an_index_that_others_lock_holds_up_no_download(
             assert one.status()["files"] == 1
         (warning,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
         assert "kept it locked" in warning.getMessage()
-        one._index_rests_until_s = 0.0  # a minute later
+        one._index._rests_until_s = 0.0  # a minute later
         offer(one, stored, tmp_path / "file")
         index = one.index()
         assert index is not None and [file.path for file in index.get(stored.file_hash)] == [tmp_path / "file"]
@@ -422,6 +424,24 @@ def test_visibility_is_remembered_across_processes(tmp_path: Path) -> None:
         assert again.remembered_visibility(other) is False
 
 
+def test_however_many_files_come_at_once_all_are_noted(
+    local_hub: HubProcess, stored: StoredFile, tmp_path: Path
+) -> None:
+    """More than there may be jobs: each that is begun takes all that wait."""
+    begin = threading.Event()
+    with engine(tmp_path / "home") as one:
+        result = fetch(one, stored, tmp_path / "first")
+        one._finished._records.submit(lambda: begin.wait(BOUND_S) and None)
+        paths = {tmp_path / f"copy{number}" for number in range(MAX_BACKGROUND_JOBS + 50)}
+        for path in paths:
+            os.link(tmp_path / "first", path)
+            one._finished.record(result, path, REPO, True, None, 0.0)
+        begin.set()
+        assert one.settle(BOUND_S)
+        index = one.index()
+        assert index is not None and {file.path for file in index.get(stored.file_hash)} == paths
+
+
 def test_nobody_waits_for_what_the_hub_says_of_a_repository(
     local_hub: HubProcess, stored: StoredFile, tmp_path: Path
 ) -> None:
@@ -430,9 +450,9 @@ def test_nobody_waits_for_what_the_hub_says_of_a_repository(
         paths = [tmp_path / "one", tmp_path / "two"]
         for path in paths:
             result = fetch(one, stored, path)
-            with within(engine_module.RECORD_PATIENCE_S + 0.2):
+            with within(RECORD_PATIENCE_S + 0.2):
                 one.record(result, path, REPO, None, lambda: answer.wait(BOUND_S))
-        assert one._records.drain(BOUND_S)
+        assert one._finished._records.drain(BOUND_S)
         index = one.index()
         assert index is not None
         assert [(file.path, file.public) for file in index.get(stored.file_hash)] == [(p, False) for p in paths]
@@ -556,8 +576,8 @@ def test_what_another_process_heard_counts_here(
 def test_an_old_answer_is_asked_for_again(
     local_hub: HubProcess, stored: StoredFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "VISIBILITY_AGE_S", 0.05)
-    monkeypatch.setattr(engine_module, "VISIBILITY_LOOK_S", 0.02)
+    monkeypatch.setattr(finished, "VISIBILITY_AGE_S", 0.05)
+    monkeypatch.setattr(finished, "VISIBILITY_LOOK_S", 0.02)
     silent, private = threading.Semaphore(0), threading.Event()
     with engine(tmp_path / "home") as one:
 
@@ -596,6 +616,26 @@ def test_verify(stored: StoredFile, publisher: Publisher, tmp_path: Path) -> Non
         path.write_bytes(file.content[:-1])
         with pytest.raises(ProofError):
             one.verify(path, file.file_hash)
+
+
+@pytest.mark.parametrize(("wanted", "gets"), [(False, 8), (True, 32)])
+def test_high_performance(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path, wanted: bool, gets: int
+) -> None:
+    """So many GETs run at the same time: few can be complete when the last of them begins."""
+    size_bytes = 12_000
+    file = publisher.put(*(tiny_chunks(f"one of many {number}", 2, size_bytes // 2) for number in range(40)))
+    local_hub.fault("cdn", "rate", bytes_per_second=100_000)
+    local_hub.reset_stats()
+    watch = Watch(at_bytes=len(file.content))
+    with engine(tmp_path / "home") as one, ThreadPoolExecutor(1) as other:
+        done = other.submit(
+            fetch, one, file, tmp_path / "file", watch, high_performance=wanted, read_timeout_s=BOUND_S
+        )
+        eventually(lambda: local_hub.stats()["cdn_requests"] >= gets, "they are asked for")
+        assert local_hub.stats()["cdn_bytes"] < gets // 2 * size_bytes
+        local_hub.clear_faults()
+        assert done.result(BOUND_S).bytes_cdn == len(file.content)
 
 
 # --- caps -----------------------------------------------------------------------------------------------
@@ -637,7 +677,7 @@ def test_a_leecher_serves_what_it_has_so_far(
 ) -> None:
     """C knows B only, and has the file sooner than B: what B lacks is the CDN's."""
     file = publisher.put(*(tiny_chunks(f"passed on {number}", 160, 6000) for number in range(8)))
-    with engine(tmp_path / "A", ZEST_MAX_UP="4MB") as a:
+    with engine(tmp_path / "A", ZEST_MAX_UP="2MB") as a:
         offer(a, file, tmp_path / "a")
         with engine(tmp_path / "B", [port_of(a)]) as b, engine(tmp_path / "C", [port_of(b)]) as c:
             watch = Watch()

@@ -11,7 +11,7 @@ PATIENCE_S = 10.0
 
 
 def names() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "zest-get"]
+    return [thread for thread in threading.enumerate() if thread.name == "zest-work"]
 
 
 @pytest.fixture

@@ -95,6 +95,8 @@ class FileRequest:
     """... as far as that is known without asking."""
     read_timeout_s: float | None = None
     """The longest silence of the CAS or the CDN that the user allows; None: the engine's own."""
+    high_performance: bool = False
+    """As many GETs at the same time as may help."""
     left_overs: tuple[Path, ...] = ()
     """What downloads of it that were killed have left behind: it is gone on from there."""
 

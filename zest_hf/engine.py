@@ -32,13 +32,13 @@ from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import Counts
 from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, Related, RepoRef
 from zest_hf.errors import StorageError, SwarmError, ZestError
+from zest_hf.finished import MAX_BACKGROUND_JOBS, RECORD_PATIENCE_S, FinishedFiles
 from zest_hf.index import Index, IndexedFile
 from zest_hf.rate_cap import RateCap
+from zest_hf.resting_index import INDEX_PATIENCE_S, RestingIndex
 from zest_hf.scan import scan_file
-from zest_hf.shared import Shared
 from zest_hf.sources.cdn import RETRY
 from zest_hf.sources.local import COPY_THREADS
-from zest_hf.sources.target import Target
 from zest_hf.swarm import Swarm
 from zest_hf.traffic import Meter, Traffic, TrafficLog
 from zest_hf.unfinished import Unfinished
@@ -48,6 +48,8 @@ log = logging.getLogger("zest_hf.engine")
 
 MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
+HIGH_PERFORMANCE_GETS = 32
+"""GETs at the same time where the user wants as much as line and machine give, whatever it costs the others."""
 ASK_THREADS = 64
 """For what a download asks at its beginning, each of which may have to wait for somebody else."""
 RECENT_DOWNLOADS = 1000
@@ -55,23 +57,8 @@ READ_TIMEOUT_S = 10.0
 CLOSE_PATIENCE_S = 5.0
 """How long `close` waits for downloads that it has told to stop."""
 CLOSED = "zest_hf is closing in this process"
-VISIBILITY_AGE_S = 24 * 3600.0
-"""A repository may be made private: what the Hub said is asked again after a day."""
-VISIBILITY_LOOK_S = 60.0
-"""When the Hub gives no clear answer then, it is asked again after this time."""
-INDEX_PATIENCE_S = 0.5
-"""How long a download waits for others who use the index, and for a slow disk to make it."""
-INDEX_REST_S = 60.0
-"""How long the index is left alone after it has failed."""
-RECORD_PATIENCE_S = 0.1
-"""How long a download waits for being noted; usually that takes a few milliseconds."""
-RECORDS_END_S = 3.0
-"""How long `close` waits for files to be noted; one that is not noted is found by the scan of zest-seed."""
-QUESTIONS_END_S = 0.1
-"""How long `close` waits for what the Hub says of repositories; zest-seed asks by itself."""
 TRAFFIC_END_S = 0.1
 """How long `close` waits for who notes what was moved."""
-MAX_BACKGROUND_JOBS = 256
 
 
 class Engine:
@@ -95,36 +82,34 @@ class Engine:
         self.policy = policy or PolicySettings()
         self._tidied = False
         self._unfinished = Unfinished(settings.home / "unfinished")
-        self._workers = WorkerPool(GET_THREADS)
+        self._workers = WorkerPool(GET_THREADS, "zest-get")
         # Not behind GETs that wait for a server.
-        self._copiers = WorkerPool(COPY_THREADS)
+        self._copiers = WorkerPool(COPY_THREADS, "zest-copy")
         # To start a thread for each question of each of many small files would cost more than the answers.
-        self._askers = WorkerPool(ASK_THREADS)
+        self._askers = WorkerPool(ASK_THREADS, "zest-ask")
         self._lock = threading.Lock()
         self._counts = Counts()
         self._given_up = Traffic()
         """What downloads had brought that did not end well."""
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_DOWNLOADS)
         self._clients: OrderedDict[tuple[TokenProvider, str], CasClient] = OrderedDict()
-        self._index: Index | None = None
-        self._index_closed = False
-        self._index_rests_until_s = 0.0
-        self._index_failure_said = threading.Lock()
-        """Taken by the first who says it, for good."""
+        self._index = RestingIndex(settings.home / "index.sqlite")
         self._swarm: Swarm | None = None
         self._swarm_failed = False
         self._swarm_lock = threading.Lock()
         self._closed = False
         self._running: dict[FileDownload, int] = {}
         """Downloads under way, with the thread of each."""
-        self._offered: dict[Target, RepoRef] = {}
-        """Finished downloads that nobody has recorded yet: what of them is offered to others."""
         self._one_ended = threading.Condition(self._lock)
         self._interrupted = threading.Event()
-        self._records = Background("zest-record", MAX_BACKGROUND_JOBS)
-        # A thread of its own: a Hub that does not answer must not keep files out of the index.
-        self._questions = Background("zest-visibility", MAX_BACKGROUND_JOBS, idle=self._ask_again)
-        self._shared: Shared[RepoRef] = Shared()
+        self._finished = FinishedFiles(
+            settings,
+            self._index,
+            swarm=self.swarm,
+            swarm_if_any=lambda: self._swarm,
+            withdraw_running=self._withdraw_running,
+            is_closing=lambda: self._closed,
+        )
         self._when_closed: list[Callable[[], None]] = []
         self._traffic_log = TrafficLog(settings.home, patience_s=INDEX_PATIENCE_S)
         self._meter = Meter(self._traffic_log, self.moved)
@@ -139,6 +124,10 @@ class Engine:
         """
         began_s = time.monotonic()
         permitted = self._permits(request.repo)
+        policy = self.policy
+        if request.high_performance:
+            policy = replace(policy, max_cdn_fetches=max(policy.max_cdn_fetches, HIGH_PERFORMANCE_GETS))
+            self._workers.allow(HIGH_PERFORMANCE_GETS)
         download = FileDownload(
             request,
             cas=self._client(request),
@@ -148,7 +137,7 @@ class Engine:
             swarm=(lambda: self._permitted_swarm(request)) if self._peers_may_be_found and permitted else None,
             swarm_now=lambda: self._swarm_now(request),
             here=self._here,
-            settings=self.policy,
+            settings=policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
             cap=self._cap,
@@ -160,11 +149,13 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise ZestError(CLOSED)
+            is_alone = not self._running
             self._running[download] = threading.get_ident()
             is_first, self._tidied = not self._tidied, True
         if is_first:
             self._unfinished.tidy_later()
-        self._metering.submit(lambda: None)
+        if is_alone:
+            self._metering.submit(lambda: None)  # it sleeps when there is nothing to note
         result: DownloadResult | None = None
         try:
             result = download.run(progress)
@@ -176,9 +167,8 @@ class Engine:
                 else:
                     self._count(result)
                 self._one_ended.notify_all()
+        self._finished.came(result, request.repo)
         with self._lock:
-            if result.offer is not None:
-                self._offered[result.offer] = request.repo
             self._recent.append(
                 {
                     "file": request.display_name,
@@ -270,41 +260,13 @@ class Engine:
         become private, and is False for "unknown" too; a "no" of the Hub comes by `remember_visibility`. Raises OSError
         when the file is gone.
         """
-        path = final_path.resolve()
-        try:
-            stat = path.stat()
-        except OSError:
-            self._end_offer(result)
-            raise
-        if stat.st_size != result.size_bytes or result.size_bytes == 0:
-            self._end_offer(result)
-            return
-        file = IndexedFile(
-            file_hash=result.file_hash,
-            path=path,
-            size_bytes=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            repo_id=repo.repo_id,
-            repo_type=repo.repo_type,
-            endpoint=repo.endpoint,
-            public=bool(public),
-            manifest=result.manifest,
-            terms=result.terms,
-        )
-
-        def job() -> None:
-            try:
-                self._record(file, repo, public, ask)
-            finally:
-                # From its final place it is offered by now, if it may be.
-                self._end_offer(result)
-
         # Who waits here for nothing keeps the next of many files from beginning.
-        self._records.submit(job, 0.0 if self.is_downloading() else RECORD_PATIENCE_S)
+        patience_s = 0.0 if self.is_downloading() else RECORD_PATIENCE_S
+        self._finished.record(result, final_path, repo, public, ask, patience_s)
 
     def abandon(self, result: DownloadResult) -> None:
         """Instead of `record`: the file does not get to its final path. Nothing of it is offered any more."""
-        self._end_offer(result)
+        self._finished.abandon(result)
 
     def can_be_gone_on_with(self, file_hash: XetHash, path: Path) -> bool:
         """Whether the next download of the file would go on from what lies there."""
@@ -314,105 +276,15 @@ class Engine:
         """What lies there will not be gone on with."""
         self._unfinished.forget(file_hash, path)
 
-    def _end_offer(self, result: DownloadResult) -> None:
-        if result.offer is not None:
-            result.offer.end()
-            with self._lock:
-                self._offered.pop(result.offer, None)
-
     def settle(self, timeout_s: float) -> bool:
         """Waits until all that was recorded is noted and offered; False if that takes longer than ``timeout_s``."""
-        deadline_s = time.monotonic() + timeout_s
-        # The questions come from the records.
-        return self._records.drain(timeout_s) and self._questions.drain(max(0.0, deadline_s - time.monotonic()))
+        return self._finished.settle(timeout_s)
 
-    def _record(
-        self, file: IndexedFile, repo: RepoRef, public: bool | None, ask: Callable[[], bool] | None
-    ) -> None:
-        if public is None:
-            public = self.remembered_visibility(repo)
-        self._add(replace(file, public=bool(public)), visibility_known=public is not None)
-        if not self._permits(repo):
-            return  # noted all the same: the lists may change
-        if self._keyed:
-            # Whoever has the key may have what is behind it: the Hub need not be asked.
-            self._offer(file, repo, None)
-        elif public:
-            self._offer(file, repo, ask)
-        elif public is None and ask is not None and (self.settings.seed or self.settings.peers):
-            question = ask
-            self._questions.submit(lambda: self._find_out(file, repo, question))
-
-    def _find_out(self, file: IndexedFile, repo: RepoRef, ask: Callable[[], bool]) -> None:
-        if not self._closed and ask():
-            self._add(replace(file, public=True))
-            self._offer(file, repo, ask)
-
-    def _add(self, file: IndexedFile, *, visibility_known: bool = True) -> None:
-        index = self.index()
-        if index is not None:
-            try:
-                index.add(file, visibility_known=visibility_known)
-            except StorageError as error:
-                self._rest_from_index(error)
-
-    def _offer(self, file: IndexedFile, repo: RepoRef, ask: Callable[[], bool] | None) -> None:
-        swarm = self.swarm() if self.settings.seed else None
-        if swarm is None:
-            return
-        item = file.path, file.file_hash
-        if not self._keyed:
-            # Noted before it is offered: whoever withdraws the repository meanwhile must find it.
-            self._shared.add(repo, item, ask, self._next_question_s(repo))
-        try:
-            swarm.share(file)
-        except SwarmError as error:
-            log.info("%s is not offered: %s", file.path, error)
-            return
-        if self._keyed:
-            return
-        if not self._shared.holds(repo, item):
-            swarm.unshare(os.fspath(file.path), file.file_hash)
-        elif ask is not None:
-            self._questions.submit(lambda: None)  # it may be sleeping for longer
-
-    def _next_question_s(self, repo: RepoRef) -> float:
-        """When the answer that was heard just now is too old."""
-        age_s = 0.0
-        index = self.index()
-        if index is not None:
-            try:
-                known = index.visibility(repo.endpoint, repo.repo_type, repo.repo_id)
-            except StorageError as error:
-                self._rest_from_index(error)
-            else:
-                # It may have been another process that heard it.
-                age_s = known.age_s if known is not None and known.age_s <= VISIBILITY_AGE_S else 0.0
-        return time.monotonic() + max(VISIBILITY_LOOK_S, VISIBILITY_AGE_S - age_s)
-
-    def _ask_again(self) -> float | None:
-        for repo, ask in self._shared.due():
-            self._shared.postpone(repo, time.monotonic() + VISIBILITY_LOOK_S)
-            if self._closed:
-                return None
-            if ask():
-                self._shared.postpone(repo, self._next_question_s(repo))
-        return self._shared.pause_s()
-
-    def _withdraw(self, repo: RepoRef) -> None:
-        swarm = self._swarm
-        if not self._keyed:
-            with self._lock:
-                running = [download for download in self._running if download.repo == repo]
-                offered = [offer for offer, its in self._offered.items() if its == repo]
-            for download in running:
-                download.withdraw()
-            for offer in offered:
-                offer.end()
-        for path, file_hash in self._shared.withdraw(repo):
-            if swarm is not None:
-                with contextlib.suppress(SwarmError):  # closed meanwhile
-                    swarm.unshare(os.fspath(path), file_hash)
+    def _withdraw_running(self, repo: RepoRef) -> None:
+        with self._lock:
+            running = [download for download in self._running if download.repo == repo]
+        for download in running:
+            download.withdraw()
 
     def verify(self, path: Path, file_hash: XetHash) -> Manifest:
         """Chunks and hashes a file by the rules that uploaders have used so far; its manifest.
@@ -429,21 +301,7 @@ class Engine:
 
     def index(self) -> Index | None:
         """The index, or None when it cannot be used here, or could not a moment ago (said once)."""
-        with self._lock:
-            if self._index_closed or time.monotonic() < self._index_rests_until_s:
-                return None
-            if self._index is None:
-                self._index = Index(self.settings.home / "index.sqlite", patience_s=INDEX_PATIENCE_S)
-            return self._index
-
-    def _rest_from_index(self, error: StorageError) -> None:
-        # The next file would wait for the same reason.
-        with self._lock:
-            if self._index_closed:
-                return
-            self._index_rests_until_s = time.monotonic() + INDEX_REST_S
-        level = logging.WARNING if self._index_failure_said.acquire(blocking=False) else logging.INFO
-        log.log(level, "zest_hf: no index, downloads are not remembered for seeding: %s", error)
+        return self._index.get()
 
     def swarm(self) -> Swarm | None:
         """The swarm, started on first use, or None when it may not or cannot be (said once)."""
@@ -462,29 +320,11 @@ class Engine:
 
     def remembered_visibility(self, repo: RepoRef) -> bool | None:
         """Whether the Hub showed this repository to an anonymous request, if that was asked not long ago."""
-        index = self.index()
-        if index is None:
-            return None
-        try:
-            public = index.is_public(repo.endpoint, repo.repo_type, repo.repo_id, max_age_s=VISIBILITY_AGE_S)
-        except StorageError as error:
-            self._rest_from_index(error)
-            return None
-        if public is False:
-            self._withdraw(repo)  # another process has heard it
-        return public
+        return self._finished.remembered_visibility(repo)
 
     def remember_visibility(self, repo: RepoRef, public: bool) -> None:
         """Keeps the answer for other processes. What is offered of a repository that is not public is withdrawn."""
-        if not public:
-            self._withdraw(repo)
-        index = self.index()
-        if index is None:
-            return
-        try:
-            index.set_public(repo.endpoint, repo.repo_type, repo.repo_id, public)
-        except StorageError as error:
-            self._rest_from_index(error)
+        self._finished.remember_visibility(repo, public)
 
     def status(self) -> dict[str, Any]:
         """What this process has done. ``bytes``: file bytes by source; ``downloads``: the last files."""
@@ -518,12 +358,7 @@ class Engine:
             here = threading.get_ident()
             others = [download for download, thread in self._running.items() if thread != here]
             self._one_ended.wait_for(lambda: not any(one in self._running for one in others), CLOSE_PATIENCE_S)
-        self._records.close(RECORDS_END_S)
-        self._questions.close(QUESTIONS_END_S)
-        with self._lock:
-            offered, self._offered = self._offered, {}
-        for offer in offered:
-            offer.end()
+        self._finished.close()
         self._metering.close(TRAFFIC_END_S)
         self._meter.note(last=True)
         self._traffic_log.close()
@@ -534,14 +369,12 @@ class Engine:
         with self._lock:
             clients = list(self._clients.values())
             self._clients.clear()
-            index, self._index, self._index_closed = self._index, None, True
         for client in clients:
             client.close()
         self._workers.close()
         self._copiers.close()
         self._askers.close()
-        if index is not None:
-            index.close()
+        self._index.close()
         with self._lock:
             calls, self._when_closed = self._when_closed, []
         for call in calls:
@@ -560,7 +393,7 @@ class Engine:
                     deadline_s=self._retry.deadline_s,
                     retry=self._retry,
                     ca_bundle=self.settings.ca_bundle,
-                    pool_size=2 * GET_THREADS,
+                    pool_size=2 * HIGH_PERFORMANCE_GETS,
                 )
             self._clients.move_to_end(key)
             # The oldest may still be in use by a download: it is dropped, not closed.
@@ -576,7 +409,7 @@ class Engine:
             known = index.get(file_hash)
             shared = [] if known else index.sharing(terms)
         except StorageError as error:
-            self._rest_from_index(error)
+            self._index.failed(error)
             return Related()
         manifest = next((one.manifest for one in known if one.manifest.file_hash() == file_hash), None)
 

@@ -11,35 +11,22 @@ import email.utils
 import os
 import ssl
 from collections.abc import Mapping
-from http.cookiejar import DefaultCookiePolicy
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 
 from zest_hf.errors import CasError, CasUnavailable
 
 MAX_REDIRECTS: Final = 5
 MAX_LOCATION_BYTES: Final = 16384
+MAX_ORIGINS: Final = 64
 
-
-class _Credentials(AuthBase):
-    """Sets our Authorization header, or none at all.
-
-    An auth object must be given even for none: without one requests takes a login from netrc or from the url.
-    """
-
-    def __init__(self, bearer: str | None) -> None:
-        self._bearer = bearer
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.pop("Authorization", None)
-        if self._bearer is not None:
-            request.headers["Authorization"] = f"Bearer {self._bearer}"
-        return request
+_PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_VARIABLES: Final = (*_PROXIES, *map(str.upper, _PROXIES), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""What requests asks the environment for."""
 
 
 class Transport:
@@ -60,11 +47,10 @@ class Transport:
     ) -> None:
         self._timeout = (connect_timeout_s, read_timeout_s)
         self._verify: bool | str = True if ca_bundle is None else os.fspath(ca_bundle)
+        self._headers = {"User-Agent": user_agent, "Accept": "*/*"}
+        self._environment: dict[tuple[str | None, ...], dict[str, Any]] = {}
+        """What the environment says of an origin: proxies, and certificates."""
         self._session = requests.Session()
-        self._session.headers = requests.structures.CaseInsensitiveDict(
-            {"User-Agent": user_agent, "Accept": "*/*"}
-        )
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = HTTPAdapter(pool_connections=pool_size, pool_maxsize=pool_size, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -99,14 +85,18 @@ class Transport:
     def _hop(
         self, method: str, url: str, headers: Mapping[str, str], bearer: str | None, body: bytes | None = None
     ) -> requests.Response:
-        session = self._session
+        # Session.prepare_request would normalise the query, whose exact text signatures may cover, and take logins from
+        # netrc and the url; and it takes as long as a request over loopback.
+        prepared = requests.PreparedRequest()
         try:
-            request = requests.Request(method, url, dict(headers), data=body, auth=_Credentials(bearer))
-            prepared = session.prepare_request(request)
-            # Signatures may cover the exact text of the query: undo requests' normalisation.
+            prepared.prepare_method(method)
             prepared.url = url
-            options = session.merge_environment_settings(url, {}, True, self._verify, None)
-            return session.get_adapter(url).send(
+            prepared.prepare_headers({**self._headers, **headers})
+            if bearer is not None:
+                prepared.headers["Authorization"] = f"Bearer {bearer}"
+            prepared.prepare_body(body, None)
+            options = self._environment_of(url)
+            return self._session.get_adapter(url).send(
                 prepared,
                 stream=True,
                 timeout=self._timeout,
@@ -116,6 +106,17 @@ class Transport:
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise failure(place(url), error) from error
+
+    def _environment_of(self, url: str) -> dict[str, Any]:
+        parts = urlsplit(url)
+        key = (parts.scheme, parts.netloc, *map(os.environ.get, _VARIABLES))
+        options = self._environment.get(key)
+        if options is None:
+            if len(self._environment) >= MAX_ORIGINS:
+                self._environment.clear()
+            options = dict(self._session.merge_environment_settings(url, {}, True, self._verify, None))
+            self._environment[key] = options
+        return options
 
 
 def retry_after_s(response: requests.Response, now_s: float) -> float | None:

@@ -1,4 +1,4 @@
-"""A few threads for GETs, shared by all downloads of the process."""
+"""Threads that all downloads of the process share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ class WorkerPool:
     They are daemons: a GET that waits for a server must not keep the interpreter from ending.
     """
 
-    def __init__(self, max_threads: int) -> None:
-        self._max_threads = max_threads
+    def __init__(self, max_threads: int, name: str = "zest-work") -> None:
+        self._max_threads, self._name = max_threads, name
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._free = 0
         """Threads that wait for a job; below zero: jobs that wait for a thread."""
         self._closed = False
+
+    def allow(self, max_threads: int) -> None:
+        """From now on at least so many."""
+        with self._lock:
+            self._max_threads = max(self._max_threads, max_threads)
 
     def submit(self, job: Job) -> None:
         """Runs ``job`` as soon as a thread is free. Raises ZestError after `close`: nobody would run it."""
@@ -54,7 +59,7 @@ class WorkerPool:
 
     def _start(self) -> None:
         try:
-            threading.Thread(target=self._run, name="zest-get", daemon=True).start()
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
         except RuntimeError:
             # No more threads to be had here. Those there are will do the job, if there are any.
             with self._lock:

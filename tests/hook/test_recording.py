@@ -102,15 +102,15 @@ def test_a_repository_that_becomes_private_is_withdrawn_while_the_process_lives(
         # As if days went by in moments.
         code = """
 import huggingface_hub as hub, zest_hf
-from zest_hf import engine
+from zest_hf import engine, finished
 from zest_hf.hook import connection
-engine.VISIBILITY_AGE_S = engine.VISIBILITY_LOOK_S = 0.05
+finished.VISIBILITY_AGE_S = finished.VISIBILITY_LOOK_S = 0.05
 connection.VISIBLE_FOR_S, connection.ASK_AGAIN_AFTER_S = 0.0, 0.0
 hub.hf_hub_download('org/turns', 'turns.safetensors')
 # Who asks for the download whether it is public may still be about to, and would get another token.
-import threading
-for thread in threading.enumerate():
-    if thread.name in ("zest-permission", "zest-visible"): thread.join()
+import time
+askers = engine.get_engine()._askers
+while askers._free < askers._threads: time.sleep(0.01)
 connection._shared.tokens.clear()
 show(files=zest_hf.status()["files"])
 """
@@ -136,14 +136,14 @@ from huggingface_hub import file_download
 from zest_hf.engine import get_engine
 def no_room(*args, **kwargs):
     global before
-    before = len(get_engine()._offered)
+    before = len(get_engine()._finished._offered)
     raise OSError("no room")
 file_download.{step} = no_room
 try:
     hub.hf_hub_download('org/model', 'part0.safetensors')
 except OSError as error:
     failed = str(error)
-show(failed=failed, before=before, after=len(get_engine()._offered), shared=get_engine().status()["files"])
+show(failed=failed, before=before, after=len(get_engine()._finished._offered), shared=get_engine().status()["files"])
 """
     run = machine.python(code, ZEST_PEERS="127.0.0.1:9")
     assert run.shown == {"failed": "no room", "before": 1, "after": 0, "shared": 0}

@@ -45,6 +45,38 @@ def b() -> Iterator[Node]:
         yield node
 
 
+def open_connections() -> Iterator[socket.socket]:
+    """All TCP connections of this process, whoever made them."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            mine = os.dup(int(name))
+        except OSError:
+            continue
+        try:
+            one = socket.socket(fileno=mine)
+        except OSError:
+            os.close(mine)
+            continue
+        with one:
+            if one.family == socket.AF_INET and one.type == socket.SOCK_STREAM:
+                yield one
+
+
+def test_small_messages_leave_at_once(a: Node, b: Node) -> None:
+    """Nagle's algorithm would keep a question back for 40 ms if a message that asks nothing went before it."""
+    b.meet(a.port)
+    ends = []
+    for one in open_connections():
+        try:
+            ports = one.getsockname()[1], one.getpeername()[1]
+        except OSError:  # it listens
+            continue
+        if a.port in ports:
+            ends.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    assert len(ends) == 2
+    assert all(ends)
+
+
 def test_have_manifest_and_file(a: Node, b: Node, tmp_path: Path) -> None:
     content = Content.random(64)
     a.share(content, tmp_path / "offered")

@@ -38,6 +38,8 @@ class LocalDir(NamedTuple):
 
 def root_of(incomplete: Path, destination: Path) -> Path | None:
     """The `local_dir` of a download that writes to ``incomplete`` first; None: it is one to the cache."""
+    if _STATE.name not in incomplete.parts:
+        return None
     for folder in incomplete.parents:
         root = folder.parents[2] if len(folder.parents) > 2 else None
         if root is not None and root / _STATE == folder and root in destination.parents:

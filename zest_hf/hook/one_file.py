@@ -148,6 +148,8 @@ class OneFile:
                 is_public=connection.is_public_with_token,
                 display_name=self._name,
                 read_timeout_s=float(self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT),
+                # Not from the environment: programs set it when they run.
+                high_performance=bool(getattr(self._hub.constants, "HF_XET_HIGH_PERFORMANCE", False)),
                 # To look for what is left of a small file takes longer than to fetch it.
                 left_overs=left_overs(path) if (self._size_bytes or 0) >= MIN_BYTES else (),
                 known_to_be_public=connection.known_to_be_public,

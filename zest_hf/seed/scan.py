@@ -14,8 +14,8 @@ from typing import Protocol
 from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
-from zest_hf.engine import VISIBILITY_AGE_S
 from zest_hf.errors import StorageError, ZestError
+from zest_hf.finished import VISIBILITY_AGE_S
 from zest_hf.hook.cache import CachedFile, cached_files, directories, endpoint, folder_of
 from zest_hf.hook.local_dirs import local_files, noted
 from zest_hf.index import Index, IndexedFile

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from zest_hf.core.ids import XetHash, hash_to_text
-from zest_hf.engine import VISIBILITY_AGE_S
+from zest_hf.finished import VISIBILITY_AGE_S
 from zest_hf.hook.cache import CachedFile, is_public
 from zest_hf.hook.connection import ANONYMOUS_TIMEOUT_S, _was_anonymous
 from zest_hf.index import Index
