@@ -127,6 +127,10 @@ def test_who_is_not_installed_is_left_out(tmp_path: Path) -> None:
         (["--json", "/none/such.json"], "/none/such.json cannot be written: No such file or directory"),
         (["--synthetic", "--tls"], "--tls is for downloads, and --synthetic makes none"),
         (["--synthetic", "--only", "zest"], "--only is for downloads, and --synthetic makes none"),
+        (["--delay-ms=-1"], "--delay-ms is -1, accepted is 0 to 2000"),
+        (["--loss", "nan"], "--loss is nan, accepted is 0 to 0.5"),
+        (["--mbit", "0"], "--mbit is 0, accepted is 1 to 500"),
+        (["--synthetic", "--delay-ms", "0"], "--delay-ms is for downloads, and --synthetic makes none"),
         (["--synthetic", "--megabytes", "5000"], "--megabytes is 5000, accepted is 1 to 4,000"),
     ],
 )

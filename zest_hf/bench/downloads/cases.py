@@ -45,13 +45,13 @@ def _hf_xet(world: World) -> Case:
 
 
 def _zest(world: World) -> Case:
-    return Case(_snapshot, world.hub.pid, lambda into: {**ours(world.host), "HF_HOME": str(into)})
+    return Case(_snapshot, world.hub.pid, lambda into: {**ours(world.there), "HF_HOME": str(into)})
 
 
 def _zest_peer(world: World) -> Case:
     giver = world.seeder()
     peers = {"ZEST_PEERS": "{}:{}".format(*giver.address)}
-    return Case(_snapshot, giver.pid, lambda into: {**ours(world.host), **peers, "HF_HOME": str(into)})
+    return Case(_snapshot, giver.pid, lambda into: {**ours(world.there), **peers, "HF_HOME": str(into)})
 
 
 def _aria2(world: World) -> Case:
@@ -69,7 +69,7 @@ def _libtorrent(world: World) -> Case:
     torrent = world.work / "model.torrent"
     giver = world.yardstick("torrent_files", "seed", world.host, str(world.content.folder), str(torrent))
     what = [*map(str, giver.address), str(torrent)]
-    return Case(lambda into: [*_yardstick("torrent_files"), "fetch", *what, str(into)], giver.pid)
+    return Case(lambda into: [*_yardstick("torrent_files"), "fetch", world.there, *what, str(into)], giver.pid)
 
 
 def _tcp(world: World) -> Case:

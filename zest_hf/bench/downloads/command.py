@@ -17,20 +17,28 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zest_hf.errors import ZestError
 from zest_hf.terminal import size_text
 
+if TYPE_CHECKING:
+    from zest_hf.bench.downloads.line import Line
+
 DESCRIPTION = """Download the same repository by hf_xet and by zest_hf, without a peer and from one, in turn: what each
 takes on this machine, in time, processor time and memory. Beside them, as far as they are installed, aria2 from a plain
-HTTP server, libtorrent, and TCP with nothing else. The Hub, the peer and all others run on this machine too."""
+HTTP server, libtorrent, and TCP with nothing else. The Hub, the peer and all others run on this machine too, over
+loopback or, as root, over a line that has delay, loss and a rate."""
 
 RUNS, MEGABYTES, FILES, SYNTHETIC_MEGABYTES = 7, 1000, 4, 256
+DELAY_MS, LOSS, MBIT = 0.0, 0.0, 100.0
+MOST_DELAY_MS, MOST_LOSS, LEAST_MBIT, MOST_MBIT = 2000.0, 0.5, 1.0, 500.0
+"""At most what one core carries, here, with as much to spare."""
 MOST_RUNS, MOST_MEGABYTES, MOST_FILES, MOST_SYNTHETIC_MEGABYTES = 1000, 1_000_000, 100_000, 4000
 LEAST_FILE_BYTES = 1000
 COPIES = 5
 """Of the repository that are on the disk at once: what is uploaded, the Hub's, the seeder's, a download's; and room."""
+LINE_OPTIONS = ("delay_ms", "loss", "mbit", "congestion")
 HUB_NEEDS = ("starlette", "uvicorn", "httptools")
 
 
@@ -39,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=int, metavar="N", help=f"size of the repository ({MEGABYTES})")
     parser.add_argument("--files", type=int, metavar="N", help=f"files of the same size that it has ({FILES})")
     parser.add_argument("--tls", action="store_true", help="the Hub speaks https")
+    parser.add_argument(
+        "--delay-ms", type=float, metavar="MS", help="a line that takes this long there and back; needs root"
+    )
+    parser.add_argument("--loss", type=float, metavar="SHARE", help="... that loses this share of packets, as 0.001")
+    parser.add_argument("--mbit", type=float, metavar="N", help=f"... of N Mbit/s each way ({MBIT:g})")
+    parser.add_argument(
+        "--congestion", metavar="NAME", help="... over which TCP works like this: cubic, bbr (the system's choice)"
+    )
     parser.add_argument("--only", metavar="CASE,...", help="of hf_xet, zest, zest-peer, aria2, libtorrent, tcp")
     parser.add_argument("--dir", type=Path, help="work below this directory (the system's for what is temporary)")
     parser.add_argument(
@@ -73,8 +89,9 @@ def _downloads(args: argparse.Namespace) -> int:
     then = None if args.against is None else regression.read(args.against)
     names = _chosen(args.only)
     _check_targets(args)
+    line = _line(args)
     with _folder(args.dir, COPIES * total_bytes) as work:
-        outcome = compared(work, names, runs, total_bytes, files, tls=args.tls, say=_say)
+        outcome = compared(work, names, runs, total_bytes, files, tls=args.tls, line=line, say=_say)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     value = report.as_json(outcome)
     _show(args.json, value, report.lines(outcome, width))
@@ -101,9 +118,9 @@ def _compare(now: dict[str, Any], then: dict[str, Any]) -> int:
 
 
 def _synthetic(args: argparse.Namespace) -> int:
-    for name in ("only", "files", "tls", "against", "plot"):
-        if getattr(args, name):
-            raise ZestError(f"--{name} is for downloads, and --synthetic makes none")
+    for name in ("only", "files", "tls", "against", "plot", *LINE_OPTIONS):
+        if not (getattr(args, name) is None or getattr(args, name) is False):
+            raise ZestError(f"--{name.replace('_', '-')} is for downloads, and --synthetic makes none")
     runs = _number(args.runs, RUNS, "--runs", MOST_RUNS)
     megabytes = _number(args.megabytes, SYNTHETIC_MEGABYTES, "--megabytes", MOST_SYNTHETIC_MEGABYTES)
     from zest_hf.bench.downloads import kernels
@@ -123,6 +140,29 @@ def _number(value: int | None, default: int, option: str, most: int) -> int:
         return default
     if not 1 <= value <= most:
         raise ZestError(f"{option} is {value}, accepted is 1 to {most:,}")
+    return value
+
+
+def _line(args: argparse.Namespace) -> Line | None:
+    """None: loopback. Raises ZestError also where there can be no such line."""
+    if all(getattr(args, name) is None for name in LINE_OPTIONS):
+        return None
+    delay_ms = _real(args.delay_ms, DELAY_MS, "--delay-ms", 0, MOST_DELAY_MS)
+    loss = _real(args.loss, LOSS, "--loss", 0, MOST_LOSS)
+    mbit_s = _real(args.mbit, MBIT, "--mbit", LEAST_MBIT, MOST_MBIT)
+    from zest_hf.bench.downloads import places
+    from zest_hf.bench.downloads.line import Line
+
+    line = Line(delay_ms / 1e3, loss, mbit_s, args.congestion or places.congestion())
+    places.check(line.congestion)
+    return line
+
+
+def _real(value: float | None, default: float, option: str, least: float, most: float) -> float:
+    if value is None:
+        return default
+    if not least <= value <= most:  # neither is what is no number
+        raise ZestError(f"{option} is {value:g}, accepted is {least:g} to {most:g}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -13,7 +14,9 @@ from zest_hf.bench.downloads import noise
 from zest_hf.bench.downloads.cases import KINDS
 from zest_hf.bench.downloads.content import Content
 from zest_hf.bench.downloads.figures import Results
+from zest_hf.bench.downloads.line import Line
 from zest_hf.bench.downloads.measure import measured
+from zest_hf.bench.downloads.places import two_places
 from zest_hf.bench.downloads.report import Outcome
 from zest_hf.bench.downloads.tls import Tls
 from zest_hf.bench.downloads.world import World
@@ -21,27 +24,45 @@ from zest_hf.errors import ZestError
 from zest_hf.terminal import size_text
 
 HOST = "127.0.0.1"
+LEAST_BYTES_S = 2e6
+"""A download that is slower is given up,"""
+LEAST_OF_LINE = 0.02
+"""... and over a line only one that gets less than this share of it,"""
+LEAST_TIMEOUT_S = 60.0
+"""... but not before."""
 
 
 def compared(
-    work: Path, names: Sequence[str], runs: int, total_bytes: int, files: int, *, tls: bool, say: Callable[[str], None]
+    work: Path,
+    names: Sequence[str],
+    runs: int,
+    total_bytes: int,
+    files: int,
+    *,
+    tls: bool,
+    line: Line | None,
+    say: Callable[[str], None],
 ) -> Outcome:
     """``runs`` counted rounds of the cases of these names, one more before them. Raises ZestError if one fails.
 
     In turns within a round, so that a machine that others use as well disturbs all of them alike.
     """
     before, cores = noise.Load.now(), len(os.sched_getaffinity(0))
-    certificate = Tls.issue(work / "tls", HOST) if tls else None
+    timeout_s = LEAST_TIMEOUT_S + total_bytes / _least_bytes_s(line)
     say(f"making {size_text(total_bytes)} in {files:,} file{'s' * (files != 1)} and uploading it to a Hub of its own")
     content = Content.write(work / "model", total_bytes, files)
     results: Results = {name: [] for name in names}
-    with World(work, content, tls=certificate, host=HOST) as world:
+    with contextlib.ExitStack() as stack:
+        places = None if line is None else stack.enter_context(two_places(line))
+        host = HOST if places is None else places.here
+        certificate = Tls.issue(work / "tls", host) if tls else None
+        world = stack.enter_context(World(work, content, tls=certificate, host=host, places=places))
         cases = {name: KINDS[name].prepare(world) for name in names}
         for number in range(runs + 1):
             say(f"round {number} of {runs}" if number else f"a round that does not count: {', '.join(names)}")
             for name, case in cases.items():
                 try:
-                    run = measured(world, case)
+                    run = measured(world, case, timeout_s)
                 except ZestError as error:
                     raise ZestError(f"{name}: {error}") from error
                 if number:
@@ -54,8 +75,13 @@ def compared(
         load_after=str(noise.Load.now()),
         reasons=list(noise.reasons(results, cores)),
         machine={"cores": cores, **machine()},
-        options={"runs": runs, "megabytes": total_bytes // 1_000_000, "files": files, "tls": tls},
+        options={"runs": runs, "megabytes": total_bytes // 1_000_000, "files": files, "tls": tls}
+        | ({} if line is None else {"line": line.json}),
     )
+
+
+def _least_bytes_s(line: Line | None) -> float:
+    return LEAST_BYTES_S if line is None else min(LEAST_BYTES_S, LEAST_OF_LINE * line.mbit_s * 1e6 / 8)
 
 
 def machine() -> dict[str, object]:

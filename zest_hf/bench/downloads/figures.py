@@ -13,7 +13,8 @@ class Run:
 
     ``call_s`` is the wall time of the call that downloads, ``process_s`` that of the whole process. The server is who
     gives the bytes: the Hub, or the seeder. ``cdn_bytes`` is what the origin sent; the requests are those that the Hub
-    has counted, by its three parts. ``others_cores``: how many processors were busy meanwhile with something else.
+    has counted, by its three parts. ``others_cores``: how many processors were busy meanwhile with something else,
+    ``line_cores`` with carrying the packets, where a line lies between.
     """
 
     call_s: float
@@ -27,6 +28,7 @@ class Run:
     cdn_requests: int
     cdn_bytes: int
     others_cores: float
+    line_cores: float = 0.0
 
 
 Results = dict[str, list[Run]]

@@ -18,22 +18,18 @@ from zest_hf.bench.downloads.noise import busy_s
 from zest_hf.bench.downloads.world import World, last_line
 from zest_hf.errors import ZestError
 
-LEAST_BYTES_S = 2e6
-"""A download that is slower is given up,"""
-LEAST_TIMEOUT_S = 60.0
-"""... but not before."""
 TOUCHED_BYTES = 1 << 20
 
 
-def measured(world: World, case: Case) -> Run:
-    """Run a case into an empty directory, which is emptied again. Raises ZestError if it fails.
+def measured(world: World, case: Case, timeout_s: float) -> Run:
+    """Run a case into an empty directory, which is emptied again. Raises ZestError if it fails, or is not done in time.
 
     What was fetched is compared with what it ought to be when the time is taken.
     """
     into = Path(tempfile.mkdtemp(prefix="into-", dir=world.work))
     _touch_memory(world.work / "touched", world.content.total_bytes)
     try:
-        run = _timed(world, case, into)
+        run = _timed(world, case, into, timeout_s)
         world.content.check(into)
     finally:
         _empty(into)
@@ -64,11 +60,12 @@ def _touch_memory(path: Path, size_bytes: int) -> None:
     path.unlink()
 
 
-def _timed(world: World, case: Case, into: Path) -> Run:
+def _timed(world: World, case: Case, into: Path, timeout_s: float) -> Run:
     world.hub.reset_stats()
     processes.forget_peak(case.giver)
     servers = {case.giver, world.hub.pid}
     cpu_before = {pid: processes.tree_cpu_s(pid) for pid in servers}
+    line_before_s = _line_s(world)
     own_before_s, busy_before_s = time.process_time(), busy_s()
     with (world.work / "stderr").open("w+b") as stderr:
         began_s = time.monotonic()
@@ -79,13 +76,14 @@ def _timed(world: World, case: Case, into: Path) -> Run:
             stdout=subprocess.PIPE,
             stderr=stderr,
         )
-        output, peak, status, cpu_s = _waited(process, LEAST_TIMEOUT_S + world.content.total_bytes / LEAST_BYTES_S)
+        output, peak, status, cpu_s = _waited(process, timeout_s)
         process_s = time.monotonic() - began_s
         if status:
             stderr.seek(0)
             raise ZestError(last_line(stderr.read().decode(errors="replace")))
     server_cpu_s = {pid: processes.tree_cpu_s(pid) - before for pid, before in cpu_before.items()}
     own_s, busy = time.process_time() - own_before_s, busy_s() - busy_before_s
+    line_s = _line_s(world) - line_before_s
     said: dict[str, Any] = {"call_s": process_s, "peak_bytes": 0} if case.is_foreign else json.loads(output)
     counts = world.hub.stats()
     return Run(
@@ -100,8 +98,14 @@ def _timed(world: World, case: Case, into: Path) -> Run:
         cdn_requests=counts["cdn_requests"],
         cdn_bytes=counts["cdn_bytes"],
         # Below 0 for short runs, since the machine's clock has ticks of 10 ms.
-        others_cores=max(0.0, busy - own_s - cpu_s - sum(server_cpu_s.values())) / process_s,
+        others_cores=max(0.0, busy - own_s - cpu_s - line_s - sum(server_cpu_s.values())) / process_s,
+        line_cores=line_s / process_s,
     )
+
+
+def _line_s(world: World) -> float:
+    """Processor time of what carries the packets."""
+    return 0.0 if world.carrier is None else processes.tree_cpu_s(world.carrier)
 
 
 def _waited(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, int, int, float]:

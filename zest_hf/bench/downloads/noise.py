@@ -15,6 +15,8 @@ MOST_SPREAD = 0.15
 """... of the middle half of a case's times."""
 MOST_OTHERS = 0.1
 """... of all processors that others may use."""
+MOST_OF_LINE = 0.8
+"""... of its processor that what carries a line's packets may use: it would not keep up with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ def reasons(results: Results, cores: int) -> Iterator[str]:
     share = sum(others) / len(others) / cores
     if share > MOST_OTHERS:
         yield f"other processes used {share:.0%} of the processors meanwhile (at worst {max(others) / cores:.0%})"
+    line = max(run.line_cores for runs in results.values() for run in runs)
+    if line > MOST_OF_LINE:
+        yield f"the line was slower than it ought to be: carrying packets took {line:.0%} of a processor"
     for name, runs in results.items():
         found = spread([run.call_s for run in runs])
         if found > MOST_SPREAD:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zest_hf.bench.downloads.cases import KINDS, ZEST, ZEST_PEER
+from zest_hf.bench.downloads.line import line_text
 from zest_hf.errors import ZestError
 
 TOLERANCE = 0.05
@@ -47,7 +48,8 @@ def measured(value: Mapping[str, Any]) -> str:
     """What a run is of: two of which this differs are not to be compared."""
     options = value["options"]
     tls = ", over TLS" if options["tls"] else ""
-    return f"{options['megabytes']} MB in {options['files']} files{tls}, against {value['base']}"
+    over = line_text(options.get("line"))
+    return f"{options['megabytes']} MB in {options['files']} files{tls}{over}, against {value['base']}"
 
 
 def worse(now: Mapping[str, Any], then: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from zest_hf.bench.downloads.cases import HF_XET, KINDS, ZEST, ZEST_PEER
 from zest_hf.bench.downloads.figures import Ratio, Results, median, medians, ratio_of
+from zest_hf.bench.downloads.line import line_text
 from zest_hf.terminal import columns, size_text
 
 YARDSTICKS = ("aria2", "libtorrent", "tcp")
@@ -28,7 +29,7 @@ class Outcome:
     reasons: list[str]
     """Why not to trust it."""
     machine: Mapping[str, object]
-    options: Mapping[str, object]
+    options: Mapping[str, Any]
 
     @property
     def base(self) -> str:
@@ -45,7 +46,8 @@ def heading(outcome: Outcome) -> str:
     files = f"{outcome.files:,} file{'s' * (outcome.files != 1)}"
     rounds = f"{outcome.rounds} round{'s' * (outcome.rounds != 1)}"
     tls = ", the Hub over TLS" if outcome.options.get("tls") else ""
-    return f"{size_text(outcome.total_bytes)} in {files}{tls}; medians of {rounds} after one that was thrown away"
+    over = line_text(outcome.options.get("line"))
+    return f"{size_text(outcome.total_bytes)} in {files}{tls}{over}; medians of {rounds} after one that was thrown away"
 
 
 def lines(outcome: Outcome, width: int | None) -> Iterator[str]:
@@ -62,6 +64,9 @@ def lines(outcome: Outcome, width: int | None) -> Iterator[str]:
     yield from _against_each_other(results)
     load = f"load {outcome.load_before} before and {outcome.load_after} after, on {outcome.machine['cores']} cores"
     yield f"{load}; requests: Hub, CAS, CDN; others: processors that were busy with something else"
+    if "line" in outcome.options:
+        line = max(median(runs, "line_cores") for runs in results.values())
+        yield f"carrying the line's packets took up to {line:.2f} processors, which count for nobody"
     if outcome.reasons:
         yield "NOT to be trusted:"
         yield from (f"- {reason}" for reason in outcome.reasons)

@@ -1,7 +1,7 @@
 """Plain BitTorrent: a session of libtorrent that seeds a folder, and one in another process that downloads it.
 
     python -m zest_hf.bench.downloads.torrent_files seed HOST FOLDER TORRENT
-    python -m zest_hf.bench.downloads.torrent_files fetch HOST PORT TORRENT INTO
+    python -m zest_hf.bench.downloads.torrent_files fetch HOST PEER PORT TORRENT INTO
 
 Over TCP without encryption and with the hashes of version 1 alone, which is the quickest that it does.
 """
@@ -65,8 +65,8 @@ def seed(host: str, folder: Path, torrent: Path) -> None:
     threading.Event().wait()
 
 
-def fetch(address: tuple[str, int], torrent: Path, into: Path) -> None:
-    ours = session(address[0])
+def fetch(host: str, address: tuple[str, int], torrent: Path, into: Path) -> None:
+    ours = session(host)
     handle = added(ours, torrent, into, complete=False)
     handle.connect_peer(address)
     deadline_s = time.monotonic() + TIMEOUT_S
@@ -85,9 +85,9 @@ def main() -> None:
     if mode == "seed":
         seed(host, Path(rest[0]), Path(rest[1]))
         return
-    port, torrent, into = rest
+    peer, port, torrent, into = rest
     began_s = time.monotonic()
-    fetch((host, int(port)), Path(torrent), Path(into))
+    fetch(host, (peer, int(port)), Path(torrent), Path(into))
     done(time.monotonic() - began_s)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zest_hf.bench.downloads.content import Content
+from zest_hf.bench.downloads.places import Places
 from zest_hf.bench.downloads.tls import Tls
 from zest_hf.errors import ZestError
 from zest_hf.hub.process import HubProcess
@@ -50,8 +51,7 @@ class Giver:
 class World:
     """A Hub with one repository, from the start to the end of the block.
 
-    ``host``: the address at which all servers listen. ``enter``: what is put before the command of who downloads, so
-    that it may be somewhere else (``ip netns exec ...``).
+    ``host``: the address at which all servers listen. With ``places`` who downloads is at the other one.
     """
 
     def __init__(
@@ -61,10 +61,17 @@ class World:
         *,
         tls: Tls | None = None,
         host: str = "127.0.0.1",
-        enter: Sequence[str] = (),
+        places: Places | None = None,
     ) -> None:
-        self.work, self.content, self.host, self.enter = work, content, host, enter
-        options = {"listen": f"{host}:0", "cdn_listen": f"{host}:0"}
+        self.work, self.content, self.host = work, content, host
+        self.there = host if places is None else places.there
+        """The address of who downloads."""
+        self.enter = () if places is None else places.enter
+        """What is put before its command."""
+        self.carrier = None if places is None else places.carrier
+        options: dict[str, str | bool] = {"listen": f"{host}:0", "cdn_listen": f"{host}:0"}
+        if places is not None:
+            options["remote_control"] = True  # nobody else is there
         if tls is not None:
             options |= {"tls_certificate": str(tls.certificate), "tls_key": str(tls.key)}
         self.hub = HubProcess(work / "hub", authority=None if tls is None else tls.authority, **options)
