@@ -26,12 +26,13 @@ from zest_hf.core.ids import ZERO_HASH, XetHash
 from zest_hf.core.local import LocalFile, LocalFiles, begun_fetches
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import FilePlan, plan_file
-from zest_hf.core.policy import PolicySettings, discovery_patience_s
+from zest_hf.core.policy import NOTHING_ELSEWHERE, PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
 from zest_hf.core.transfer import AskPeer, CancelPeer, CopyLocal, FetchWhole, Follow, StopFollow, StopGet, Transfer
 from zest_hf.errors import ReconstructionError
 from zest_hf.index import IndexedFile
+from zest_hf.peer_rates import PeerRates
 from zest_hf.rate_cap import RateCap
 from zest_hf.sources import left_over
 from zest_hf.sources.base import (
@@ -156,15 +157,17 @@ class FileDownload:
         share: bool = False,
         has_given_peers: bool = True,
         unfinished: Unfinished | None = None,
+        peer_rates: PeerRates | None = None,
     ) -> None:
         """``swarm`` starts it if need be, and gives None where there is nobody to ask; it may wait for the Hub.
         ``swarm_now``: the same if that need not be waited for, else None. ``here``: what is known of the file and of
         such as have chunks of these terms' xorbs. ``askers`` run what waits for others.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
-        ``cap``: of all downloads. ``unfinished``: by it a download that was killed is gone on with.
+        ``cap``, ``peer_rates``: of all downloads. ``unfinished``: by it a download that was killed is gone on with.
         """
         self._unfinished = unfinished
+        self._peer_rates = peer_rates or PeerRates()
         self._taken: TakenUp | None = None
         self._cap = cap
         self._share = share
@@ -388,6 +391,7 @@ class FileDownload:
                         self._peers.withdraw()
                     elif item.swarm is not None and not self._withdrawn:
                         self._peers = self._meet_peers(item.swarm, fd)
+                        stack.callback(self._peer_rates.leave, self)
                         stack.callback(self._peers.close)
                         if self._transfer is not None:
                             self._peers.begin(self._transfer)
@@ -517,12 +521,14 @@ class FileDownload:
             waiting = self._peers.waiting(now_s)
             transfer.followed(self._peers.followed(), now_s)
             others_may_come = self._peers.others_may_come(now_s)
+            elsewhere = self._peer_rates.note(self, transfer.peer_rate_bytes_s(now_s))
         else:
             asking = self._permission_until_s is not None
             waiting = asking and now_s < (self._permission_until_s or 0.0)
             others_may_come = asking and self._share and now_s - self._began_s < CROWD_PATIENCE_S
+            elsewhere = NOTHING_ELSEWHERE
         transfer.cdn_brought(self._cdn.progress(), now_s)
-        actions = transfer.actions(now_s, waiting, others_may_come)
+        actions = transfer.actions(now_s, waiting, others_may_come, elsewhere)
         for decision in transfer.take_decisions():
             log.debug("%s: GET %d: %s", self._request.display_name, decision.fetch, decision.reason.value)
         for action in actions:

@@ -34,6 +34,7 @@ from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress
 from zest_hf.errors import StorageError, SwarmError, ZestError
 from zest_hf.finished import MAX_BACKGROUND_JOBS, RECORD_PATIENCE_S, FinishedFiles
 from zest_hf.index import Index, IndexedFile
+from zest_hf.peer_rates import PeerRates
 from zest_hf.rate_cap import RateCap
 from zest_hf.resting_index import INDEX_PATIENCE_S, RestingIndex
 from zest_hf.scan import scan_file
@@ -80,6 +81,7 @@ class Engine:
         self._peers_may_be_found = bool(settings.peers or settings.lsd or settings.dht or settings.trackers)
         self._cap = RateCap(settings.max_down_bytes_s) if settings.max_down_bytes_s else None
         self.policy = policy or PolicySettings()
+        self._peer_rates = PeerRates()
         self._tidied = False
         self._unfinished = Unfinished(settings.home / "unfinished")
         self._workers = WorkerPool(GET_THREADS, "zest-get")
@@ -145,6 +147,7 @@ class Engine:
             share=self.settings.seed and not self._is_quiet(),
             has_given_peers=bool(self.settings.peers),
             unfinished=self._unfinished,
+            peer_rates=self._peer_rates,
         )
         with self._lock:
             if self._closed:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from zest_hf.core.policy import (
     CdnUse,
+    Elsewhere,
     PolicySettings,
     Rates,
     View,
@@ -14,6 +15,7 @@ from zest_hf.core.policy import (
     discovery_patience_s,
     has_room,
     is_worth_stopping,
+    peers_are_slow,
     peers_suffice,
     rest_s,
     share_bytes,
@@ -47,6 +49,26 @@ def test_peer_or_cdn(
 ) -> None:
     view = View(now_s, waiting, useful, since_s, rate)
     assert cdn_use(view, SETTINGS) is use
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "files", "slow"),
+    [
+        # Four files share a line that peers fill.
+        (FAST / 4, 3 * FAST / 4, 3, False),
+        (FAST / 8, 7 * FAST / 8, 3, False),
+        # ... of which this one gets next to nothing,
+        (FAST / 8 - 1, 10 * FAST, 3, True),
+        # ... or that they do not fill.
+        (FAST / 4, SLOW / 2, 3, True),
+        (SLOW, 0.0, 0, True),
+        (SLOW, 1.0, 1, False),
+    ],
+)
+def test_files_share_what_peers_give(own: float, others: float, files: int, slow: bool) -> None:
+    view = View(LATER, False, 1, 100.0, own, elsewhere=Elsewhere(others, files))
+    assert peers_are_slow(view, SETTINGS) is slow
+    assert (cdn_use(view, SETTINGS) is CdnUse.EVERYTHING) is slow
 
 
 @given(

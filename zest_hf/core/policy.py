@@ -119,6 +119,17 @@ class CdnUse(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What peers give at the same time to other files of the process."""
+
+    bytes_s: float = 0.0
+    files: int = 0
+
+
+NOTHING_ELSEWHERE = Elsewhere()
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What the decision depends on."""
 
@@ -134,6 +145,7 @@ class View:
     """The CDN was asked for everything when no peer was useful, and peers have not sufficed since."""
     in_crowd: bool = False
     """Others download the same file: `core.crowd` says who asks the CDN for what."""
+    elsewhere: Elsewhere = NOTHING_ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +165,21 @@ def cdn_use(view: View, settings: PolicySettings) -> CdnUse:
     if view.cdn_leads:
         return CdnUse.EVERYTHING
     asked_for_s = 0.0 if view.peers_since_s is None else view.now_s - view.peers_since_s
-    if asked_for_s >= settings.slow_after_s and view.peer_rate_bytes_s < settings.fair_rate_bytes_s:
+    if asked_for_s >= settings.slow_after_s and peers_are_slow(view, settings):
         return CdnUse.EVERYTHING
     return CdnUse.NOTHING if view.waiting_for_peers else CdnUse.ORPHANS
+
+
+def peers_are_slow(view: View, settings: PolicySettings) -> bool:
+    """Whether peers give less than a usual line: to all files together, or to this one half of its part of that.
+
+    Files that come over one line at the same time have parts of it, not quite the same.
+    """
+    fair = settings.fair_rate_bytes_s
+    own, elsewhere = view.peer_rate_bytes_s, view.elsewhere
+    if elsewhere.files == 0:
+        return own < fair
+    return own + elsewhere.bytes_s < fair or own < fair / (2 * (elsewhere.files + 1))
 
 
 def peers_suffice(rates: Rates, settings: PolicySettings) -> bool:

@@ -43,7 +43,7 @@ from zest_hf.core.peer import Peer
 from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import Fetch, FilePlan
-from zest_hf.core.policy import CdnUse, PolicySettings, View, cdn_use
+from zest_hf.core.policy import NOTHING_ELSEWHERE, CdnUse, Elsewhere, PolicySettings, View, cdn_use
 from zest_hf.core.proof import MAX_WRONG_FETCHES, Counts, Proof
 from zest_hf.core.ranges import Ranges, contains
 from zest_hf.core.together import Together
@@ -390,10 +390,21 @@ class Transfer:
             if not is_wrong and self._knowledge.knows_xorb(fetch.source.xorb):
                 following.right(giver, peer_bytes(givers, chunks))
 
-    def actions(self, now_s: float, waiting_for_peers: bool, others_may_come: bool = False) -> list[Action]:
+    def peer_rate_bytes_s(self, now_s: float) -> float:
+        """What peers that hold something of use give together."""
+        return sum(peer.meter.bytes_s(now_s) for peer in self._peers.useful(now_s)) if self._knowledge.known else 0.0
+
+    def actions(
+        self,
+        now_s: float,
+        waiting_for_peers: bool,
+        others_may_come: bool = False,
+        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
+    ) -> list[Action]:
         """What to start now. Raises the CDN's error when it failed and nobody else can give what is left.
 
         ``others_may_come``: nobody knows yet who else downloads the file, but that may change in a moment.
+        ``elsewhere``: what peers give to other files.
         """
         if self._began_s is None:
             self._began_s = self._moved_s = now_s
@@ -422,6 +433,7 @@ class Transfer:
             peer_rate_bytes_s=sum(peer.meter.bytes_s(now_s) for peer in useful),
             cdn_leads=self._gets.leads,
             in_crowd=bool(self._together),
+            elsewhere=elsewhere,
         )
         use = cdn_use(view, self._settings)
         if self._together:
