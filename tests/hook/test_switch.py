@@ -44,6 +44,19 @@ def test_import_is_light_and_status_is_all_zeros(machine: Machine) -> None:
     assert run.shown["bytes"] == {"local": 0, "peer": 0, "cdn": 0, "total": 0}
 
 
+def test_loading_leaves_the_garbage_collection_as_it_was(machine: Machine) -> None:
+    for before in ("enable", "disable"):
+        code = f"""
+import gc
+import huggingface_hub as hub
+gc.{before}()
+was = gc.isenabled()
+hub.snapshot_download('org/model', local_dir={f"files of {before}"!r})
+show(same=gc.isenabled() == was)
+"""
+        assert machine.python(code).shown == {"same": True}
+
+
 def test_enable_before_and_after_the_import_and_disable(machine: Machine) -> None:
     code = """
 import zest_hf

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zest_hf.errors import ConfigError, NativeUnavailable, ProofError, ProtocolError, ZestError
 
 from . import connection as token_route
-from . import local_dirs, switch
+from . import loading, local_dirs, switch
 from .fallback import download_normally
 from .progress import HubBars
 from .staging import InPlace, Place, Staged, empty, left_overs, set_aside
@@ -128,10 +128,11 @@ class OneFile:
 
     def _through_the_engine(self, path: Path, bars: HubBars) -> Callable[[Path], None]:
         """Returns what remains to be done when the file has its final path."""
-        from zest_hf.download import FileRequest, RepoRef
-        from zest_hf.engine import get_engine
-        from zest_hf.seed import leave
-        from zest_hf.unfinished import MIN_BYTES
+        with loading.at_once():
+            from zest_hf.download import FileRequest, RepoRef
+            from zest_hf.engine import get_engine
+            from zest_hf.seed import leave
+            from zest_hf.unfinished import MIN_BYTES
 
         data = self._arguments["xet_file_data"]
         engine = self._engine = get_engine()
