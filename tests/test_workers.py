@@ -35,6 +35,23 @@ def test_jobs_run_beside_each_other_up_to_the_limit(before: set[threading.Thread
     pool.close()
 
 
+def test_jobs_that_wait_for_others() -> None:
+    pool = WorkerPool(None)
+    done = threading.Semaphore(0)
+
+    def outer() -> None:
+        inner = threading.Event()
+        pool.submit(inner.set)
+        if inner.wait(PATIENCE_S):
+            done.release()
+
+    for _ in range(200):
+        pool.submit(outer)
+    for _ in range(200):
+        assert done.acquire(timeout=PATIENCE_S)
+    pool.close()
+
+
 def test_a_free_thread_is_used_again(before: set[threading.Thread]) -> None:
     pool = WorkerPool(8)
     done = threading.Semaphore(0)

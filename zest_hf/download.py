@@ -290,7 +290,7 @@ class FileDownload:
             answer = self._cas.reconstruction(self._request.file_hash)
             plan = _Plan(answer, plan_file(answer))
             # First, as nothing should be asked of anybody that is on the disk; usually it takes a few milliseconds.
-            related = self._here(self._request.file_hash, answer.terms)
+            related = self._what_is_known(answer)
             begun = self._request.left_overs or (self._taken is not None and self._taken.here)
             if not related.may_be_here and not begun:
                 self._inbox.put(replace(plan, here=_Here([], {}, related.manifest)))
@@ -305,6 +305,13 @@ class FileDownload:
                 self._inbox.put(found.get())
         except Exception as error:
             self._inbox.put(error)
+
+    def _what_is_known(self, answer: Reconstruction) -> Related:
+        try:
+            return self._here(self._request.file_hash, answer.terms)
+        except Exception as error:
+            log.info("%s: what is on the disk is not used: %s", self._request.display_name, error)
+            return Related()
 
     def _look_here(self, plan: _Plan, related: Related, found: queue.SimpleQueue[_Here]) -> None:
         """What is on this disk; a file of it may be on a server that does not answer."""

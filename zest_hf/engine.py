@@ -51,8 +51,6 @@ MAX_CAS_CLIENTS = 16
 GET_THREADS = 8
 HIGH_PERFORMANCE_GETS = 32
 """GETs at the same time where the user wants as much as line and machine give, whatever it costs the others."""
-ASK_THREADS = 64
-"""For what a download asks at its beginning, each of which may have to wait for somebody else."""
 RECENT_DOWNLOADS = 1000
 READ_TIMEOUT_S = 10.0
 CLOSE_PATIENCE_S = 5.0
@@ -87,8 +85,9 @@ class Engine:
         self._workers = WorkerPool(GET_THREADS, "zest-get")
         # Not behind GETs that wait for a server.
         self._copiers = WorkerPool(COPY_THREADS, "zest-copy")
-        # To start a thread for each question of each of many small files would cost more than the answers.
-        self._askers = WorkerPool(ASK_THREADS, "zest-ask")
+        # To start a thread for each question of each of many small files would cost more than the answers. Some of them
+        # wait for others.
+        self._askers = WorkerPool(None, "zest-ask")
         self._lock = threading.Lock()
         self._counts = Counts()
         self._given_up = Traffic()

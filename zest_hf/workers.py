@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable
 
@@ -20,8 +21,11 @@ class WorkerPool:
     They are daemons: a GET that waits for a server must not keep the interpreter from ending.
     """
 
-    def __init__(self, max_threads: int, name: str = "zest-work") -> None:
-        self._max_threads, self._name = max_threads, name
+    def __init__(self, max_threads: int | None, name: str = "zest-work") -> None:
+        """None: as many as there are jobs, for jobs that wait for each other."""
+        self._is_bounded = max_threads is not None
+        self._max_threads = sys.maxsize if max_threads is None else max_threads
+        self._name = name
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
@@ -65,8 +69,8 @@ class WorkerPool:
             with self._lock:
                 self._threads -= 1
                 self._free -= 1
-                alone = self._threads == 0
-            if alone:
+                is_due = self._is_bounded and self._threads > 0
+            if not is_due:
                 raise
 
     def _run(self) -> None:
