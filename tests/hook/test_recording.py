@@ -108,9 +108,10 @@ finished.VISIBILITY_AGE_S = finished.VISIBILITY_LOOK_S = 0.05
 connection.VISIBLE_FOR_S, connection.ASK_AGAIN_AFTER_S = 0.0, 0.0
 hub.hf_hub_download('org/turns', 'turns.safetensors')
 # Who asks for the download whether it is public may still be about to, and would get another token.
-import time
-askers = engine.get_engine()._askers
-while askers._free < askers._threads: time.sleep(0.01)
+import threading
+engine.get_engine()._askers.close()
+for thread in threading.enumerate():
+    if thread.name == "zest-ask": thread.join()
 connection._shared.tokens.clear()
 show(files=zest_hf.status()["files"])
 """

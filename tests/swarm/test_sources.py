@@ -239,6 +239,41 @@ def test_who_gives_no_manifest_is_passed_over(
         assert download.swarm.bans() == []
 
 
+def test_a_small_manifest_is_asked_for_before_the_peer_has_said_that_it_has_the_file(
+    tmp_path: Path, content: Content
+) -> None:
+    def script(peer: WirePeer) -> None:
+        have = peer.question()
+        manifest = peer.question()
+        assert (have.type, manifest.type) == (wire.HAVE_REQUEST, wire.MANIFEST_REQUEST)
+        entries = content.entries
+        peer.send_zest(wire.have(have.request, wire.OK, len(entries), [(0, len(entries))], have.hold(content.hash)))
+        peer.send_zest(wire.manifest(manifest.request, wire.OK, len(entries), 0, entries))
+        peer.question()
+
+    with WireServer(script) as server, Download(tmp_path, content, server.port) as download:
+        assert download.wait(ManifestProved).manifest == content.manifest
+
+
+def test_who_lacks_the_file_may_say_so_to_both_questions(tmp_path: Path, content: Content) -> None:
+    """It is kept, and not waited for."""
+
+    def script(peer: WirePeer) -> None:
+        while True:
+            question = peer.question()
+            if question.type == wire.HAVE_REQUEST:
+                peer.send_zest(wire.have(question.request, wire.NOT_FOUND, 0, []))
+            else:
+                peer.send_zest(wire.manifest(question.request, wire.NOT_FOUND, 0, 0, []))
+
+    with WireServer(script) as server, Download(tmp_path, content, server.port) as download:
+        download.until(lambda: any(holder.answered for holder in download.source._holders.values()))
+        download.until(lambda: not download.source.waiting(time.monotonic()))
+        assert download.source._quest is None
+        assert not [report for report in download.reports if isinstance(report, PeerLeft)]
+        assert not download.swarm.unanswering
+
+
 def test_a_giant_manifest_is_not_asked_for_at_once(tmp_path: Path, content: Content) -> None:
     """The size may be unknown, and the CAS slow: then a claim is found out part by part."""
     questions: list[wire.Question] = []
