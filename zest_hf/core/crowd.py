@@ -347,7 +347,7 @@ class Crowd:
 
     def _is_quicker(self, number: int, own: _Own, claim: Claim, now_s: float) -> bool:
         came, rest = own.size_bytes - own.begun_bytes, self.units[number].size_bytes - own.size_bytes
-        return self._probe.is_worth_going_on(now_s - own.began_s, came, rest, claim, now_s)
+        return self._probe.is_worth_going_on(number, now_s - own.began_s, came, rest, claim, now_s)
 
     def _is_too_many(self, number: int, now_s: float) -> bool:
         """Of those that began when nobody was known: that is found out soon, or never."""

@@ -28,8 +28,10 @@ class Probe:
         self._settings = settings
         self._chosen: tuple[int, float] | None = None
         """The unit, and when it was decided: until its GET is made it is nobody else's."""
-        self._given_bytes_s = 0.0
-        """What who fetches that has given us."""
+        self._gives = 1.0
+        """Which part of what who fetches that gets it has given us,"""
+        self._before_bytes_s = 0.0
+        """... and what it got before we asked for the same."""
         self._glimpse: tuple[float, float] | None = None
         """When a GET that was made here ended, and how many bytes a second it has brought."""
         self._rest_until_s = _NEVER
@@ -50,7 +52,9 @@ class Probe:
         # Who gives nothing is given up soon anyway.
         if not given_bytes_s or not self._is_in_doubt(number, *claims[0], now_s):
             return False
-        self._chosen, self._given_bytes_s = (number, now_s), given_bytes_s
+        self._chosen = number, now_s
+        self._before_bytes_s = self._bytes_s(number, claims[0][1], now_s)
+        self._gives = min(1.0, given_bytes_s / self._before_bytes_s)
         return True
 
     def began(self, number: int) -> bool:
@@ -65,12 +69,19 @@ class Probe:
         if passed_s >= RATE_OVER_S:
             self._glimpse = now_s, size_bytes / passed_s
 
-    def is_worth_going_on(self, passed_s: float, size_bytes: int, rest_bytes: int, claim: Claim, now_s: float) -> bool:
+    def is_worth_going_on(
+        self, number: int, passed_s: float, size_bytes: int, rest_bytes: int, claim: Claim, now_s: float
+    ) -> bool:
         """Whether a GET that was made here, and has brought so much in this time, goes on beside another's."""
         if passed_s < self._settings.probe_s:
             return True
-        theirs_s = max(claim.rest_s(now_s), rest_bytes / self._given_bytes_s)
-        return QUICKER * rest_bytes * passed_s < theirs_s * size_bytes
+        rate = size_bytes / passed_s
+        given = self._gives * self._bytes_s(number, claim, now_s)
+        # Else what is brought here is only taken from the other, on a line that is both's.
+        if rate + given < (1 + QUICKER) * self._gives * self._before_bytes_s:
+            return False
+        theirs_s = max(claim.rest_s(now_s), rest_bytes / given if given > 0 else float("inf"))
+        return QUICKER * rest_bytes < rate * theirs_s
 
     def _claims_of(self, number: int, now_s: float) -> list[tuple[bytes, Claim]]:
         return [
@@ -78,6 +89,9 @@ class Probe:
             for member, claim in self._others.fetching.get(number, {}).items()
             if claim.progress < FULL and self._others.is_valid(member, claim, now_s)
         ]
+
+    def _bytes_s(self, number: int, claim: Claim, now_s: float) -> float:
+        return claim.rate(now_s) / FULL * self._units[number].size_bytes
 
     def _is_known(self, now_s: float) -> bool:
         """Whether all have told of late how far they are: on a busy line what they tell comes late as well."""
@@ -100,7 +114,6 @@ class Probe:
         if not self._is_known(now_s) or others.fetching_bytes_s(now_s) >= settings.doubted_bytes_s:
             return False
         if self._glimpse is not None and now_s - self._glimpse[0] < settings.seen_s:
-            rate = claim.rate(now_s) / FULL * self._units[number].size_bytes
-            return settings.slow_factor * rate < self._glimpse[1]
+            return settings.slow_factor * self._bytes_s(number, claim, now_s) < self._glimpse[1]
         # Beside others it shows who is slow.
         return not self._others.has_seen(member, now_s)
