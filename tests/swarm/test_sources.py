@@ -256,15 +256,15 @@ def test_a_small_manifest_is_asked_for_before_the_peer_has_said_that_it_has_the_
 
 
 def test_who_lacks_the_file_may_say_so_to_both_questions(tmp_path: Path, content: Content) -> None:
-    """It is kept, and not waited for."""
+    """It is kept, and not waited for; also when it answers the second one first."""
 
     def script(peer: WirePeer) -> None:
+        have, manifest = peer.question(), peer.question()
+        assert (have.type, manifest.type) == (wire.HAVE_REQUEST, wire.MANIFEST_REQUEST)
+        peer.send_zest(wire.manifest(manifest.request, wire.NOT_FOUND, 0, 0, []))
         while True:
-            question = peer.question()
-            if question.type == wire.HAVE_REQUEST:
-                peer.send_zest(wire.have(question.request, wire.NOT_FOUND, 0, []))
-            else:
-                peer.send_zest(wire.manifest(question.request, wire.NOT_FOUND, 0, 0, []))
+            peer.send_zest(wire.have(have.request, wire.NOT_FOUND, 0, []))
+            have = peer.question()
 
     with WireServer(script) as server, Download(tmp_path, content, server.port) as download:
         download.until(lambda: any(holder.answered for holder in download.source._holders.values()))
