@@ -647,10 +647,11 @@ def test_one_cap_holds_for_peers_and_cdn(
     local_hub: HubProcess, publisher: Publisher, tmp_path: Path, source: str
 ) -> None:
     """Whatever the load of this machine is, it never comes sooner."""
-    parts = [tiny_chunks(f"capped {number}", 160, 6000) for number in range(8)]
+    parts = [tiny_chunks(f"capped {number}", 110, 6000) for number in range(12)]
     file = publisher.put(*parts)
-    # Its second half is in another file that the peer has, so that the rest is the CDN's.
-    held = publisher.put(*parts[4:]) if source == "both" else file
+    # Its second half is in another file that the peer has, so that the rest is the CDN's. It is more than GETs are
+    # made at first, so that the peer has something to do even if it takes long to say what it has.
+    held = publisher.put(*parts[6:]) if source == "both" else file
     other = publisher.put(tiny_chunks("of another file", 20, 6000))
     with engine(tmp_path / "A") as a:
         offer(a, held, tmp_path / "a")

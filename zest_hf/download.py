@@ -528,7 +528,8 @@ class FileDownload:
             waiting = self._peers.waiting(now_s)
             transfer.followed(self._peers.followed(), now_s)
             others_may_come = self._peers.others_may_come(now_s)
-            elsewhere = self._peer_rates.note(self, transfer.peer_rate_bytes_s(now_s))
+            own_bytes_s = transfer.peer_rate_bytes_s(now_s)
+            elsewhere = self._peer_rates.note(self, transfer.counts.peer, own_bytes_s, now_s)
         else:
             asking = self._permission_until_s is not None
             waiting = asking and now_s < (self._permission_until_s or 0.0)

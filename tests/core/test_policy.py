@@ -56,12 +56,14 @@ def test_peer_or_cdn(
     [
         # Four files share a line that peers fill.
         (FAST / 4, 3 * FAST / 4, 3, False),
-        (FAST / 8, 7 * FAST / 8, 3, False),
+        (FAST / 32, 31 * FAST / 32, 3, False),
         # ... of which this one gets next to nothing,
-        (FAST / 8 - 1, 10 * FAST, 3, True),
+        (FAST / 32 - 1, 10 * FAST, 3, True),
         # ... or that they do not fill.
         (FAST / 4, SLOW / 2, 3, True),
         (SLOW, 0.0, 0, True),
+        # The others have ended a moment ago, and what they got is about to come to this one.
+        (FAST / 4, 3 * FAST / 4, 0, False),
         (SLOW, 1.0, 1, False),
     ],
 )

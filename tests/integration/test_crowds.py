@@ -24,6 +24,8 @@ MODEL = "model.bin"
 MODEL_BYTES = 20 * MB
 MANY = [2 * MB] * 12
 MANY_BYTES = sum(MANY)
+EQUAL = [f"part{number}.bin" for number in range(4)]
+EQUAL_BYTES = 12 * MB
 BASE_BYTES, NEW_BYTES = 24 * MB, 12 * MB
 
 SLOW_MBIT = 20
@@ -52,6 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             {
                 "org/base": [write("base/weights.bin", base)],
                 "org/snapshot": [write(name, random.Random(name).randbytes(size)) for name, size in SIZES.items()],
+                "org/equal": [write(name, random.Random(name).randbytes(EQUAL_BYTES)) for name in EQUAL],
                 "org/model": [model],
                 "org/secret": [model],
                 "org/tuned": [write("tuned/weights.bin", tuned)],
@@ -82,6 +85,19 @@ def test_several_files_of_a_snapshot_at_once(site: Site) -> None:
         for machine in machines:
             site.assert_right(machine, "org/snapshot")
         assert copies(site, sum(SIZES.values())) <= 1.5
+
+
+def test_files_that_share_a_peers_line_leave_the_cdn_alone(site: Site) -> None:
+    """Each gets much less than a line usually gives, and all of them together what it does."""
+    a, b = site.machines(2, mbit=120)
+    given = {"ZEST_LSD": "off", "ZEST_PEERS": f"{a.host.address}:6881"}
+    listening = {"ZEST_LSD": "off", "ZEST_LISTEN": "0.0.0.0:6881"}
+    with consoles([a], "org/equal", **listening) as holder, consoles([b], "org/equal", **given) as asker:
+        shown(together(holder, SNAPSHOT))
+        site.fresh()
+        shown(together(asker, SNAPSHOT))
+        site.assert_right(b, "org/equal")
+        assert copies(site, len(EQUAL) * EQUAL_BYTES) <= 0.15
 
 
 @pytest.mark.parametrize("cache", ["one cache", "caches of their own"])

@@ -171,15 +171,14 @@ def cdn_use(view: View, settings: PolicySettings) -> CdnUse:
 
 
 def peers_are_slow(view: View, settings: PolicySettings) -> bool:
-    """Whether peers give less than a usual line: to all files together, or to this one half of its part of that.
+    """Whether peers give less than a usual line: to all files together, or to this one an eighth of its part of that.
 
-    Files that come over one line at the same time have parts of it, not quite the same.
+    Files that come over one line at the same time have parts of it that are far from the same, and what is behind
+    gets more when others are done.
     """
     fair = settings.fair_rate_bytes_s
     own, elsewhere = view.peer_rate_bytes_s, view.elsewhere
-    if elsewhere.files == 0:
-        return own < fair
-    return own + elsewhere.bytes_s < fair or own < fair / (2 * (elsewhere.files + 1))
+    return own + elsewhere.bytes_s < fair or own < fair / (8 * (elsewhere.files + 1))
 
 
 def peers_suffice(rates: Rates, settings: PolicySettings) -> bool:
