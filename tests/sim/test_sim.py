@@ -84,6 +84,16 @@ def test_slow_peers_are_helped_by_the_cdn(rate: float, cdn_rate: float, count: i
         assert out.took_s <= ideal_s(GIGABYTE, rate * count) + 1
 
 
+@pytest.mark.parametrize(("cdn", "peer"), [(3.5, 3.5), (4, 3), (3, 4), (1, 6), (5, 2), (5, 9)])
+@pytest.mark.parametrize("xorbs", [2, 4])
+def test_a_slow_peer_and_a_slow_cdn_bring_nothing_twice(xorbs: int, cdn: float, peer: float) -> None:
+    """The peer is done with its part first again and again: the CDN leaves it the end of what it has begun."""
+    file = plain(xorbs, 1000)
+    out = Simulation(file, CdnModel(cdn * MB), [PeerModel(peer * MB)]).run()
+    assert out.cdn_sent_bytes + out.peer_bytes <= 1.01 * file.manifest.size_bytes
+    assert out.took_s <= 1.03 * ideal_s(file, cdn * MB, peer * MB) + POLICY.slow_after_s
+
+
 def test_a_small_file_from_a_trickling_peer() -> None:
     cdn = CdnModel(20 * MB)
     out = Simulation(SMALL, cdn, [PeerModel(100.0)]).run()

@@ -17,6 +17,7 @@ from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import FilePlan
 from zest_hf.core.policy import PolicySettings
+from zest_hf.core.yielding import Flow
 
 STEAL_MARGIN_S = 0.05
 LOOK_S = 0.05
@@ -37,12 +38,14 @@ class Late:
         assignments: Assignments,
         settings: PolicySettings,
         plan: FilePlan,
+        flow: Flow,
     ) -> None:
         self._peers = peers.by_number
         self._asking = asking
         self._pieces = pieces
         self._assignments = assignments
         self._settings = settings
+        self._flow = flow
         self._chunk_bytes = plan.size_bytes / max(plan.chunk_count, 1)
         """Of a mean chunk."""
 
@@ -94,20 +97,37 @@ class Late:
                 len(piece.askers) == 1
                 and number not in me.assignments
                 and me.has_all_of(piece)
-                and self._is_later_than(number, 2 * here_s + STEAL_MARGIN_S, now_s)
+                and self._is_later_than(number, begin, 2 * here_s + STEAL_MARGIN_S, now_s)
             ):
                 out.append((number, begin))
         return out
 
-    def _is_later_than(self, number: int, after_s: float, now_s: float, judged_s: float | None = None) -> bool:
+    def _is_later_than(
+        self, number: int, begin: int, after_s: float, now_s: float, judged_s: float | None = None
+    ) -> bool:
         assignment = self._assignments[number]
         judged_s = self._settings.overdue_s if judged_s is None else judged_s
+        if assignment.is_get:
+            return now_s - assignment.asked_s >= judged_s and self._is_stuck(number, begin, after_s, now_s)
         if not isinstance(assignment.action, AskPeer):
             return now_s - assignment.asked_s >= judged_s
         owner = self._peers[assignment.action.peer]
         # Who was asked just now for the first time may be fast.
         is_judged = owner.meter.bytes_s(now_s) > 0 or now_s - assignment.asked_s >= judged_s
         return is_judged and owner.expected_end_s(number, now_s) > after_s
+
+    def _is_stuck(self, number: int, begin: int, after_s: float, now_s: float) -> bool:
+        """Whether a GET that cannot be cut will bring a piece later than that.
+
+        One that flows leaves its end to others, in time (`core.yielding`): who brought a piece out of it as well
+        would bring it twice, as the GET comes to it all the same.
+        """
+        if self._flow.silent_s(number, now_s) >= self._settings.overdue_s:
+            return True
+        assignment, piece = self._assignments[number], self._pieces[begin]
+        end = (assignment.index(piece) + piece.count) * self._chunk_bytes
+        rest = end - self._flow.brought[number]
+        return rest < self._settings.least_ask_bytes and self._flow.rest_s(number, end, now_s) > after_s
 
     def _late(self, now_s: float, after_s: float) -> Iterator[tuple[int, int]]:
         """Assignments that were begun so long ago, and their pieces that nobody had been asked for before.
@@ -130,7 +150,7 @@ class Late:
         return [
             begin
             for number, begin in self._late(now_s, longest_s)
-            if self._is_later_than(number, longest_s, now_s, longest_s)
+            if self._is_later_than(number, begin, longest_s, now_s, longest_s)
         ]
 
     def is_sooner(self, begin: int, than_s: float, now_s: float) -> bool:

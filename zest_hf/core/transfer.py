@@ -94,7 +94,6 @@ class Transfer:
         self._asking = Asking(
             self._peers, self._pieces, self._knowledge, self._assignments, settings, plan, seed
         )
-        self._late = Late(self._peers, self._asking, self._pieces, self._assignments, settings, plan)
         self._proof = Proof(plan, file_hash, self._pieces, self._knowledge)
         self._yielding = Yielding(
             self._pieces,
@@ -104,6 +103,9 @@ class Transfer:
             self._asking,
             settings,
             plan,
+        )
+        self._late = Late(
+            self._peers, self._asking, self._pieces, self._assignments, settings, plan, self._yielding.flow
         )
         self._gets = Gets(
             plan,

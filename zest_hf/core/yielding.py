@@ -38,24 +38,30 @@ class Flow:
         self._bytes = 0
         self.brought: dict[int, int] = {}
         """File bytes of each GET that runs."""
+        self._moved_s: dict[int, float] = {}
+        """When it has brought something last, or begun."""
 
     def began(self, number: int, now_s: float) -> None:
         if not self.brought:
             self._idle_since_s, self._began_s, self._bytes = now_s, None, 0
         self.brought[number] = 0
+        self._moved_s[number] = now_s
 
     def note(self, brought: Mapping[int, int], now_s: float) -> None:
         """So much have GETs brought so far."""
         new = 0
         for number, before in self.brought.items():
             now = brought.get(number, before)
-            new += max(0, now - before)
+            if now > before:
+                new += now - before
+                self._moved_s[number] = now_s
             self.brought[number] = now
         self._add(new, now_s)
 
     def ended(self, number: int, size_bytes: int, now_s: float) -> None:
         """A GET is at its end with so much."""
         before = self.brought.pop(number)
+        del self._moved_s[number]
         self._add(max(0, size_bytes - before), now_s)
         if not self.brought:
             self._meter.stop()
@@ -68,6 +74,16 @@ class Flow:
         if now_s - self._began_s < settings.measured_s and self._bytes < settings.measured_bytes:
             return None
         return self._meter.bytes_s(now_s)
+
+    def silent_s(self, number: int, now_s: float) -> float:
+        """For how long a GET has brought nothing."""
+        return now_s - self._moved_s[number]
+
+    def rest_s(self, number: int, size_bytes: float, now_s: float) -> float:
+        """When a GET will have brought so much in all; infinite: nobody knows."""
+        rate = self.bytes_s(now_s) or 0.0
+        rest = max(0.0, size_bytes - self.brought[number])
+        return rest * len(self.brought) / rate if rate > 0 else float("inf")
 
     def _add(self, size_bytes: int, now_s: float) -> None:
         if self._began_s is not None:
