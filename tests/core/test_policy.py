@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from zest_hf.core.policy import (
     is_worth_stopping,
     peers_are_slow,
     peers_suffice,
+    peers_suffice_beside,
     rest_s,
     share_bytes,
 )
@@ -71,6 +74,57 @@ def test_files_share_what_peers_give(own: float, others: float, files: int, slow
     view = View(LATER, False, 1, 100.0, own, elsewhere=Elsewhere(others, files))
     assert peers_are_slow(view, SETTINGS) is slow
     assert (cdn_use(view, SETTINGS) is CdnUse.EVERYTHING) is slow
+
+
+@pytest.mark.parametrize(
+    ("peers", "cdn", "rest_s", "use"),
+    [
+        # Not worth finding out,
+        (FAST, None, SETTINGS.worth_measuring_s - 1, CdnUse.ORPHANS),
+        (SETTINGS.enough_bytes_s, None, 1000.0, CdnUse.ORPHANS),
+        # ... or worth it,
+        (FAST, None, SETTINGS.worth_measuring_s, CdnUse.EVERYTHING),
+        (SETTINGS.enough_bytes_s - 1, None, 1000.0, CdnUse.EVERYTHING),
+        # ... and found out.
+        (FAST, FAST, 1000.0, CdnUse.ORPHANS),
+        (FAST, 2 * FAST, 1000.0, CdnUse.EVERYTHING),
+        (FAST, 2 * FAST, 1.0, CdnUse.EVERYTHING),
+    ],
+)
+def test_a_cdn_that_may_be_quicker(peers: float, cdn: float | None, rest_s: float, use: CdnUse) -> None:
+    view = View(LATER, False, 1, 100.0, peers, cdn_bytes_s=cdn, rest_bytes=peers * rest_s)
+    assert cdn_use(view, SETTINGS) is use
+    # While it is found out, what peers gave before counts.
+    beside = replace(view, peer_rate_bytes_s=peers / 10, alone_bytes_s=peers)
+    assert cdn_use(beside, SETTINGS) is use
+
+
+def test_slow_peers_that_fill_the_line_are_left_alone() -> None:
+    view = View(LATER, False, 1, 100.0, SLOW, cdn_bytes_s=SLOW / 2, rest_bytes=1e9)
+    assert cdn_use(view, SETTINGS) is CdnUse.EVERYTHING
+    assert cdn_use(replace(view, cdn_adds_nothing=True), SETTINGS) is CdnUse.ORPHANS
+
+
+@pytest.mark.parametrize(
+    ("alone", "peers", "cdn", "is_only_file", "suffice"),
+    [
+        # Not measured yet.
+        (FAST, FAST, None, True, False),
+        # A line that both share,
+        (4 * FAST, FAST, 3 * FAST, True, True),
+        (SLOW, SLOW / 9, 8 * SLOW / 9, True, True),
+        # ... of which this file has a part,
+        (SLOW, SLOW / 9, 8 * SLOW / 9, False, False),
+        # ... or one each.
+        (SLOW, SLOW, SLOW / 4, True, False),
+        (FAST, FAST, 2 * FAST, True, False),
+        (FAST, FAST, FAST / 2, True, True),
+    ],
+)
+def test_when_gets_beside_peers_are_stopped(
+    alone: float, peers: float, cdn: float | None, is_only_file: bool, suffice: bool
+) -> None:
+    assert peers_suffice_beside(alone, Rates(peers, cdn), is_only_file, SETTINGS) is suffice
 
 
 @given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from layouts import Layout, plain
 from sim.world import CdnModel, PeerModel, Simulation, alone_s
 
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole
+from zest_hf.core.actions import AskPeer, FetchRun, FetchWhole, StopGet
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.transfer import Transfer
 from zest_hf.errors import CasUnavailable
@@ -92,6 +93,36 @@ def test_a_slow_peer_and_a_slow_cdn_bring_nothing_twice(xorbs: int, cdn: float, 
     out = Simulation(file, CdnModel(cdn * MB), [PeerModel(peer * MB)]).run()
     assert out.cdn_sent_bytes + out.peer_bytes <= 1.01 * file.manifest.size_bytes
     assert out.took_s <= 1.03 * ideal_s(file, cdn * MB, peer * MB) + POLICY.slow_after_s
+
+
+@pytest.mark.parametrize("line", [3.0, 7.0, 11.0, 40.0, 90.0])
+@pytest.mark.parametrize(("cdn", "peer"), [(10, 60), (60, 60), (200, 60), (200, 300)])
+def test_peers_that_fill_the_line_are_left_alone(line: float, cdn: float, peer: float) -> None:
+    """Whatever the CDN could give: it is asked until that shows."""
+    file = plain(max(2, int(30 * line / 64)), 1000)
+    out = Simulation(file, CdnModel(cdn * MB), [PeerModel(peer * MB)], line_bytes_s=line * MB).run()
+    assert out.took_s <= 1.03 * ideal_s(file, min(line, peer) * MB) + 0.3
+    if line <= peer:
+        # Where they are slow, and so the CDN might help, it is looked again once.
+        looks = 2 if line * MB < POLICY.fair_rate_bytes_s else 1
+        assert out.cdn_sent_bytes <= looks * (POLICY.cdn_measured_s + 0.5) * line * MB
+
+
+@pytest.mark.parametrize(("cdn", "peer"), [(25, 12), (110, 12), (110, 40), (110, 90), (14, 12)])
+def test_peers_that_are_slower_than_the_cdn_cost_nothing(cdn: float, peer: float) -> None:
+    """They have the file for themselves for a moment, and give their part of it then."""
+    file = plain(int(20 * cdn / 64), 1000)
+    out = Simulation(file, CdnModel(cdn * MB), [PeerModel(peer * MB)]).run()
+    assert out.took_s <= ideal_s(file, cdn * MB) + 0.3
+    assert out.took_s <= 1.03 * ideal_s(file, cdn * MB, peer * MB) + POLICY.slow_after_s + 0.3
+
+
+@pytest.mark.parametrize(("cdn", "peer"), [(5, 40), (20, 40), (39, 40), (50, 90)])
+def test_peers_that_are_quicker_than_the_cdn_suffice(cdn: float, peer: float) -> None:
+    file = plain(int(20 * peer / 64), 1000)
+    out = Simulation(file, CdnModel(cdn * MB), [PeerModel(peer * MB)]).run()
+    assert out.took_s <= ideal_s(file, peer * MB) + 0.3
+    assert out.cdn_sent_bytes <= (POLICY.cdn_measured_s + 0.5) * cdn * MB
 
 
 def test_a_small_file_from_a_trickling_peer() -> None:
@@ -190,24 +221,32 @@ def test_a_run_is_determined_by_its_seed(seed: int) -> None:
 def test_a_hundred_gigabytes_cost_little_to_decide() -> None:
     """30,000 pieces from peers with parts, the CDN beside them: microseconds a decision, or the file's rate is ours."""
     file = plain(1500, 20, piece_chunks=1)
-    transfer = Transfer(file.plan, file.file_hash, POLICY)
+    # That peers are quick enough keeps what is left in small pieces: the CDN would take it in whole xorbs.
+    transfer = Transfer(file.plan, file.file_hash, replace(POLICY, enough_bytes_s=0.0))
     transfer.manifest_proved(file.manifest)
     chunks = len(file.manifest)
     for number in range(8):
         transfer.peer_holds(number, [(i, i + 500) for i in range(number * 250, chunks, 1000)])
     rng = random.Random(5)
     running: list[AskPeer | FetchRun | FetchWhole] = []
+    stops: dict[int, int] = {}
     now_s, steps = 0.0, 0
     began_s = time.process_time()
     while not transfer.complete:
-        running += [one for one in transfer.actions(now_s, False) if not isinstance(one, CancelPeer)]
+        for one in transfer.actions(now_s, False):
+            if isinstance(one, StopGet):
+                transfer.cdn_stops(one.assignment, one.chunks)
+                stops[one.assignment] = one.chunks
+            elif isinstance(one, AskPeer | FetchRun | FetchWhole):
+                running.append(one)
         now_s += 0.002
         steps += 1
         action = running.pop(rng.randrange(min(len(running), 20)))
         if isinstance(action, AskPeer):
             transfer.peer_ended(action.assignment, action.count, None, now_s)
         else:
-            transfer.cdn_ended(action.assignment, file.manifest, now_s)
+            brought = stops.get(action.assignment, len(file.manifest))
+            transfer.cdn_ended(action.assignment, file.manifest.slice(0, brought), now_s)
     spent_s = time.process_time() - began_s
     assert steps >= 30_000
     assert spent_s / steps < 400e-6, f"{spent_s / steps * 1e6:.0f} microseconds a step"

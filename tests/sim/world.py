@@ -85,8 +85,11 @@ class Simulation:
         cdn: CdnModel,
         peers: list[PeerModel] | None = None,
         policy: PolicySettings | None = None,
+        line_bytes_s: float = math.inf,
     ) -> None:
+        """``line_bytes_s``: of the line that all of it comes over."""
         self.file, self.cdn, self.peers = file, cdn, peers or []
+        self.line_bytes_s = line_bytes_s
         self.policy = policy or PolicySettings()
         self.transfer = Transfer(file.plan, file.file_hash, self.policy)
         self.now_s = 0.0
@@ -202,30 +205,45 @@ class Simulation:
     def _is_silent(self, peer: PeerModel) -> bool:
         return self.now_s >= peer.falls_silent_s
 
+    def _rates(self, flowing: list[_Get]) -> tuple[list[float], list[float]]:
+        """What GETs and peers give now: what they can, or of a line that carries less all the same."""
+        most = [self.cdn.rate_bytes_s / len(flowing) for _ in flowing]
+        for peer in self.peers:
+            gives = bool(peer.queue) and not self._is_silent(peer) and self.now_s < peer.dies_s
+            most.append(peer.rate_bytes_s if gives else 0.0)
+        left, rates = self.line_bytes_s, [0.0] * len(most)
+        order = sorted(range(len(most)), key=most.__getitem__)
+        for at, number in enumerate(order):
+            rates[number] = min(most[number], left / (len(order) - at))
+            left -= rates[number]
+        return rates[: len(flowing)], rates[len(flowing) :]
+
     def _next_s(self) -> float:
         times = [get.starts_s for get in self._gets.values() if get.starts_s > self.now_s]
         flowing = self._flowing()
-        for get in flowing:
-            times.append(self.now_s + (get.size - get.sent) * len(flowing) / self.cdn.rate_bytes_s)
+        of_gets, of_peers = self._rates(flowing)
+        for get, rate in zip(flowing, of_gets, strict=True):
+            times.append(self.now_s + (get.size - get.sent) / rate)
         for number, peer in enumerate(self.peers):
             marks = (peer.connects_s, peer.answers_s, peer.manifest_s, peer.dies_s, peer.falls_silent_s)
             times += [mark for mark in marks if mark > self.now_s and ("gone", number) not in self._told]
             if peer.queue:
                 times.append(peer.heard_s + self.policy.piece_silence_s)
-                if not self._is_silent(peer) and peer.rate_bytes_s > 0:
+                if of_peers[number] > 0:
                     _, sent, size = peer.queue[0]
-                    times.append(self.now_s + (size - sent) / peer.rate_bytes_s)
+                    times.append(self.now_s + (size - sent) / of_peers[number])
         return max(self.now_s, min(times, default=math.inf))
 
     def _flow(self, until_s: float) -> None:
         passed_s = until_s - self.now_s
         flowing = self._flowing()
-        for get in flowing:
-            get.sent = min(get.size, get.sent + passed_s * self.cdn.rate_bytes_s / len(flowing))
-        for peer in self.peers:
-            if self._is_silent(peer) or self.now_s >= peer.dies_s or peer.rate_bytes_s <= 0:
+        of_gets, of_peers = self._rates(flowing)
+        for get, rate in zip(flowing, of_gets, strict=True):
+            get.sent = min(get.size, get.sent + passed_s * rate)
+        for peer, rate in zip(self.peers, of_peers, strict=True):
+            if rate <= 0:
                 continue
-            room = passed_s * peer.rate_bytes_s
+            room = passed_s * rate
             if peer.queue:
                 peer.heard_s = until_s
             for entry in peer.queue:

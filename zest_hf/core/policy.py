@@ -1,9 +1,10 @@
 """Peer or CDN, and how much of whom: the one place that decides. Pure functions of a view and the time it carries.
 
 The rule in words: peers that hold the file give all of it. The CDN is asked for what no peer holds, and for
-the rest as well when the peers together are slower than a usual Internet line. Nobody waits long for peers:
-as long as a peer given by hand is still being reached, and never longer than that would take a healthy one;
-for peers that may yet be discovered, a small part of what the CDN would need.
+the rest as well when the peers together are slower than a usual Internet line, or slower than the CDN, which is found
+out where much is left. That ends when it has shown to add nothing, as on a line that peers fill alone. Nobody waits
+long for peers: as long as a peer given by hand is still being reached, and never longer than that would take a healthy
+one; for peers that may yet be discovered, a small part of what the CDN would need.
 
 A CDN that was asked for everything since nobody was there gives way to peers that turn up: it leaves them the ends of
 its GETs, so much that they are done when it is, and all of it as soon as they have shown that they give as much as it
@@ -67,6 +68,20 @@ class PolicySettings:
     fair_rate_bytes_s: float = 10e6
     """Peers that together give less are helped by the CDN: what a line of 100 Mbit/s has for data, 12.07e6 at
     best, less what it loses. Nobody could bring more over it, and what both bring is of use once."""
+    enough_bytes_s: float = 100e6
+    """Peers that together give as much are quick enough, whatever the CDN may give."""
+    worth_measuring_s: float = 6.0
+    """Else, if they need this long for what is left, it is found out whether the CDN would give more than they do,"""
+    cdn_measured_s: float = 1.5
+    """... which shows in this time;"""
+    quicker_factor: float = 1.1
+    """... and is of use if it gives so many times as much as they did,"""
+    adds_factor: float = 1.15
+    """... or, beside slow ones, if both give so many times as much."""
+    recovers_s: float = 3.0
+    """So long after GETs were stopped peers have the line again."""
+    adds_nothing_s: float = 15.0
+    """What a CDN adds that adds nothing is found out again after this time, twice as long each time."""
     max_cdn_fetches: int = 8
     """GETs at the same time for one file."""
     measured_s: float = 0.2
@@ -146,6 +161,19 @@ class View:
     in_crowd: bool = False
     """Others download the same file: `core.crowd` says who asks the CDN for what."""
     elsewhere: Elsewhere = NOTHING_ELSEWHERE
+    alone_bytes_s: float = 0.0
+    """What peers gave before the CDN was asked as well, of late; 0: that was not so."""
+    cdn_bytes_s: float | None = None
+    """What the CDN has given this file beside peers; None: it was not found out."""
+    cdn_adds_nothing: bool = False
+    """It was found out of late that peers fill the line."""
+    rest_bytes: float = 0.0
+    """What is still to come."""
+
+    @property
+    def peers_bytes_s(self) -> float:
+        """What peers give to all files, or can give to them."""
+        return max(self.peer_rate_bytes_s + self.elsewhere.bytes_s, self.alone_bytes_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +193,9 @@ def cdn_use(view: View, settings: PolicySettings) -> CdnUse:
     if view.cdn_leads:
         return CdnUse.EVERYTHING
     asked_for_s = 0.0 if view.peers_since_s is None else view.now_s - view.peers_since_s
-    if asked_for_s >= settings.slow_after_s and peers_are_slow(view, settings):
+    if asked_for_s >= settings.slow_after_s and (
+        (peers_are_slow(view, settings) and not view.cdn_adds_nothing) or cdn_may_be_quicker(view, settings)
+    ):
         return CdnUse.EVERYTHING
     return CdnUse.NOTHING if view.waiting_for_peers else CdnUse.ORPHANS
 
@@ -177,8 +207,16 @@ def peers_are_slow(view: View, settings: PolicySettings) -> bool:
     gets more when others are done.
     """
     fair = settings.fair_rate_bytes_s
-    own, elsewhere = view.peer_rate_bytes_s, view.elsewhere
-    return own + elsewhere.bytes_s < fair or own < fair / (8 * (elsewhere.files + 1))
+    share = fair / (8 * (view.elsewhere.files + 1))
+    return view.peers_bytes_s < fair or max(view.peer_rate_bytes_s, view.alone_bytes_s) < share
+
+
+def cdn_may_be_quicker(view: View, settings: PolicySettings) -> bool:
+    """Whether the CDN gives more than peers, or it is worth finding out: nobody is to wait longer than without them."""
+    if view.cdn_bytes_s is not None:
+        return view.cdn_bytes_s > settings.quicker_factor * view.peers_bytes_s
+    rate = view.peers_bytes_s
+    return rate < settings.enough_bytes_s and view.rest_bytes >= rate * settings.worth_measuring_s
 
 
 def peers_suffice(rates: Rates, settings: PolicySettings) -> bool:
@@ -186,6 +224,22 @@ def peers_suffice(rates: Rates, settings: PolicySettings) -> bool:
     if rates.peers_bytes_s is None or rates.cdn_bytes_s is None:
         return False
     return rates.peers_bytes_s >= max(rates.cdn_bytes_s, settings.fair_rate_bytes_s)
+
+
+def peers_suffice_beside(
+    alone_bytes_s: float, rates: Rates, is_only_file: bool, settings: PolicySettings
+) -> bool:
+    """Whether GETs that were made beside peers, which gave so much until then, are stopped again.
+
+    On a line that both share the CDN gives a part of what peers gave, and both together no more than that.
+    """
+    if rates.peers_bytes_s is None or rates.cdn_bytes_s is None:
+        return False
+    if alone_bytes_s >= settings.fair_rate_bytes_s:
+        return rates.cdn_bytes_s <= settings.quicker_factor * alone_bytes_s
+    # What the CDN gives to other files is not known here.
+    both = rates.peers_bytes_s + rates.cdn_bytes_s
+    return is_only_file and both < settings.adds_factor * alone_bytes_s
 
 
 def is_worth_stopping(rest_bytes: float, get_bytes_s: float, rates: Rates, settings: PolicySettings) -> bool:

@@ -417,6 +417,7 @@ class Transfer:
         if self._copies is not None:
             # Before anybody else is asked for it.
             out.extend(self._copies.starts(now_s))
+        self._yielding.look(elsewhere, now_s)
         if self._knowledge.known:
             out.extend(self._asking.ask(now_s))
             stops = list(self._yielding.stops(now_s))
@@ -436,8 +437,14 @@ class Transfer:
             cdn_leads=self._gets.leads,
             in_crowd=bool(self._together),
             elsewhere=elsewhere,
+            alone_bytes_s=self._yielding.alone_bytes_s(now_s),
+            cdn_bytes_s=self._yielding.cdn_bytes_s,
+            cdn_adds_nothing=self._yielding.adds_nothing(now_s),
+            rest_bytes=self._rest_bytes(),
         )
         use = cdn_use(view, self._settings)
+        if use is CdnUse.EVERYTHING and useful and not self._gets.leads and not self._assignments.gets:
+            self._yielding.go_beside(view.peers_bytes_s)
         if self._together:
             out.extend(self._together.stops(now_s))
             out.extend(self._follow(now_s))
@@ -462,6 +469,9 @@ class Transfer:
         if manifest is not None:
             self.manifest_proved(manifest)
         return manifest
+
+    def _rest_bytes(self) -> float:
+        return self._plan.size_bytes - self.counts.total
 
     def _settle(self, fetch: Fetch, chunks: Manifest) -> None:
         """What was kept without proof may be known, or be a xorb as a whole."""

@@ -16,7 +16,16 @@ from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Piece, Pieces, State
 from zest_hf.core.plan import FilePlan
-from zest_hf.core.policy import PolicySettings, Rates, is_worth_stopping, peers_suffice, share_bytes
+from zest_hf.core.policy import (
+    NOTHING_ELSEWHERE,
+    Elsewhere,
+    PolicySettings,
+    Rates,
+    is_worth_stopping,
+    peers_suffice,
+    peers_suffice_beside,
+    share_bytes,
+)
 from zest_hf.core.ranges import Ranges, normalized, within
 from zest_hf.core.rate import RateMeter
 
@@ -75,6 +84,10 @@ class Flow:
             return None
         return self._meter.bytes_s(now_s)
 
+    def flows_s(self, now_s: float) -> float:
+        """How long ago the CDN began to give."""
+        return 0.0 if self._began_s is None else now_s - self._began_s
+
     def silent_s(self, number: int, now_s: float) -> float:
         """For how long a GET has brought nothing."""
         return now_s - self._moved_s[number]
@@ -107,6 +120,16 @@ class _Get:
     end: list[Piece]
 
 
+@dataclass(slots=True)
+class _Beside:
+    """GETs that were made beside peers."""
+
+    alone_bytes_s: float
+    """What those gave to all files until then."""
+    cdn_bytes_s: float | None = None
+    """What the CDN gave at most; None: it cannot be told yet."""
+
+
 class Yielding:
     """See the module."""
 
@@ -130,7 +153,44 @@ class Yielding:
         self._settings = settings
         self._peers_gave_bytes = 0
         self._stopped_s = self._again_s = _NEVER
+        self._beside: _Beside | None = None
+        self._adds_nothing_s = settings.adds_nothing_s
+        self._adds_nothing_until_s = _NEVER
+        self._elsewhere = NOTHING_ELSEWHERE
         self.flow = Flow(settings)
+
+    def look(self, elsewhere: Elsewhere, now_s: float) -> None:
+        """What peers give to other files now."""
+        self._elsewhere = elsewhere
+        beside = self._beside
+        if beside is None:
+            return
+        if self._assignments.gets and self.flow.flows_s(now_s) >= self._settings.cdn_measured_s:
+            beside.cdn_bytes_s = max(beside.cdn_bytes_s or 0.0, self.flow.bytes_s(now_s) or 0.0)
+        # What the line was full of may have become less.
+        if now_s < self._adds_nothing_until_s and now_s - self._stopped_s >= self._settings.recovers_s:
+            total = self._peers.rate_bytes_s(now_s) + elsewhere.bytes_s
+            if total < beside.alone_bytes_s / self._settings.adds_factor**2:
+                self._adds_nothing_until_s = _NEVER
+
+    def go_beside(self, peers_bytes_s: float) -> None:
+        """The CDN is about to be asked for what peers have given at this rate alone."""
+        self._beside = _Beside(peers_bytes_s)
+
+    def alone_bytes_s(self, now_s: float) -> float:
+        """What peers gave to all files before that; 0 if it does not matter any more."""
+        if self._beside is None:
+            return 0.0
+        just_now = now_s - self._stopped_s < self._settings.recovers_s
+        return self._beside.alone_bytes_s if self._assignments.gets or just_now else 0.0
+
+    @property
+    def cdn_bytes_s(self) -> float | None:
+        """What the CDN gave beside peers; None: nobody knows."""
+        return None if self._beside is None else self._beside.cdn_bytes_s
+
+    def adds_nothing(self, now_s: float) -> bool:
+        return now_s < self._adds_nothing_until_s
 
     def peers_gave(self, size_bytes: int) -> None:
         self._peers_gave_bytes += size_bytes
@@ -145,12 +205,27 @@ class Yielding:
     def peers_suffice(self, now_s: float) -> bool:
         """Whether peers give as much as the CDN does, and enough, of what GETs would bring: not of what is done."""
         rates = self.rates(now_s)
+        if self._beside is not None and self._assignments.gets:
+            return self._suffice_beside(self._beside, now_s)
         if not peers_suffice(rates, self._settings):
             return False
         pieces = [self._pieces[begin] for _, get in self._assignments.running_gets() for begin in get.pieces]
         rest = normalized([(one.first, one.end) for one in pieces if one.state is not State.DONE], self._chunks)
         rates = replace(rates, peers_bytes_s=self._peers.rate_bytes_s_of(rest, now_s))
         return peers_suffice(rates, self._settings)
+
+    def _suffice_beside(self, beside: _Beside, now_s: float) -> bool:
+        if beside.cdn_bytes_s is None:
+            return False
+        peers_bytes_s = self._peers.rate_bytes_s(now_s) + self._elsewhere.bytes_s
+        rates = Rates(peers_bytes_s, beside.cdn_bytes_s)
+        alone = beside.alone_bytes_s
+        if not peers_suffice_beside(alone, rates, self._elsewhere.files == 0, self._settings):
+            return False
+        if alone < self._settings.fair_rate_bytes_s and not self.adds_nothing(now_s):
+            self._adds_nothing_until_s = now_s + self._adds_nothing_s
+            self._adds_nothing_s *= 2
+        return True
 
     def cdn_s(self, size_bytes: float, now_s: float) -> float:
         """When the CDN would have brought so much more than what its GETs are to bring; 0: nobody knows."""
@@ -185,6 +260,8 @@ class Yielding:
 
     def _all(self, rates: Rates, now_s: float) -> Iterator[StopGet]:
         gets = self._gets(self._peers.held(now_s))
+        if self._beside is not None:
+            rates = replace(rates, peers_bytes_s=self._beside.alone_bytes_s)
         rate = (rates.cdn_bytes_s or 0.0) / max(len(self.flow.brought), 1)
         for get in gets:
             if get.end and is_worth_stopping(get.rest_bytes, rate, rates, self._settings):
