@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-quick bench-baseline bench-xet bench-resume bench-huge bench-scan bench-swarm bench-seed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
+.PHONY: help build test demo lint format fuzz fuzz-session sanitized sanitize bench bench-quick bench-baseline bench-xet bench-resume bench-huge bench-scan bench-swarm bench-seed bench-mixed sim-crowd bench-crowd oracle fuzz-python hub-versions interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -44,6 +44,7 @@ help:
 	@echo "make bench-scan         figures of the scan of a cache"
 	@echo "make bench-swarm        figures of the swarm against their targets, some minutes; needs root"
 	@echo "make bench-seed         what a seeder of 100 GB costs, and how fast it gives; two minutes"
+	@echo "make bench-mixed        a peer and the CDN behind links of all kinds, some minutes; needs root"
 	@echo "make bench-crowd        8 cold hosts that start together, some minutes; needs root"
 	@echo "make sim-crowd          a crowd of 200 nodes on a virtual clock, some minutes"
 	@echo "make hub-versions       a download with each huggingface_hub that is supported"
@@ -231,6 +232,9 @@ bench-seed: build
 # Cold hosts that start together, behind shaped links.
 bench-crowd: build .make/bench-swarm
 	PYTHONPATH=tests:tests/bench:tests/bench/swarm tests/private-network $(PY) tests/bench/crowd $(BENCH_ARGS)
+
+bench-mixed: build .make/bench-swarm
+	PYTHONPATH=tests:tests/bench/swarm tests/private-network $(PY) tests/bench/mixed $(BENCH_ARGS)
 
 # A download with each huggingface_hub that is supported, in environments of their own.
 hub-versions: build

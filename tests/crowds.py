@@ -116,7 +116,7 @@ for repo, paths in { {repo: [str(path) for path in paths] for repo, paths in con
 
 
 @contextlib.contextmanager
-def site(root: Path) -> Iterator[Site]:
+def site(root: Path, *, origin_mbit: float = ORIGIN_MBIT) -> Iterator[Site]:
     """This thread is on the switch inside."""
     listen = f"{SWITCH}:0"
     with contextlib.ExitStack() as stack:
@@ -125,7 +125,7 @@ def site(root: Path) -> Iterator[Site]:
         hub = HubProcess(root / "hub", listen=listen, cdn_listen=listen, remote_control=True, token=[OWNER, "somebody"])
         stack.enter_context(hub)
         # What the switch itself sends is the Hub's; what hosts send each other does not pass here.
-        network.limit(ORIGIN_MBIT)
+        network.limit(origin_mbit)
         yield Site(hub, network, root)
 
 
