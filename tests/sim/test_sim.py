@@ -108,6 +108,17 @@ def test_peers_that_fill_the_line_are_left_alone(line: float, cdn: float, peer: 
         assert out.cdn_sent_bytes <= looks * (POLICY.cdn_measured_s + 0.5) * line * MB
 
 
+@pytest.mark.parametrize("dies_s", [5.0, 8.0])
+def test_when_peers_do_not_fill_the_line_any_more_the_cdn_helps_at_once(dies_s: float) -> None:
+    """It was left alone for a while, as it added nothing."""
+    file = plain(4, 1000)
+    line = 8.0
+    peers = [PeerModel(5 * MB), PeerModel(5 * MB, dies_s=dies_s)]
+    out = Simulation(file, CdnModel(3.5 * MB), peers, line_bytes_s=line * MB).run()
+    # Until that is seen, what the other could not give is missed.
+    assert out.took_s <= 1.03 * ideal_s(file, line * MB) + POLICY.recovers_s * (line - 5) / line + 0.5
+
+
 @pytest.mark.parametrize(("cdn", "peer"), [(25, 12), (110, 12), (110, 40), (110, 90), (14, 12)])
 def test_peers_that_are_slower_than_the_cdn_cost_nothing(cdn: float, peer: float) -> None:
     """They have the file for themselves for a moment, and give their part of it then."""
