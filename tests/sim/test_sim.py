@@ -119,6 +119,16 @@ def test_when_peers_do_not_fill_the_line_any_more_the_cdn_helps_at_once(dies_s: 
     assert out.took_s <= 1.03 * ideal_s(file, line * MB) + POLICY.recovers_s * (line - 5) / line + 0.5
 
 
+@pytest.mark.parametrize("found_s", [6.0, 9.0])
+def test_what_a_peer_gave_that_is_gone_says_nothing_of_another(found_s: float) -> None:
+    """The first was quicker than the CDN, the second is much slower."""
+    file = plain(8, 1000)
+    quick = PeerModel(30 * MB, dies_s=5.0)
+    slow = PeerModel(0.5 * MB, found_s, found_s + 0.02, found_s + 0.04, given=False)
+    out = Simulation(file, CdnModel(20 * MB), [quick, slow]).run()
+    assert out.took_s <= 5.0 + (file.manifest.size_bytes - out.peer_bytes) / (20 * MB) + 0.6
+
+
 @pytest.mark.parametrize(("cdn", "peer"), [(25, 12), (110, 12), (110, 40), (110, 90), (14, 12)])
 def test_peers_that_are_slower_than_the_cdn_cost_nothing(cdn: float, peer: float) -> None:
     """They have the file for themselves for a moment, and give their part of it then."""

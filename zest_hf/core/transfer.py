@@ -443,7 +443,9 @@ class Transfer:
             rest_bytes=self._rest_bytes(),
         )
         use = cdn_use(view, self._settings)
-        if use is CdnUse.EVERYTHING and useful and not self._gets.leads and not self._assignments.gets:
+        if use is CdnUse.EVERYTHING and not useful:
+            self._yielding.go_alone()
+        elif use is CdnUse.EVERYTHING and not self._gets.leads and not self._assignments.gets:
             self._yielding.go_beside(view.peers_bytes_s)
         if self._together:
             out.extend(self._together.stops(now_s))

@@ -177,6 +177,11 @@ class Yielding:
         """The CDN is about to be asked for what peers have given at this rate alone."""
         self._beside = _Beside(peers_bytes_s)
 
+    def go_alone(self) -> None:
+        """The CDN is asked as no peer is of use: what those gave that there were says nothing of who may come."""
+        self._beside = None
+        self._adds_nothing_until_s = _NEVER
+
     def alone_bytes_s(self, now_s: float) -> float:
         """What peers gave to all files before that; 0 if it does not matter any more."""
         if self._beside is None:
