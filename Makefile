@@ -62,9 +62,10 @@ help:
 	[ -x $(PY) ] || $(LOCKED) $(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# Dependencies and the first build.
+# Dependencies and the first build. setuptools is for a dependency of a test that comes as source
+# (netifaces): without build isolation nothing brings what builds it.
 .make/python: pyproject.toml | .make/venv
-	$(LOCKED) $(PY) -m pip install -q 'scikit-build-core>=0.11' 'cffi>=1.16'
+	$(LOCKED) $(PY) -m pip install -q 'scikit-build-core>=0.11' 'cffi>=1.16' 'setuptools>=70.1'
 	$(LOCKED) $(PY) -m pip install -q --no-build-isolation -e '.[hub,test]'
 	@touch $@
 
