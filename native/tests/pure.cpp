@@ -8,6 +8,7 @@
 
 #include "bandwidth_scheduler.hpp"
 #include "chunk_set.hpp"
+#include "unsent_limit.hpp"
 
 namespace {
 
@@ -41,6 +42,7 @@ std::string text(std::optional<T> const &value) {
 struct Driver {
     zest::BandwidthScheduler scheduler;
     zest::ChunkSet set;
+    zest::UnsentLimit unsent;
 
     std::string run(std::string const &command, std::istringstream &in) {
         std::uint32_t connection = 0;
@@ -75,6 +77,13 @@ struct Driver {
         } else if (command == "wake") {
             in >> now;
             return text(scheduler.wake_at(now));
+        } else if (command == "begin") {
+            in >> now;
+            unsent.begin(now);
+        } else if (command == "left") {
+            in >> bytes >> now;
+            unsent.left(bytes, now);
+            return std::to_string(unsent.bytes());
         } else if (command == "add") {
             ChunkSpan span;
             in >> span.first >> span.end;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -283,6 +284,35 @@ def test_silence(node: Node, halves: tuple[Half, Half]) -> None:
         token = follow(node, node.meet(server.port), to.draft, 0.2)
         end = node.ended(token)
         assert (end.outcome, end.chunks_written) == (Outcome.TIMEOUT, 1)
+
+
+def test_a_slow_line_is_no_silence(node: Node, halves: tuple[Half, Half], tmp_path: Path) -> None:
+    """What a member sends of one GET holds up what is behind it: but not for ever."""
+    _, to = halves
+    other = Half(tmp_path / "other")
+    silence_s = 0.6
+    over = threading.Event()
+
+    def script(peer: WirePeer) -> None:
+        fed = peer.question().request
+        peer.question()
+        for number, chunk in enumerate(CONTENT.chunks[FIRST:END]):
+            peer.send_zest(wire.range_data(fed, number, chunk))
+            if over.wait(silence_s / 5):
+                return
+
+    with wire.WireServer(script) as server:
+        peer = node.meet(server.port)
+        began_s = time.monotonic()
+        follow(node, peer, to.draft, silence_s)
+        token = follow(node, peer, other.draft, silence_s)
+        end = node.ended(token)
+        took_s = time.monotonic() - began_s
+        over.set()
+    other.draft.close()
+    assert (end.outcome, end.chunks_written) == (Outcome.TIMEOUT, 0)
+    assert took_s >= 3 * silence_s
+    assert 0 < to.draft.manifest().size_bytes < len(DATA)
 
 
 def test_wrong_chunks_show_at_the_end(node: Node, halves: tuple[Half, Half]) -> None:

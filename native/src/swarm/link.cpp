@@ -102,11 +102,6 @@ bool Link::seal(std::uint8_t *messages, std::size_t size) {
     return true;
 }
 
-std::size_t Link::unread_bytes() const {
-    auto const native = connection_.native_handle();
-    return waiting_.size() + (native ? static_cast<std::size_t>(native->send_buffer_size()) : 0);
-}
-
 void Link::end_message() {
     inside_message_ = false;
     if (!waiting_.empty() && !gone())

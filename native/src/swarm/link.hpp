@@ -69,8 +69,6 @@ public:
 
     void send_xet(std::vector<std::uint8_t> const &message) { send(xet_id, message); }
     void send_zest(std::vector<std::uint8_t> const &message) { send(zest_id, message); }
-    // What was sent and has not been taken by the socket.
-    std::size_t unread_bytes() const;
     // Bytes that are a run of complete messages, framing and tails included (or, where nothing is sealed, a part of one
     // whose rest follows directly).
     void send_block(std::unique_ptr<SendBlock> block);

@@ -1,9 +1,10 @@
 #include "requester.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <limits>
+
+#include "clock.hpp"
 
 namespace zest {
 namespace {
@@ -14,10 +15,9 @@ constexpr std::uint32_t chunk_window = 32;
 // before we hang up.
 constexpr std::uint64_t max_stray_bytes = 64u << 20;
 
-std::int64_t steady_ms() {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
+// Who sends something all the time, and nothing of a follow for so many times as long as it may be silent, is taken for
+// silent.
+constexpr std::int64_t max_silences = 3;
 
 }  // namespace
 
@@ -184,7 +184,7 @@ Requester::Verdict Requester::follow_on(Follows::iterator at, wire::RangeData co
     auto &[id, following] = *at;
     auto &draft = *following.draft;
     if (message.chunk != draft.chunks.first + draft.count()) return Verdict::violation;
-    following.heard_ms = now_ms;
+    following.heard_ms = fed_ms_ = now_ms;
     int error_number = 0;
     switch (draft.write(message.data, error_number)) {
         case Draft::Written::wrong:
@@ -338,7 +338,7 @@ Requester::Verdict Requester::take(Pieces::iterator at, std::uint32_t index, Byt
         end_piece(at, ZEST_OUTCOME_WRONG);
         return Verdict::liar;
     }
-    heard_ms_ = now_ms;
+    heard_ms_ = fed_ms_ = now_ms;
     if (!running.writer)
         running.writer =
             std::make_shared<PieceWriter>(writes_, events_, post_, running.piece.transfer, running.piece.file_first);
@@ -453,7 +453,11 @@ void Requester::tick(std::int64_t now_ms) {
     }
     for (auto at = follows_.begin(); at != follows_.end();) {
         auto const here = at++;
-        if (now_ms - here->second.heard_ms < here->second.timeout_ms) continue;
+        auto const silent_ms = now_ms - here->second.heard_ms;
+        std::int64_t const patience_ms = here->second.timeout_ms;
+        // Answers wait behind each other: a slow line may be busy with what else it was asked for.
+        bool const is_fed = now_ms - fed_ms_ < patience_ms && silent_ms < max_silences * patience_ms;
+        if (silent_ms < patience_ms || is_fed) continue;
         link_.send_zest(wire::cancel(here->first));
         end_follow(here, ZEST_OUTCOME_TIMEOUT);
     }

@@ -150,6 +150,7 @@ private:
     Follows follows_;
     std::uint32_t next_id_ = 1;
     std::int64_t heard_ms_ = 0;  // when the last chunk of any piece came
+    std::int64_t fed_ms_ = 0;    // ... or of anything that is followed
     std::uint64_t bytes_down_ = 0;
     std::uint64_t stray_bytes_ = 0;
     std::uint64_t chunks_wrong_ = 0;

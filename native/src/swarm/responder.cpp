@@ -3,19 +3,22 @@
 #include <algorithm>
 #include <new>
 
+#include "clock.hpp"
+
 namespace zest {
 namespace {
 
 // Questions of one peer that wait; a client of ours has a few dozen open.
 constexpr std::size_t max_queue = 512;
-// Bytes that wait in the socket's queue before more are read. With one batch this bounds the memory of a peer.
-constexpr std::size_t max_unsent_bytes = 2 * 1024 * 1024;
+// Of what is said without having been asked. It waits behind the answers, and is not held back by them: who takes all
+// that the line carries has answers waiting all the time, and is to hear what is new.
+constexpr std::size_t max_unsent_updates_bytes = 16 * 1024;
 constexpr std::uint32_t error_busy = 1;
 // What one peer may follow, and how many may follow one draft: more are served sooner by those who have all of it.
 constexpr std::size_t max_follows = 32;
 constexpr unsigned max_followers = 8;
 // Chunks of one draft that are answered in one go: who begins late and follows several gets of each in turn.
-constexpr std::uint32_t max_passed_on = 64;
+constexpr std::uint32_t max_passed_on = 16;
 
 }  // namespace
 
@@ -143,11 +146,24 @@ void Responder::enqueue(Reply reply) {
 // Long answers wait their turn like what is read from files; short ones are bounded by the link.
 void Responder::say(std::vector<std::uint8_t> const &message) {
     if (message.size() < 512) return link_.send_zest(message);
+    auto block = framed(message);
+    host_.turns.charge(link_.number(), block->size);
+    send(std::move(block));
+}
+
+void Responder::send_update(std::vector<std::uint8_t> const &message) {
+    auto block = framed(message);
+    auto const size = block->size;
+    host_.turns.charge(link_.number(), size);
+    unsent_updates_bytes_ += size;
+    send(std::move(block), [size](Responder &self) { self.unsent_updates_bytes_ -= size; });
+}
+
+std::unique_ptr<SendBlock> Responder::framed(std::vector<std::uint8_t> const &message) const {
     auto block = std::make_unique<SendBlock>(Link::frame_bytes + message.size() + link_.tail_bytes());
     link_.put_frame(block->at(0), link_.zest_id, message.size());
     std::copy(message.begin(), message.end(), block->at(Link::frame_bytes));
-    host_.turns.charge(link_.number(), block->size);
-    send(std::move(block));
+    return block;
 }
 
 void Responder::refuse(Reply const &reply, Answer answer) {
@@ -181,7 +197,7 @@ void Responder::give_up(Reply const &reply, Answer answer) {
 void Responder::pump() { advance(false); }
 
 std::size_t Responder::advance(bool has_turn) {
-    while (!closed_ && !link_.gone() && !reading_ && !queue_.empty() && unsent_bytes_ < max_unsent_bytes) {
+    while (!closed_ && !link_.gone() && !reading_ && !queue_.empty() && unsent_bytes_ < limit_.bytes()) {
         auto &reply = queue_.front();
         if (!host_.uploads && !reply.cancelled) {
             auto const refused = std::move(reply);
@@ -376,9 +392,10 @@ Responder::Batch Responder::next_batch(Reply const &reply) const {
     if (reply.what == What::xorb && reply.next == reply.chunks.first)
         batch.lead = Link::frame_bytes + wire::xorb_response_header_bytes;
     batch.bytes = batch.lead;
+    auto const most = std::min(host_.turns.batch_bytes(), limit_.bytes());
     while (batch.chunks.end < end) {
         auto const size = batch.header + batch.lengths[batch.chunks.count()] + batch.tail;
-        if (batch.chunks.count() != 0 && batch.bytes + size > host_.turns.batch_bytes()) break;
+        if (batch.chunks.count() != 0 && batch.bytes + size > most) break;
         batch.bytes += size;
         ++batch.chunks.end;
     }
@@ -467,11 +484,20 @@ void Responder::put_headers(Reply const &reply, Batch const &batch, SendBlock &b
 
 void Responder::send(std::unique_ptr<SendBlock> block) {
     auto const size = block->size;
+    if (unsent_bytes_ == 0) limit_.begin(steady_ms());
     unsent_bytes_ += size;
-    block->sent = [weak = weak_from_this(), size, &host = host_] {
-        host.post([weak, size] {
+    send(std::move(block), [size](Responder &self) {
+        self.unsent_bytes_ -= size;
+        self.limit_.left(size, steady_ms());
+    });
+}
+
+template <typename Then>
+void Responder::send(std::unique_ptr<SendBlock> block, Then then) {
+    block->sent = [weak = weak_from_this(), then, &host = host_] {
+        host.post([weak, then] {
             if (auto const self = weak.lock()) {
-                self->unsent_bytes_ -= size;
+                then(*self);
                 self->pump();
             }
         });
@@ -485,7 +511,7 @@ bool Responder::inside_xorb() const {
 }
 
 bool Responder::takes_updates() const {
-    return !closed_ && !link_.gone() && !inside_xorb() && link_.unread_bytes() < max_unsent_bytes;
+    return !closed_ && !link_.gone() && !inside_xorb() && unsent_updates_bytes_ < max_unsent_updates_bytes;
 }
 
 }  // namespace zest

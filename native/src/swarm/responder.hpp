@@ -14,6 +14,7 @@
 #include "link.hpp"
 #include "reader.hpp"
 #include "store.hpp"
+#include "unsent_limit.hpp"
 
 namespace zest {
 
@@ -55,9 +56,9 @@ public:
     // Nothing is uploaded from now on: what waits is refused, except for what is being read.
     void refuse_all();
 
-    // What is said without having been asked: not while other messages wait to be read.
+    // What is said without having been asked: not while much of it waits for who does not read.
     bool takes_updates() const override;
-    void send_update(std::vector<std::uint8_t> const &message) override { say(message); }
+    void send_update(std::vector<std::uint8_t> const &message) override;
 
     // The connection is gone: nothing may be sent any more.
     void close();
@@ -134,11 +135,15 @@ private:
     void find_chunk(Hash const &chunk);
     void give_up(Reply const &reply, Answer answer);
     void say(std::vector<std::uint8_t> const &message);
+    std::unique_ptr<SendBlock> framed(std::vector<std::uint8_t> const &message) const;
     Batch next_batch(Reply const &reply) const;
     void read(Batch batch);
     void has_read(Batch const &batch, Got got, std::unique_ptr<SendBlock> block);
     void put_headers(Reply const &reply, Batch const &batch, SendBlock &block) const;
     void send(std::unique_ptr<SendBlock> block);
+    // `then` is called when its bytes have left.
+    template <typename Then>
+    void send(std::unique_ptr<SendBlock> block, Then then);
     bool inside_xorb() const;
 
     Link &link_;
@@ -147,7 +152,10 @@ private:
     std::map<std::uint32_t, Follow> follows_;  // by request
     bool reading_ = false;
     bool closed_ = false;
+    // What waits to be sent before more is read; with one batch this bounds the memory of a peer.
+    UnsentLimit limit_;
     std::size_t unsent_bytes_ = 0;
+    std::size_t unsent_updates_bytes_ = 0;
     std::uint64_t bytes_up_ = 0;
     std::map<Hash, std::uint64_t> served_;
     SharedFilePtr last_chunk_of_;

@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "clock.hpp"
 #include "peer.hpp"
 #include "settings.hpp"
 #include "swarms.hpp"
@@ -221,9 +222,7 @@ void Session::set_uploads(bool on) {
 
 void Session::post(std::function<void()> f) { boost::asio::post(network_, std::move(f)); }
 
-std::int64_t Session::now_ms() const {
-    return std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+std::int64_t Session::now_ms() const { return steady_ms(); }
 
 void Session::tick() {
     if (closing_) return;
