@@ -77,3 +77,25 @@ def test_who_was_slow_for_a_while_goes_on(slow_s: float) -> None:
     pair = Pair(given=0.5 * MB, before=0.5 * MB)
     end_s = pair.goes_on_s(lambda since_s: (0.5 if since_s < slow_s else 5) * MB, lambda _: 3 * MB)
     assert end_s is not None and end_s <= slow_s + 4.0
+
+
+def test_what_a_get_has_brought_that_just_ended_counts() -> None:
+    """It had the line for itself; the other has it from now on, which takes a moment to show."""
+    crowd = Crowd(name(1), [Unit(0, 10, SIZE, False, True), Unit(10, 20, SIZE, False, True)])
+    now_s, quick, slow = 0.0, 0.0, 0.0
+    doubted_s = None
+    ended_s = 2.0
+    while doubted_s is None:
+        assert now_s < ended_s + 4.0, "it is never in doubt"
+        now_s += TICK_S
+        quick, slow = min(SIZE, now_s / ended_s * SIZE), slow + 0.5 * MB * TICK_S
+        told = [
+            claim(0, FETCHING, FULL if quick == SIZE else int(quick / SIZE * FULL)),
+            claim(1, FETCHING, int(slow / SIZE * FULL)),
+        ]
+        crowd.others.heard(name(2), True, told, now_s)
+        crowd.choose(now_s, lambda: iter([0, 1]), lambda: iter([0, 1]))
+        if crowd.is_to_probe(1, 0.5 * MB, now_s):
+            doubted_s = now_s
+    # Not as long as that; and then, as the line is still slow.
+    assert ended_s + 0.5 <= doubted_s <= ended_s + 2.0

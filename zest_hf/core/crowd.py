@@ -253,6 +253,7 @@ class Crowd:
         """
         self._income.note(now_s)
         self._given.note(now_s)
+        self.others.income.note(now_s)
         # As long as nobody knows what the CDN's line gives it may be full.
         is_full = self.alone_bytes_s(now_s) <= 0 or self.is_line_full(now_s)
         for number, stands_still in self.others.judge(self.usual_bytes_s(now_s), is_full, now_s):

@@ -59,7 +59,7 @@ class CrowdSettings:
     worth_probe_s: float = 4.0
     """... if it would take this much longer,"""
     doubted_bytes_s: float = 8e6
-    """... unless all together get as much: half of what a usual line gives,"""
+    """... unless all together get as much, or did in that time: half of what a usual line gives,"""
     probe_s: float = 1.0
     """... and for so long, unless that brings it sooner;"""
     seen_s: float = 30.0

@@ -56,8 +56,8 @@ class Income:
     """``came``: bytes so far."""
 
     def __init__(self) -> None:
-        self.came = 0
-        self._seen: deque[tuple[float, int]] = deque()
+        self.came = 0.0
+        self._seen: deque[tuple[float, float]] = deque()
 
     def note(self, now_s: float) -> None:
         """What has come by now is remembered for a while."""

@@ -18,6 +18,7 @@ from zest_hf.core.crowd_claims import (
     Unit,
     member_weight,
 )
+from zest_hf.core.crowd_income import Income
 from zest_hf.core.crowd_pace import Pace
 from zest_hf.core.crowd_turns import Turns
 
@@ -38,6 +39,8 @@ class Others:
         self.units = units
         self.settings = settings
         self.pace = pace
+        self.income = Income()
+        """What they get from the CDN, all together, also by GETs that have ended."""
         self.news = 0
         """Grows with everything that they say."""
         self.members: dict[bytes, Member] = {}
@@ -94,7 +97,9 @@ class Others:
                 if state > claim.state:
                     held.append(number)
                     progress = FULL
-                self.pace.moved((progress - claim.progress) / FULL * self.units[number].size_bytes)
+                gained = (progress - claim.progress) / FULL * self.units[number].size_bytes
+                self.pace.moved(gained)
+                self.income.came += gained
                 was_fetching = claim.state == FETCHING and claim.progress < FULL
                 claim.state = state
                 claim.moved(progress, now_s)

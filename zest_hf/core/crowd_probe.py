@@ -111,7 +111,11 @@ class Probe:
         rest_s = claim.rest_s(now_s)
         if not settings.worth_probe_s <= rest_s < float("inf"):
             return False
-        if not self._is_known(now_s) or others.fetching_bytes_s(now_s) >= settings.doubted_bytes_s:
+        # When a GET ends it takes the others a moment to fill the line: what it brought counts as well.
+        just_now = others.income.bytes_s(now_s, settings.probe_after_s)
+        if not self._is_known(now_s) or just_now is None:
+            return False
+        if max(just_now, others.fetching_bytes_s(now_s)) >= settings.doubted_bytes_s:
             return False
         if self._glimpse is not None and now_s - self._glimpse[0] < settings.seen_s:
             return settings.slow_factor * self._bytes_s(number, claim, now_s) < self._glimpse[1]
