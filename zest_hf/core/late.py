@@ -12,12 +12,12 @@ from itertools import islice
 from zest_hf.core.actions import AskPeer, CopyLocal
 from zest_hf.core.asking import Asking
 from zest_hf.core.assignments import Assignments, Work
+from zest_hf.core.flow import Flow
 from zest_hf.core.peer import Peer
 from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import FilePlan
 from zest_hf.core.policy import PolicySettings
-from zest_hf.core.yielding import Flow
 
 STEAL_MARGIN_S = 0.05
 LOOK_S = 0.05

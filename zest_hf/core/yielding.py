@@ -6,108 +6,24 @@ gives away is decided by `core.policy`; here is what that depends on, and what i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from zest_hf.core.actions import StopGet
 from zest_hf.core.asking import Asking
 from zest_hf.core.assignments import Assignment, Assignments
+from zest_hf.core.beside import Beside
+from zest_hf.core.flow import Flow
 from zest_hf.core.knowledge import Knowledge
 from zest_hf.core.peers import Peers
 from zest_hf.core.pieces import Piece, Pieces, State
 from zest_hf.core.plan import FilePlan
-from zest_hf.core.policy import (
-    NOTHING_ELSEWHERE,
-    Elsewhere,
-    PolicySettings,
-    Rates,
-    is_worth_stopping,
-    peers_suffice,
-    peers_suffice_beside,
-    share_bytes,
-)
+from zest_hf.core.policy import PolicySettings, Rates, is_worth_stopping, peers_suffice, share_bytes
 from zest_hf.core.ranges import Ranges, normalized, within
-from zest_hf.core.rate import RateMeter
 
-_METER_WINDOW_S = 0.3
 _LOOK_S = 0.02
 """Where there was nothing to stop is looked again after this time."""
 _NEVER = float("-inf")
-
-
-class Flow:
-    """What the CDN gives all GETs together."""
-
-    def __init__(self, settings: PolicySettings) -> None:
-        self._settings = settings
-        self._meter = RateMeter(_METER_WINDOW_S)
-        self._idle_since_s: float | None = None
-        """When the first of the GETs began that have brought nothing yet."""
-        self._began_s: float | None = None
-        self._bytes = 0
-        self.brought: dict[int, int] = {}
-        """File bytes of each GET that runs."""
-        self._moved_s: dict[int, float] = {}
-        """When it has brought something last, or begun."""
-
-    def began(self, number: int, now_s: float) -> None:
-        if not self.brought:
-            self._idle_since_s, self._began_s, self._bytes = now_s, None, 0
-        self.brought[number] = 0
-        self._moved_s[number] = now_s
-
-    def note(self, brought: Mapping[int, int], now_s: float) -> None:
-        """So much have GETs brought so far."""
-        new = 0
-        for number, before in self.brought.items():
-            now = brought.get(number, before)
-            if now > before:
-                new += now - before
-                self._moved_s[number] = now_s
-            self.brought[number] = now
-        self._add(new, now_s)
-
-    def ended(self, number: int, size_bytes: int, now_s: float) -> None:
-        """A GET is at its end with so much."""
-        before = self.brought.pop(number)
-        del self._moved_s[number]
-        self._add(max(0, size_bytes - before), now_s)
-        if not self.brought:
-            self._meter.stop()
-
-    def bytes_s(self, now_s: float) -> float | None:
-        """None: it cannot be told yet."""
-        if self._began_s is None:
-            return None
-        settings = self._settings
-        if now_s - self._began_s < settings.measured_s and self._bytes < settings.measured_bytes:
-            return None
-        return self._meter.bytes_s(now_s)
-
-    def flows_s(self, now_s: float) -> float:
-        """How long ago the CDN began to give."""
-        return 0.0 if self._began_s is None else now_s - self._began_s
-
-    def silent_s(self, number: int, now_s: float) -> float:
-        """For how long a GET has brought nothing."""
-        return now_s - self._moved_s[number]
-
-    def rest_s(self, number: int, size_bytes: float, now_s: float) -> float:
-        """When a GET will have brought so much in all; infinite: nobody knows."""
-        rate = self.bytes_s(now_s) or 0.0
-        rest = max(0.0, size_bytes - self.brought[number])
-        return rest * len(self.brought) / rate if rate > 0 else float("inf")
-
-    def _add(self, size_bytes: int, now_s: float) -> None:
-        if self._began_s is not None:
-            self._bytes += size_bytes
-            self._meter.add(size_bytes, now_s)
-        elif size_bytes or (
-            self._idle_since_s is not None and now_s - self._idle_since_s >= self._settings.cdn_latency_s
-        ):
-            # What has come by now came nobody knows when.
-            self._began_s = now_s
-            self._meter.start(now_s)
 
 
 @dataclass(slots=True)
@@ -118,16 +34,6 @@ class _Get:
     assignment: Assignment
     rest_bytes: float
     end: list[Piece]
-
-
-@dataclass(slots=True)
-class _Beside:
-    """GETs that were made beside peers."""
-
-    alone_bytes_s: float
-    """What those gave to all files until then."""
-    cdn_bytes_s: float | None = None
-    """What the CDN gave at most; None: it cannot be told yet."""
 
 
 class Yielding:
@@ -153,49 +59,8 @@ class Yielding:
         self._settings = settings
         self._peers_gave_bytes = 0
         self._stopped_s = self._again_s = _NEVER
-        self._beside: _Beside | None = None
-        self._adds_nothing_s = settings.adds_nothing_s
-        self._adds_nothing_until_s = _NEVER
-        self._elsewhere = NOTHING_ELSEWHERE
         self.flow = Flow(settings)
-
-    def look(self, elsewhere: Elsewhere, now_s: float) -> None:
-        """What peers give to other files now."""
-        self._elsewhere = elsewhere
-        beside = self._beside
-        if beside is None:
-            return
-        if self._assignments.gets and self.flow.flows_s(now_s) >= self._settings.cdn_measured_s:
-            beside.cdn_bytes_s = max(beside.cdn_bytes_s or 0.0, self.flow.bytes_s(now_s) or 0.0)
-        # What the line was full of may have become less.
-        if now_s < self._adds_nothing_until_s and now_s - self._stopped_s >= self._settings.recovers_s:
-            total = self._peers.rate_bytes_s(now_s) + elsewhere.bytes_s
-            if total < beside.alone_bytes_s / self._settings.adds_factor**2:
-                self._adds_nothing_until_s = _NEVER
-
-    def go_beside(self, peers_bytes_s: float) -> None:
-        """The CDN is about to be asked for what peers have given at this rate alone."""
-        self._beside = _Beside(peers_bytes_s)
-
-    def go_alone(self) -> None:
-        """The CDN is asked as no peer is of use: what those gave that there were says nothing of who may come."""
-        self._beside = None
-        self._adds_nothing_until_s = _NEVER
-
-    def alone_bytes_s(self, now_s: float) -> float:
-        """What peers gave to all files before that; 0 if it does not matter any more."""
-        if self._beside is None:
-            return 0.0
-        just_now = now_s - self._stopped_s < self._settings.recovers_s
-        return self._beside.alone_bytes_s if self._assignments.gets or just_now else 0.0
-
-    @property
-    def cdn_bytes_s(self) -> float | None:
-        """What the CDN gave beside peers; None: nobody knows."""
-        return None if self._beside is None else self._beside.cdn_bytes_s
-
-    def adds_nothing(self, now_s: float) -> bool:
-        return now_s < self._adds_nothing_until_s
+        self.beside = Beside(self.flow, settings)
 
     def peers_gave(self, size_bytes: int) -> None:
         self._peers_gave_bytes += size_bytes
@@ -209,28 +74,15 @@ class Yielding:
 
     def peers_suffice(self, now_s: float) -> bool:
         """Whether peers give as much as the CDN does, and enough, of what GETs would bring: not of what is done."""
+        if self.beside.runs:
+            return self.beside.peers_suffice(now_s)
         rates = self.rates(now_s)
-        if self._beside is not None and self._assignments.gets:
-            return self._suffice_beside(self._beside, now_s)
         if not peers_suffice(rates, self._settings):
             return False
         pieces = [self._pieces[begin] for _, get in self._assignments.running_gets() for begin in get.pieces]
         rest = normalized([(one.first, one.end) for one in pieces if one.state is not State.DONE], self._chunks)
         rates = replace(rates, peers_bytes_s=self._peers.rate_bytes_s_of(rest, now_s))
         return peers_suffice(rates, self._settings)
-
-    def _suffice_beside(self, beside: _Beside, now_s: float) -> bool:
-        if beside.cdn_bytes_s is None:
-            return False
-        peers_bytes_s = self._peers.rate_bytes_s(now_s) + self._elsewhere.bytes_s
-        rates = Rates(peers_bytes_s, beside.cdn_bytes_s)
-        alone = beside.alone_bytes_s
-        if not peers_suffice_beside(alone, rates, self._elsewhere.files == 0, self._settings):
-            return False
-        if alone < self._settings.fair_rate_bytes_s and not self.adds_nothing(now_s):
-            self._adds_nothing_until_s = now_s + self._adds_nothing_s
-            self._adds_nothing_s *= 2
-        return True
 
     def cdn_s(self, size_bytes: float, now_s: float) -> float:
         """When the CDN would have brought so much more than what its GETs are to bring; 0: nobody knows."""
@@ -265,8 +117,8 @@ class Yielding:
 
     def _all(self, rates: Rates, now_s: float) -> Iterator[StopGet]:
         gets = self._gets(self._peers.held(now_s))
-        if self._beside is not None:
-            rates = replace(rates, peers_bytes_s=self._beside.alone_bytes_s)
+        if self.beside.runs:
+            rates = replace(rates, peers_bytes_s=self.beside.alone_bytes_s(now_s))
         rate = (rates.cdn_bytes_s or 0.0) / max(len(self.flow.brought), 1)
         for get in gets:
             if get.end and is_worth_stopping(get.rest_bytes, rate, rates, self._settings):
