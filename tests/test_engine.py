@@ -22,6 +22,7 @@ from swarm.wire_peer import Question, WirePeer, WireServer
 from test_index import held_by_another_process
 
 from zest_hf import finished
+from zest_hf.core.concurrency import ConcurrencySettings
 from zest_hf.core.policy import PolicySettings
 from zest_hf.download import DownloadResult, RepoRef
 from zest_hf.engine import Engine
@@ -637,6 +638,23 @@ def test_high_performance(
         assert local_hub.stats()["cdn_bytes"] < gets // 2 * size_bytes
         local_hub.clear_faults()
         assert done.result(BOUND_S).bytes_cdn == len(file.content)
+
+
+def test_a_cdn_that_limits_each_connection_is_asked_by_more(
+    local_hub: HubProcess, publisher: Publisher, tmp_path: Path
+) -> None:
+    """As long as the GETs that run bring more for it; those that wait for a thread count."""
+    file = publisher.put(*(tiny_chunks(f"paced {number}", 100, 6000) for number in range(60)))
+    local_hub.fault("cdn", "pace", bytes_per_second=1_000_000)
+    local_hub.reset_stats()
+    watch = Watch(at_bytes=len(file.content))
+    quickly = ConcurrencySettings(settle_s=0.1, window_s=0.2)
+    with engine(tmp_path / "home", concurrency=quickly) as one, ThreadPoolExecutor(1) as other:
+        done = other.submit(fetch, one, file, tmp_path / "file", watch, read_timeout_s=BOUND_S)
+        eventually(lambda: one.cdn_gets > 16, "so many run at once")
+        local_hub.clear_faults()
+        assert done.result(BOUND_S).bytes_cdn == len(file.content)
+    assert local_hub.stats()["cdn_requests"] == 60
 
 
 # --- caps -----------------------------------------------------------------------------------------------

@@ -120,3 +120,45 @@ def test_submitting_and_closing_at_once_loses_nothing() -> None:
         for worker in set(names()) - mine:
             worker.join(PATIENCE_S)
         assert sorted(ran) == accepted
+
+
+def test_more_are_allowed(before: set[threading.Thread]) -> None:
+    """Jobs that wait already are run by the new ones."""
+    pool = WorkerPool(1)
+    meeting = threading.Barrier(4)
+    for _ in range(3):
+        pool.submit(lambda: meeting.wait(PATIENCE_S) and None)
+    assert len(set(names()) - before) == 1
+    pool.limit(5)
+    assert len(set(names()) - before) == 3
+    assert pool.busy == 3
+    meeting.wait(PATIENCE_S)
+    pool.close()
+
+
+def test_fewer_are_allowed(before: set[threading.Thread]) -> None:
+    """Those that run end as ever; nothing that waits is lost."""
+    pool = WorkerPool(4)
+    meeting = threading.Barrier(5)
+    for _ in range(4):
+        pool.submit(lambda: meeting.wait(PATIENCE_S) and None)
+    pool.limit(1)
+    at_once: list[int] = []
+    done = threading.Semaphore(0)
+
+    def look() -> None:
+        at_once.append(pool.busy)
+        done.release()
+
+    meeting.wait(PATIENCE_S)
+    for thread in sorted(set(names()) - before, key=lambda one: one.ident or 0):
+        thread.join(0.5)
+        if len(set(names()) - before) == 1:
+            break
+    assert len(set(names()) - before) == 1
+    for _ in range(20):
+        pool.submit(look)
+    for _ in range(20):
+        assert done.acquire(timeout=PATIENCE_S)
+    assert set(at_once) == {1}
+    pool.close()

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from zest_hf._native.codec import RULE_CURRENT, RULE_EARLY
 from zest_hf.background import Background
 from zest_hf.cas import CasClient, TokenProvider
 from zest_hf.config import Settings, load_settings
+from zest_hf.core.concurrency import ConcurrencySettings
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
@@ -33,6 +33,7 @@ from zest_hf.core.transfer import Counts
 from zest_hf.download import DownloadResult, FileDownload, FileRequest, Progress, Related, RepoRef
 from zest_hf.errors import StorageError, SwarmError, ZestError
 from zest_hf.finished import MAX_BACKGROUND_JOBS, RECORD_PATIENCE_S, FinishedFiles
+from zest_hf.get_limit import GetLimit
 from zest_hf.index import Index, IndexedFile
 from zest_hf.peer_rates import PeerRates
 from zest_hf.rate_cap import RateCap
@@ -48,9 +49,6 @@ from zest_hf.workers import WorkerPool
 log = logging.getLogger("zest_hf.engine")
 
 MAX_CAS_CLIENTS = 16
-GET_THREADS = 8
-HIGH_PERFORMANCE_GETS = 32
-"""GETs at the same time where the user wants as much as line and machine give, whatever it costs the others."""
 RECENT_DOWNLOADS = 1000
 READ_TIMEOUT_S = 10.0
 CLOSE_PATIENCE_S = 5.0
@@ -70,6 +68,7 @@ class Engine:
         *,
         read_timeout_s: float = READ_TIMEOUT_S,
         retry: RetryPolicy = RETRY,
+        concurrency: ConcurrencySettings | None = None,
     ) -> None:
         """``read_timeout_s``: the longest silence of CAS and CDN that is borne; ``retry``: when to ask again."""
         self.settings = settings
@@ -82,7 +81,10 @@ class Engine:
         self._peer_rates = PeerRates()
         self._tidied = False
         self._unfinished = Unfinished(settings.home / "unfinished")
-        self._workers = WorkerPool(GET_THREADS, "zest-get")
+        concurrency = concurrency or ConcurrencySettings()
+        self._most_gets = concurrency.high_most
+        self._workers = WorkerPool(concurrency.first, "zest-get")
+        self._get_limit = GetLimit(self._workers, concurrency)
         # Not behind GETs that wait for a server.
         self._copiers = WorkerPool(COPY_THREADS, "zest-copy")
         # To start a thread for each question of each of many small files would cost more than the answers. Some of them
@@ -116,6 +118,11 @@ class Engine:
         self._meter = Meter(self._traffic_log, self.moved)
         self._metering = Background("zest-traffic", MAX_BACKGROUND_JOBS, idle=self._note_traffic)
 
+    @property
+    def cdn_gets(self) -> int:
+        """How many run at the moment."""
+        return self._workers.busy
+
     # --- downloads ---------------------------------------------------------------------------------
 
     def download(self, request: FileRequest, progress: Progress) -> DownloadResult:
@@ -125,10 +132,8 @@ class Engine:
         """
         began_s = time.monotonic()
         permitted = self._permits(request.repo)
-        policy = self.policy
         if request.high_performance:
-            policy = replace(policy, max_cdn_fetches=max(policy.max_cdn_fetches, HIGH_PERFORMANCE_GETS))
-            self._workers.allow(HIGH_PERFORMANCE_GETS)
+            self._get_limit.go_high()
         download = FileDownload(
             request,
             cas=self._client(request),
@@ -138,7 +143,7 @@ class Engine:
             swarm=(lambda: self._permitted_swarm(request)) if self._peers_may_be_found and permitted else None,
             swarm_now=lambda: self._swarm_now(request),
             here=self._here,
-            settings=policy,
+            settings=self.policy,
             retry=self._retry,
             interrupted=self._interrupted.is_set,
             cap=self._cap,
@@ -147,6 +152,7 @@ class Engine:
             has_given_peers=bool(self.settings.peers),
             unfinished=self._unfinished,
             peer_rates=self._peer_rates,
+            get_limit=self._get_limit,
         )
         with self._lock:
             if self._closed:
@@ -395,7 +401,7 @@ class Engine:
                     deadline_s=self._retry.deadline_s,
                     retry=self._retry,
                     ca_bundle=self.settings.ca_bundle,
-                    pool_size=2 * HIGH_PERFORMANCE_GETS,
+                    pool_size=self._most_gets,
                 )
             self._clients.move_to_end(key)
             # The oldest may still be in use by a download: it is dropped, not closed.

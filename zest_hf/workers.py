@@ -33,10 +33,22 @@ class WorkerPool:
         """Threads that wait for a job; below zero: jobs that wait for a thread."""
         self._closed = False
 
-    def allow(self, max_threads: int) -> None:
-        """From now on at least so many."""
+    def limit(self, max_threads: int) -> None:
+        """From now on so many, for jobs that wait too; those that are too many end with their jobs."""
         with self._lock:
-            self._max_threads = max(self._max_threads, max_threads)
+            self._max_threads = max_threads
+            wanted = min(-self._free, max_threads - self._threads) if not self._closed else 0
+            started = max(0, wanted)
+            self._threads += started
+            self._free += started
+        for _ in range(started):
+            self._start()
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run."""
+        with self._lock:
+            return self._threads - max(0, self._free)
 
     def submit(self, job: Job) -> None:
         """Runs ``job`` as soon as a thread is free. Raises ZestError after `close`: nobody would run it."""
@@ -79,6 +91,9 @@ class WorkerPool:
                 job()
             except Exception:  # a job reports its own failures; this is one of ours
                 log.exception("a worker goes on after an error")
-            finally:
-                with self._lock:
-                    self._free += 1
+            with self._lock:
+                if self._threads > self._max_threads:
+                    # Its jobs are left to the others.
+                    self._threads -= 1
+                    return
+                self._free += 1

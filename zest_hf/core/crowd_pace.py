@@ -7,6 +7,8 @@ more first, twice as many after that, and back, for a while, when the sum has no
 
 from __future__ import annotations
 
+from zest_hf.core.climb import Climb
+
 FIRST = 2
 """GETs at first."""
 AT_ONCE = 8
@@ -24,11 +26,15 @@ HOLD_S = 15.0
 MOST = 4096
 
 
+def _more(count: int, grown: bool) -> int:
+    return min(MOST, 2 * count if grown else count + 1)
+
+
 class Pace:
     """Of one crowd, as one node sees it."""
 
     def __init__(self) -> None:
-        self.allowed = FIRST
+        self._climb = Climb(FIRST, _more, GROWTH, HOLD_S)
         self.bytes_s = 0.0
         """What all members together got, in the last window."""
         self._moved = 0.0
@@ -39,11 +45,11 @@ class Pace:
         """When it began, and what had come then."""
         self._most = 0
         """So many ran at once since then."""
-        self._before: tuple[int, float] | None = None
-        """What was allowed before more was tried, and what that gave."""
-        self._hold_until_s = float("-inf")
-        self._hold_s = HOLD_S
-        self._grown = False
+
+    @property
+    def allowed(self) -> int:
+        """How many may run."""
+        return self._climb.allowed
 
     def moved(self, size_bytes: float) -> None:
         """So many bytes more have come from the CDN, to any member."""
@@ -74,26 +80,8 @@ class Pace:
             if self._full_since_s is not None and self._full_since_s <= began_s:
                 if self._most > self.allowed:
                     # Those that began before anybody was known: what they give says nothing of so many.
-                    self.allowed = max(self.allowed, min(active, AT_ONCE))
-                    self._before = None
-                if self._most <= self.allowed:
-                    self._decide(now_s)
+                    self._climb.start(max(self.allowed, min(active, AT_ONCE)))
+                if self._most <= self.allowed and self._climb.judge(self.bytes_s, now_s):
+                    self._full_since_s = self._window = None
             self._most = 0
         return self.allowed
-
-    def _decide(self, now_s: float) -> None:
-        if self._before is not None:
-            allowed, gave = self._before
-            self._before = None
-            self._grown = self.bytes_s >= GROWTH * gave
-            if not self._grown:
-                self._allow(allowed)
-                self._hold_until_s = now_s + self._hold_s
-                self._hold_s *= 2
-        if now_s >= self._hold_until_s and self.bytes_s > 0:
-            self._before = self.allowed, self.bytes_s
-            self._allow(min(MOST, 2 * self.allowed if self._grown else self.allowed + 1))
-
-    def _allow(self, count: int) -> None:
-        self.allowed = count
-        self._full_since_s = self._window = None
