@@ -20,6 +20,7 @@ from hub.wire import Client, Packed, build_shard, pack
 from zest_hf._native import codec
 from zest_hf.cas import CasToken
 from zest_hf.config import load_settings
+from zest_hf.core.concurrency import ConcurrencySettings
 from zest_hf.core.ids import XetHash, hash_to_text
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.retry import RetryPolicy
@@ -146,7 +147,9 @@ class Watch:
 
 
 @contextlib.contextmanager
-def engine(home: Path, peers: Sequence[int] = (), **environ: str) -> Iterator[Engine]:
+def engine(
+    home: Path, peers: Sequence[int] = (), concurrency: ConcurrencySettings | None = None, **environ: str
+) -> Iterator[Engine]:
     """An engine of its own, which listens on a free port of loopback and knows the peers on these."""
     values = {
         "ZEST_HOME": str(home),
@@ -156,7 +159,8 @@ def engine(home: Path, peers: Sequence[int] = (), **environ: str) -> Iterator[En
         "ZEST_DHT": "off",
         "ZEST_DAEMON": "off",
     }
-    made = Engine(load_settings(values | environ), read_timeout_s=READ_TIMEOUT_S, retry=RETRY)
+    settings = load_settings(values | environ)
+    made = Engine(settings, read_timeout_s=READ_TIMEOUT_S, retry=RETRY, concurrency=concurrency)
     try:
         yield made
     finally:

@@ -20,6 +20,7 @@ from machines import eventually
 
 from zest_hf.cas import CasToken
 from zest_hf.core.ids import ZERO_HASH, hash_to_text
+from zest_hf.core.manifest import Manifest
 from zest_hf.download import RepoRef
 from zest_hf.engine import Engine
 from zest_hf.errors import (
@@ -157,6 +158,28 @@ def test_a_hub_of_another_kind(tmp_path: Path, option: str) -> None:
             # What is left of a range is another range: the url is not signed for that one.
             hub.fault("cdn", "truncate", after_bytes=100_000, times=1)
         fetch(one, file, tmp_path / "file")
+
+
+@pytest.mark.parametrize("exact_ranges", [False, True])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_connection_that_is_much_slower_than_others_is_replaced(
+    tmp_path: Path, exact_ranges: bool, is_last: bool
+) -> None:
+    """It would take minutes. What others have got is remembered when it is the last; an url may be good for all of a
+    range only.
+    """
+    with HubProcess(tmp_path / "hub", exact_ranges=exact_ranges) as hub, engine(tmp_path / "home") as one:
+        one.policy = replace(one.policy, slow_get_s=0.5)
+        xorbs = [xorb(f"one of {number}", 600_000) for number in range(10)]
+        file = Publisher(hub.endpoint).put(*xorbs)
+        slow = xorbs[-1 if is_last else 0]
+        match = hash_to_text(Manifest(slow.hashes, slow.lengths).xorb_hash())
+        hub.fault("cdn", "pace", bytes_per_second=4_000, times=1, match=match)
+        hub.fault("cdn", "pace", bytes_per_second=3_000_000)
+        with within(BOUND_S):
+            fetch(one, file, tmp_path / "file")
+        # Asked for again from where it was, which may be refused.
+        assert hub.stats()["cdn_requests"] == 11 + exact_ranges
 
 
 # --- faults that are not ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from zest_hf.core.actions import (
     FetchWhole,
     Follow,
     PeerTrouble,
+    ReplaceGet,
     StopFollow,
     StopGet,
 )
@@ -72,6 +73,9 @@ class World:
                 assert isinstance(get, FetchWhole | FetchRun)
                 assert action.assignment not in self.stops or action.chunks < self.stops[action.assignment]
                 self.stop(get, action.chunks)
+                continue
+            if isinstance(action, ReplaceGet):
+                assert isinstance(self.running[action.assignment], FetchWhole | FetchRun)
                 continue
             if isinstance(action, StopFollow):
                 assert isinstance(self.running[action.assignment], Follow)

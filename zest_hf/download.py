@@ -29,8 +29,19 @@ from zest_hf.core.plan import FilePlan, plan_file
 from zest_hf.core.policy import NOTHING_ELSEWHERE, PolicySettings, discovery_patience_s
 from zest_hf.core.reconstruction import Reconstruction, Term
 from zest_hf.core.retry import RetryPolicy
-from zest_hf.core.transfer import AskPeer, CancelPeer, CopyLocal, FetchWhole, Follow, StopFollow, StopGet, Transfer
+from zest_hf.core.transfer import (
+    AskPeer,
+    CancelPeer,
+    CopyLocal,
+    FetchWhole,
+    Follow,
+    ReplaceGet,
+    StopFollow,
+    StopGet,
+    Transfer,
+)
 from zest_hf.errors import ReconstructionError
+from zest_hf.get_limit import GetLimit
 from zest_hf.index import IndexedFile
 from zest_hf.peer_rates import PeerRates
 from zest_hf.rate_cap import RateCap
@@ -158,16 +169,19 @@ class FileDownload:
         has_given_peers: bool = True,
         unfinished: Unfinished | None = None,
         peer_rates: PeerRates | None = None,
+        get_limit: GetLimit | None = None,
     ) -> None:
         """``swarm`` starts it if need be, and gives None where there is nobody to ask; it may wait for the Hub.
         ``swarm_now``: the same if that need not be waited for, else None. ``here``: what is known of the file and of
         such as have chunks of these terms' xorbs. ``askers`` run what waits for others.
 
         ``share``: what is here already is offered to others as soon as it is proved, where peers may be asked.
-        ``cap``, ``peer_rates``: of all downloads. ``unfinished``: by it a download that was killed is gone on with.
+        ``cap``, ``peer_rates``, ``get_limit``: of all downloads. ``unfinished``: by it a download that was killed is
+        gone on with.
         """
         self._unfinished = unfinished
         self._peer_rates = peer_rates or PeerRates()
+        self._get_limit = get_limit
         self._taken: TakenUp | None = None
         self._cap = cap
         self._share = share
@@ -254,6 +268,8 @@ class FileDownload:
                 None if self._taken is None else self._taken.journal,
             )
             stack.callback(self._cdn.close)
+            if self._get_limit is not None:
+                stack.callback(self._get_limit.leave, self)
             manifest = self._loop(progress, fd, stack)
             transfer = self._transfer
             assert transfer is not None
@@ -535,8 +551,11 @@ class FileDownload:
             waiting = asking and now_s < (self._permission_until_s or 0.0)
             others_may_come = asking and self._share and now_s - self._began_s < CROWD_PATIENCE_S
             elsewhere = NOTHING_ELSEWHERE
-        transfer.cdn_brought(self._cdn.progress(), now_s)
-        actions = transfer.actions(now_s, waiting, others_may_come, elsewhere)
+        transfer.cdn_brought(self._cdn.progress(), now_s, self._cdn.received())
+        max_gets = None
+        if self._get_limit is not None:
+            max_gets = self._get_limit.note(self, self._cdn.network_bytes, now_s)
+        actions = transfer.actions(now_s, waiting, others_may_come, elsewhere, max_gets)
         for decision in transfer.take_decisions():
             log.debug("%s: GET %d: %s", self._request.display_name, decision.fetch, decision.reason.value)
         for action in actions:
@@ -549,6 +568,9 @@ class FileDownload:
                 self._peers.start(action)
             elif isinstance(action, StopGet):
                 self._cdn.stop(action)
+            elif isinstance(action, ReplaceGet):
+                log.info("%s: a connection to the CDN is much slower than others", self._request.display_name)
+                self._cdn.replace(action)
             elif isinstance(action, CopyLocal):
                 assert self._local is not None
                 self._local.start(action)

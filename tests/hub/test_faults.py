@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -127,6 +128,18 @@ def test_a_rate_holds_for_a_transfer(hub: HubProcess, client: Client, stored: Pa
     begun_s = time.monotonic()
     assert client.fetch(url).content == stored.body
     assert 0.4 <= time.monotonic() - begun_s <= 1.5
+
+
+def test_a_pace_is_each_answers_own(hub: HubProcess, client: Client, stored: Packed) -> None:
+    """Four at once take as long as one does, and not four times as long."""
+    url, _ = client.first_url(stored)
+    hub.fault("cdn", "pace", bytes_per_second=2_000_000)
+    begun_s = time.monotonic()
+    with ThreadPoolExecutor(4) as others:
+        answers = [others.submit(lambda: requests.get(url, timeout=10).content) for _ in range(4)]
+        assert all(answer.result(10) == stored.body for answer in answers)
+    one_s = len(stored.body) / 2_000_000
+    assert 0.8 * one_s <= time.monotonic() - begun_s <= 3 * one_s
 
 
 def test_connections_share_a_bucket() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from layouts import Layout
 
-from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
+from zest_hf.core.actions import AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, ReplaceGet, StopGet
 from zest_hf.core.ids import XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
@@ -149,6 +149,8 @@ class Crowd:
                 (one,) = [one for one in queue if one.action.assignment == action.assignment]
                 queue.remove(one)
                 self._ended(node, one, PeerTrouble.CANCELLED)
+            elif isinstance(action, ReplaceGet):
+                pass  # every connection to this CDN is as good as the others
             elif isinstance(action, StopGet):
                 get = self._gets[number][action.assignment]
                 # What is unpacked as it comes is as far as a share of the bytes.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from layouts import Layout
 
-from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, StopGet
+from zest_hf.core.actions import Action, AskPeer, CancelPeer, FetchRun, FetchWhole, PeerTrouble, ReplaceGet, StopGet
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.policy import PolicySettings
 from zest_hf.core.transfer import Transfer
@@ -167,6 +167,9 @@ class Simulation:
     def _start(self, action: Action) -> None:
         self.log.append((self.now_s, f"{type(action).__name__} {action.assignment}"))
         manifest = self.file.manifest
+        if isinstance(action, ReplaceGet):
+            # Every connection to this CDN is as good as the others.
+            return
         if isinstance(action, StopGet):
             get = self._gets[action.assignment]
             done = 0

@@ -21,6 +21,7 @@ from zest_hf.core.actions import (
     FetchWhole,
     Follow,
     PeerTrouble,
+    ReplaceGet,
     StopFollow,
     StopGet,
 )
@@ -63,6 +64,8 @@ class Traffic:
             number, one = node.open[action.assignment]
             self._nodes[number].queues[node.number].remove(one)
             self.request_ended(node, one, PeerTrouble.CANCELLED)
+        elif isinstance(action, ReplaceGet):
+            pass  # every connection to this CDN is as good as the others
         elif isinstance(action, StopGet):
             self._stop_get(node, action)
         elif isinstance(action, Follow):

@@ -72,6 +72,13 @@ class StopGet:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceGet:
+    """A GET is to go on on another connection: the one that it has is much slower than others."""
+
+    assignment: int
+
+
+@dataclass(frozen=True, slots=True)
 class Follow:
     """Take one of the plan's GETs from a member of the crowd that is fetching it, while it comes.
 
@@ -107,7 +114,7 @@ class CopyLocal:
     chunks: Manifest
 
 
-Action = AskPeer | CancelPeer | FetchWhole | FetchRun | StopGet | Follow | StopFollow | CopyLocal
+Action = AskPeer | CancelPeer | FetchWhole | FetchRun | StopGet | ReplaceGet | Follow | StopFollow | CopyLocal
 
 
 class PeerTrouble(enum.Enum):

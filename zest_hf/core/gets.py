@@ -16,6 +16,7 @@ from zest_hf.core.pieces import Pieces, State
 from zest_hf.core.plan import FilePlan
 from zest_hf.core.policy import CdnUse, PolicySettings
 from zest_hf.core.ranges import Ranges, contains, normalized
+from zest_hf.core.slow_gets import SlowGets
 from zest_hf.core.together import Together
 from zest_hf.core.yielding import Yielding
 
@@ -42,6 +43,7 @@ class Gets:
         settings: PolicySettings,
         seed: int | None,
         begun: dict[int, Begun],
+        slow: SlowGets,
     ) -> None:
         self._plan = plan
         self._pieces = pieces
@@ -52,6 +54,7 @@ class Gets:
         self._settings = settings
         self._random = None if seed is None else random.Random(seed)
         self._begun = begun
+        self._slow = slow
         self._orphans = _Orphans()
         self.together: Together | None = None
         """The crowd, once there is one."""
@@ -60,9 +63,12 @@ class Gets:
         self.leads = False
         """It was asked for everything when no peer was useful, and they have not sufficed since."""
 
-    def make(self, use: CdnUse, useful: list[Peer], others_may_come: bool, now_s: float) -> Iterator[Action]:
-        """What to ask the CDN for now. ``others_may_come``: who downloads the same may not have been found yet."""
-        room = self._settings.max_cdn_fetches - self._assignments.gets
+    def make(
+        self, use: CdnUse, room: int, useful: list[Peer], others_may_come: bool, now_s: float
+    ) -> Iterator[Action]:
+        """What to ask the CDN for now, by ``room`` GETs at most. ``others_may_come``: who downloads the same may not
+        have been found yet.
+        """
         if room <= 0:
             return
         if use is CdnUse.CROWD:
@@ -160,13 +166,16 @@ class Gets:
             if self.together is not None and begun is not None:
                 self.together.goes_on(fetch, begun.size_bytes)
             whole = FetchWhole(number, planned, expected, begun)
+            size_bytes = planned.size_bytes - (0 if begun is None else begun.size_bytes)
             # Only with every hash may somebody else be writing there as well.
             if whole.expected is not None or not any(self._pieces[begin].askers for begin in run):
+                self._slow.began(number, size_bytes)
                 return self._assignments.begin(whole, run, now_s)
         # Parts of a GET are left over only where peers gave the others, and they give what is known alone.
         first, end = self._pieces[run[0]].first, self._pieces[run[-1]].end
         offset = self._knowledge.offset
         part = FetchRun(number, first, offset(first), offset(end), self._knowledge.part(first, end))
+        self._slow.began(number, part.byte_end - part.byte_start)
         return self._assignments.begin(part, run, now_s)
 
 

@@ -83,7 +83,7 @@ class PolicySettings:
     adds_nothing_s: float = 15.0
     """What a CDN adds that adds nothing is found out again after this time, twice as long each time."""
     max_cdn_fetches: int = 8
-    """GETs at the same time for one file."""
+    """GETs at the same time for one file, where `core.concurrency` does not say how many."""
     measured_s: float = 0.2
     measured_bytes: int = 4 * 1024 * 1024
     """A rate can be told after so long, or so much: before, CDN and peers are not compared."""
@@ -95,6 +95,16 @@ class PolicySettings:
     """... if the CDN needs this long for it: who has given nothing yet gets `least_ask_bytes` to try."""
     kept_get_s: float = 0.1
     """A GET that needs this much longer for its rest than peers would is not stopped for them."""
+    slow_get_s: float = 5.0
+    """A GET that in this time has brought so little"""
+    slow_get_factor: float = 8.0
+    """... that others bring so many times as much is gone on with on another connection,"""
+    least_get_bytes_s: float = 160e3
+    """... or so many times less than this, if there are no others and were none,"""
+    measured_get_bytes: int = 256 * 1024
+    """... that have brought this at least,"""
+    most_replaced: int = 2
+    """... so often."""
     left_alone_s: float = 0.25
     """What a GET has left to peers is not asked of the CDN again for this long, while other GETs run."""
     copy_patience_s: float = 5.0

@@ -24,6 +24,7 @@ from zest_hf.core.actions import (
     FetchWhole,
     Follow,
     PeerTrouble,
+    ReplaceGet,
     StopFollow,
     StopGet,
 )
@@ -46,6 +47,7 @@ from zest_hf.core.plan import Fetch, FilePlan
 from zest_hf.core.policy import NOTHING_ELSEWHERE, CdnUse, Elsewhere, PolicySettings, View, cdn_use
 from zest_hf.core.proof import MAX_WRONG_FETCHES, Counts, Proof
 from zest_hf.core.ranges import Ranges, contains
+from zest_hf.core.slow_gets import SlowGets
 from zest_hf.core.together import Together
 from zest_hf.core.yielding import Yielding
 
@@ -60,6 +62,7 @@ __all__ = [
     "FetchWhole",
     "Follow",
     "PeerTrouble",
+    "ReplaceGet",
     "StopFollow",
     "StopGet",
     "Transfer",
@@ -107,6 +110,7 @@ class Transfer:
         self._late = Late(
             self._peers, self._asking, self._pieces, self._assignments, settings, plan, self._yielding.flow
         )
+        self._slow = SlowGets(settings)
         self._gets = Gets(
             plan,
             self._pieces,
@@ -117,6 +121,7 @@ class Transfer:
             settings,
             seed,
             self._proof.begun,
+            self._slow,
         )
         self._copies: Copies | None = None
         self._together: Together | None = None
@@ -279,9 +284,14 @@ class Transfer:
             self._proof.proved(first, end)
             self._yielding.peers_gave(self._knowledge.offset(end) - self._knowledge.offset(first))
 
-    def cdn_brought(self, brought: Mapping[int, int], now_s: float) -> None:
-        """So many bytes of the file has each GET that runs brought so far, by assignment."""
+    def cdn_brought(
+        self, brought: Mapping[int, int], now_s: float, received: Mapping[int, int] | None = None
+    ) -> None:
+        """So many bytes of the file has each GET that runs brought so far, by assignment. ``received``: what those that
+        were answered have received for that; None: the same.
+        """
         self._yielding.flow.note(brought, now_s)
+        self._slow.note(brought, brought if received is None else received, now_s)
         if self._together is not None:
             self._together.brought(brought, now_s)
 
@@ -330,6 +340,7 @@ class Transfer:
             else:
                 self._pieces.advance(begin, end)
         self._yielding.flow.ended(assignment, size, now_s)
+        self._slow.ended(assignment, now_s)
         self._assignments.answered(assignment, ended)
         if ended.is_blind:
             assert isinstance(action, FetchWhole)
@@ -402,11 +413,12 @@ class Transfer:
         waiting_for_peers: bool,
         others_may_come: bool = False,
         elsewhere: Elsewhere = NOTHING_ELSEWHERE,
+        max_gets: int | None = None,
     ) -> list[Action]:
         """What to start now. Raises the CDN's error when it failed and nobody else can give what is left.
 
         ``others_may_come``: nobody knows yet who else downloads the file, but that may change in a moment.
-        ``elsewhere``: what peers give to other files.
+        ``elsewhere``: what peers give to other files. ``max_gets``: so many at once; None is what the settings say.
         """
         if self._began_s is None:
             self._began_s = self._moved_s = now_s
@@ -417,7 +429,8 @@ class Transfer:
         if self._copies is not None:
             # Before anybody else is asked for it.
             out.extend(self._copies.starts(now_s))
-        self._yielding.look(elsewhere, now_s)
+        beside = self._yielding.beside
+        beside.look(self._peers.rate_bytes_s(now_s), elsewhere, now_s)
         if self._knowledge.known:
             out.extend(self._asking.ask(now_s))
             stops = list(self._yielding.stops(now_s))
@@ -437,26 +450,30 @@ class Transfer:
             cdn_leads=self._gets.leads,
             in_crowd=bool(self._together),
             elsewhere=elsewhere,
-            alone_bytes_s=self._yielding.alone_bytes_s(now_s),
-            cdn_bytes_s=self._yielding.cdn_bytes_s,
-            cdn_adds_nothing=self._yielding.adds_nothing(now_s),
+            alone_bytes_s=beside.alone_bytes_s(now_s),
+            cdn_bytes_s=beside.cdn_bytes_s,
+            cdn_adds_nothing=beside.adds_nothing(now_s),
             rest_bytes=self._rest_bytes(),
         )
         use = cdn_use(view, self._settings)
-        if use is CdnUse.EVERYTHING and not useful:
-            self._yielding.go_alone()
-        elif use is CdnUse.EVERYTHING and not self._gets.leads and not self._assignments.gets:
-            self._yielding.go_beside(view.peers_bytes_s)
+        room = (self._settings.max_cdn_fetches if max_gets is None else max_gets) - self._assignments.gets
+        if use is CdnUse.CROWD or not useful:
+            beside.forget()
         if self._together:
             out.extend(self._together.stops(now_s))
             out.extend(self._follow(now_s))
         if use is not CdnUse.NOTHING:
             if self._cdn_error is None or now_s >= self._cdn_rest_until_s:
-                out.extend(self._gets.make(use, useful, others_may_come, now_s))
+                is_first = not self._assignments.gets
+                made = list(self._gets.make(use, room, useful, others_may_come, now_s))
+                if made and is_first and use is CdnUse.EVERYTHING and useful and not self._gets.leads:
+                    beside.began(view.peers_bytes_s)
+                out.extend(made)
             else:
                 nothing_runs = self._pieces.open == len(self._pieces.wanted)
                 if nothing_runs and not self._is_hopeful(now_s, waiting_for_peers):
                     raise self._cdn_error
+        out.extend(ReplaceGet(number) for number in self._slow.replaced(now_s))
         out.extend(self._assignments.take_cancels())
         return out
 
@@ -510,6 +527,7 @@ class Transfer:
 
     def _get_ended(self, assignment: int, ended: Assignment, size: int, complete: bool, now_s: float) -> None:
         self._yielding.flow.ended(assignment, size, now_s)
+        self._slow.ended(assignment, now_s)
         self._assignments.answered(assignment, ended)
         if self._together is not None:
             self._together.ended(assignment, size, complete, now_s)

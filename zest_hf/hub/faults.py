@@ -11,7 +11,7 @@ from typing import Any, Literal
 from zest_hf.errors import ProtocolError
 from zest_hf.hub.stats import Listener
 
-Kind = Literal["rate", "latency", "status", "truncate", "corrupt", "stall", "expire", "garbage"]
+Kind = Literal["rate", "pace", "latency", "status", "truncate", "corrupt", "stall", "expire", "garbage"]
 ROUTES = ("cdn", "cas", "hub", "*")
 
 _HOUR_S = 3600.0
@@ -20,6 +20,7 @@ _LARGE = float(1 << 40)
 # kind -> parameter -> (type, least, most, default or None when it must be given)
 _PARAMETERS: dict[Kind, dict[str, tuple[type, float, float, float | None]]] = {
     "rate": {"bytes_per_second": (float, 1, _LARGE, None)},
+    "pace": {"bytes_per_second": (float, 1, _LARGE, None)},
     "latency": {"seconds": (float, 0, _HOUR_S, None)},
     "status": {"status": (int, 200, 599, None), "retry_after": (int, 0, _HOUR_S, -1)},
     "truncate": {"after_bytes": (int, 0, _LARGE, None)},
@@ -32,7 +33,7 @@ MAX_RULES = 100
 
 
 class Bucket:
-    """A token bucket that all connections of a listener share: bytes are reserved in order of arrival.
+    """A token bucket, of one answer or of all that a listener gives: bytes are reserved in order of arrival.
 
     Time that passed unused counts for up to ``_BURST_S``, so that late wake-ups do not lower the rate.
     """

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from zest_hf.errors import ZestError
-from zest_hf.hub.faults import Rule
+from zest_hf.hub.faults import Bucket, Rule
 from zest_hf.hub.http import Refusal
 from zest_hf.hub.protocol import CONNECTION, SENT, ZERO_COPY
 from zest_hf.hub.state import Hub
@@ -153,6 +153,7 @@ class _Falsifier:
             (int(r.parameters["after_bytes"]) for r in rules if r.kind == "stall"), default=None
         )
         self._buckets = [hub.faults.bucket(r, listener) for r in rules if r.kind == "rate"]
+        self._buckets += [Bucket(r.parameters["bytes_per_second"]) for r in rules if r.kind == "pace"]
         self._first = 0
         self._sent = 0
 

@@ -18,7 +18,7 @@ from typing import Protocol
 from zest_hf._native.codec import Unpacker
 from zest_hf._native.draft import Draft
 from zest_hf.cas import CasClient
-from zest_hf.core.actions import FetchRun, FetchWhole, StopGet
+from zest_hf.core.actions import FetchRun, FetchWhole, ReplaceGet, StopGet
 from zest_hf.core.ids import ZERO_HASH, XetHash
 from zest_hf.core.manifest import Manifest
 from zest_hf.core.plan import Fetch, fetches_of
@@ -112,6 +112,13 @@ class CdnSource:
         if job is not None:
             self._report(CdnStops(action.assignment, job.limit(action.chunks)))
 
+    def replace(self, action: ReplaceGet) -> None:
+        """Has a GET go on on another connection, unless it has ended."""
+        with self._lock:
+            job = self._jobs.get(action.assignment)
+        if job is not None:
+            job.reconnect()
+
     def close(self) -> None:
         """Stops all GETs; nothing is written afterwards."""
         self._stop.set()
@@ -130,6 +137,11 @@ class CdnSource:
         """File bytes that each GET which still runs has brought, by assignment."""
         with self._lock:
             return {number: job.written_bytes for number, job in self._jobs.items()}
+
+    def received(self) -> dict[int, int]:
+        """What each GET that still runs and was answered has received, also what was of no use, by assignment."""
+        with self._lock:
+            return {number: job.network_bytes for number, job in self._jobs.items() if job.is_answered}
 
     @property
     def network_bytes(self) -> int:
@@ -305,9 +317,17 @@ class _Job:
         """The GETs that the action takes, once that is known."""
         self.network_bytes = 0
         self.written_bytes = 0
+        self.is_answered = False
 
     def stop(self) -> None:
         """With the stop event set: returns when nothing is being written."""
+        with self._gate:
+            body = self._body
+        if body is not None:
+            body.abort()
+
+    def reconnect(self) -> None:
+        """Breaks its connection: it is asked for again from there."""
         with self._gate:
             body = self._body
         if body is not None:
@@ -517,6 +537,7 @@ class _Job:
         buffer = memoryview(bytearray(BUFFER_BYTES))
         with self._cas.open_range(source) as body:
             self._body = body
+            self.is_answered = True
             # Who set it before the line above did not see the body.
             self._check_running()
             try:
