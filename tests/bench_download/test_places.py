@@ -136,6 +136,26 @@ def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
     assert [pid for pid in below if processes.peak_bytes(pid)] == []
 
 
+def test_what_was_measured_before_ctrl_c_is_shown(tmp_path: Path) -> None:
+    endless = ["--megabytes", "2", "--runs", "1000", "--only", "tcp", "--dir", str(tmp_path)]
+    figures = tmp_path / "figures.json"
+    command = [str(ZEST), "bench", "download", *endless, "--json", str(figures)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        while "round 3 of" not in (line := process.stderr.readline()):
+            assert line, "it ended before"
+        os.killpg(process.pid, signal.SIGINT)
+        table, said = process.stdout.read(), process.stderr.read()
+        assert process.wait(60) == 1
+    assert said.splitlines()[-1] == "zest: interrupted"
+    value = json.loads(figures.read_text())
+    rounds = len(value["cases"]["tcp"]["runs"])
+    assert value["options"]["runs"] == rounds >= 2
+    assert f"medians of {rounds} rounds" in table
+    assert list(tmp_path.iterdir()) == [figures]
+
+
 def test_without_the_right_to_it_is_one_line() -> None:
     may_not = ["setpriv", "--bounding-set=-sys_admin,-net_admin", "--inh-caps=-sys_admin,-net_admin"]
     if shutil.which("ip") is None or shutil.which("setpriv") is None or not places.TUN.exists():

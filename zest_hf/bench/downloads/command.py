@@ -99,6 +99,8 @@ def _downloads(args: argparse.Namespace) -> int:
         from zest_hf.bench.downloads.picture import draw
 
         draw(args.plot, outcome)
+    if not outcome.is_complete:
+        raise KeyboardInterrupt
     return 0 if then is None else _compare(value, then)
 
 

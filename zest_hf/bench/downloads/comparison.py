@@ -45,7 +45,8 @@ def compared(
 ) -> Outcome:
     """``runs`` counted rounds of the cases of these names, one more before them. Raises ZestError if one fails.
 
-    In turns within a round, so that a machine that others use as well disturbs all of them alike.
+    In turns within a round, so that a machine that others use as well disturbs all of them alike. What has been
+    measured when it is interrupted is the outcome; KeyboardInterrupt if that is nothing.
     """
     before, cores = noise.Load.now(), len(os.sched_getaffinity(0))
     timeout_s = LEAST_TIMEOUT_S + total_bytes / _least_bytes_s(line)
@@ -58,15 +59,23 @@ def compared(
         certificate = Tls.issue(work / "tls", host) if tls else None
         world = stack.enter_context(World(work, content, tls=certificate, host=host, places=places))
         cases = {name: KINDS[name].prepare(world) for name in names}
-        for number in range(runs + 1):
-            say(f"round {number} of {runs}" if number else f"a round that does not count: {', '.join(names)}")
-            for name, case in cases.items():
-                try:
-                    run = measured(world, case, timeout_s)
-                except ZestError as error:
-                    raise ZestError(f"{name}: {error}") from error
-                if number:
-                    results[name].append(run)
+        is_complete = True
+        try:
+            for number in range(runs + 1):
+                say(f"round {number} of {runs}" if number else f"a round that does not count: {', '.join(names)}")
+                for name, case in cases.items():
+                    try:
+                        run = measured(world, case, timeout_s)
+                    except ZestError as error:
+                        raise ZestError(f"{name}: {error}") from error
+                    if number:
+                        results[name].append(run)
+        except KeyboardInterrupt:
+            whole = min(map(len, results.values()))
+            if not whole:
+                raise
+            is_complete, runs = False, whole
+            results = {name: of_case[:whole] for name, of_case in results.items()}
     return Outcome(
         results=results,
         total_bytes=content.total_bytes,
@@ -77,6 +86,7 @@ def compared(
         machine={"cores": cores, **machine()},
         options={"runs": runs, "megabytes": total_bytes // 1_000_000, "files": files, "tls": tls}
         | ({} if line is None else {"line": line.json}),
+        is_complete=is_complete,
     )
 
 

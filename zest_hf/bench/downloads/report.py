@@ -30,6 +30,8 @@ class Outcome:
     """Why not to trust it."""
     machine: Mapping[str, object]
     options: Mapping[str, Any]
+    is_complete: bool = True
+    """It was not interrupted."""
 
     @property
     def base(self) -> str:
