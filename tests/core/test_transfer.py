@@ -690,3 +690,21 @@ def test_what_a_peer_leaves_behind_the_end_of_a_get_is_wanted() -> None:
     world.peer_ends(ask, 1, PeerTrouble.LACKS)
     world.check()
     assert world.transfer._pieces.wanted == [0]
+
+
+@pytest.mark.parametrize("others_may_come", [False, True])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_what_a_stopped_get_leaves_waits_for_its_end_when_nothing_is_known_of_it(
+    others_may_come: bool, seed: int | None
+) -> None:
+    """It was stopped for a member that is gone. The rest begins at a byte that nobody knows."""
+    world = World(plain(xorbs=1, chunks=4, piece_chunks=4), seed=seed)
+    (get,) = world.act(others_may_come=others_may_come)
+    assert isinstance(get, FetchWhole) and get.expected is None
+    world.stop(get, 1)
+    assert not world.act(others_may_come=others_may_come)
+    world.cdn_ends(get)
+    (again,) = world.act(others_may_come=others_may_come)
+    assert isinstance(again, FetchWhole) and again.begun is not None and len(again.begun.chunks) == 1
+    world.cdn_ends(again)
+    assert world.finished()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from zest_hf.core.actions import Action, FetchRun, FetchWhole
 from zest_hf.core.assignments import Assignments
@@ -106,13 +106,34 @@ class Gets:
         """One of the plan's GETs."""
         yield from self._gone_on_with()
         wanted = self._pieces.wanted
-        yield from self._in_gets(self._wanted_of(wanted[self._random.randrange(len(wanted)) if self._random else 0]))
+        at = self._random.randrange(len(wanted)) if self._random else 0
+        found = next(filter(self._may_be_asked_for, chain(islice(wanted, at, None), islice(wanted, at))), None)
+        if found is not None:
+            yield from self._in_gets(self._wanted_of(found))
 
     def _everything(self, from_the_back: bool) -> Iterator[list[int]]:
         """What is wanted, one GET of the plan after the other. The CDN helps peers from the back."""
         yield from self._gone_on_with()
-        while self._pieces.wanted:
-            yield from self._in_gets(self._wanted_of(self._pieces.wanted[-1 if from_the_back else 0]))
+        while (begin := self._next_wanted(from_the_back)) is not None:
+            yield from self._in_gets(self._wanted_of(begin))
+
+    def _next_wanted(self, from_the_back: bool) -> int | None:
+        wanted = reversed(self._pieces.wanted) if from_the_back else iter(self._pieces.wanted)
+        return next(filter(self._may_be_asked_for, wanted), None)
+
+    def _may_be_asked_for(self, begin: int) -> bool:
+        fetch = self._pieces[begin].fetch
+        return not self._is_being_stopped(fetch) or self._pieces.is_whole(fetch, self._wanted_of(begin))
+
+    def _is_being_stopped(self, fetch: int) -> bool:
+        """A GET that nothing is known of was told to stop somewhere: what it leaves cannot be asked for by itself, and
+        is wanted with all the rest when it has ended.
+        """
+        planned = self._plan.fetches[fetch]
+        return not self._knowledge.knows_xorb(planned.source.xorb) and any(
+            one.is_blind and isinstance(one.action, FetchWhole) and one.action.fetch is planned
+            for _, one in self._assignments.running_gets()
+        )
 
     def _gone_on_with(self) -> Iterator[list[int]]:
         """What was begun: the sooner it is whole, the sooner it is proved, and can be passed on."""
@@ -143,7 +164,7 @@ class Gets:
         for fetch, chosen in by_fetch.items():
             if self._pieces.is_whole(fetch, chosen):
                 yield chosen
-            else:
+            elif not self._is_being_stopped(fetch):
                 yield from list(self._pieces.runs(chosen))
 
     def _is_in_a_get(self, begin: int) -> bool:
