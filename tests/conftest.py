@@ -6,7 +6,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+import depth
 import pytest
+from hypothesis import settings
 
 from zest_hf.hub.process import HubProcess
 
@@ -14,6 +16,9 @@ from zest_hf.hub.process import HubProcess
 # then it names xorbs to the new one that only the old one had. To be set before huggingface_hub is imported.
 _xet_cache = tempfile.TemporaryDirectory(prefix="zest-tests-")
 os.environ["HF_XET_CACHE"] = _xet_cache.name
+
+if depth.DEPTH > 1:
+    settings.load_profile("depth")
 
 
 @pytest.fixture(scope="session")

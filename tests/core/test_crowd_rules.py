@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from depth import examples
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -210,7 +211,7 @@ MESSAGES = st.lists(
 EVENTS = st.lists(st.tuples(st.integers(2, 5), st.sampled_from(["claims", "left", "done"]), MESSAGES), max_size=60)
 
 
-@settings(deadline=None, max_examples=60, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(deadline=None, max_examples=examples(60), phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(EVENTS, st.booleans())
 def test_nobody_waits_for_ever(events: list[tuple[int, str, list[tuple[int, int, int]]]], again: bool) -> None:
     """Whatever others say, none of whom ever gives anything."""

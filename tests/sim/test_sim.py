@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from depth import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from layouts import Layout, plain
@@ -224,7 +225,7 @@ def _random_world(seed: int) -> tuple[Simulation, Layout, CdnModel]:
 
 @given(st.integers(0, 1 << 40))
 @example(38284)  # a fast peer has given all that it holds, and another creeps
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_never_much_slower_than_the_cdn_alone(seed: int) -> None:
     """Whatever peers do: the patience with them, one silence, and a second fetch of what they had in hand."""
     world, file, cdn = _random_world(seed)
