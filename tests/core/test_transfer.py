@@ -27,6 +27,7 @@ from zest_hf.core.actions import (
     FetchWhole,
     Follow,
     PeerTrouble,
+    StopGet,
 )
 from zest_hf.core.assignments import Work
 from zest_hf.core.crowd_claims import FULL
@@ -709,3 +710,24 @@ def test_what_a_stopped_get_leaves_waits_for_its_end_when_nothing_is_known_of_it
     assert isinstance(again, FetchWhole) and again.begun is not None and len(again.begun.chunks) == 1
     world.cdn_ends(again)
     assert world.finished()
+
+
+def test_a_get_that_is_stopped_at_its_beginning_is_not_stopped_again() -> None:
+    """Also when a part of what it was made for was done by a peer before."""
+    world = World(layout([xorb("x", [1000] * 6)], [(0, 0, 6)], piece_chunks=5), seed=0)
+    world.join()
+    world.hears(MEMBERS[0], (0, 1))
+    (follow,) = world.act()
+    assert isinstance(follow, Follow)
+    world.transfer.manifest_proved(world.file.manifest)
+    world.transfer.peer_holds(0, [(0, 6)])
+    world.follow_ends(follow, 6, wrong=0)
+    begun = world.act()
+    world.now_s += 5.0
+    begun += world.act()
+    (get,) = (one for one in begun if isinstance(one, FetchWhole))
+    (last,) = (one for one in begun if isinstance(one, AskPeer) and one.first == 5)
+    world.peer_ends(last, 1, None)
+    world.stop(get, 0)
+    world.hears(MEMBERS[1], (0, 1))
+    assert not any(isinstance(one, StopGet) for one in world.transfer.actions(world.now_s, False))

@@ -33,6 +33,8 @@ class Flow:
 
     def note(self, brought: Mapping[int, int], now_s: float) -> None:
         """So much have GETs brought so far."""
+        if not self.brought:
+            return  # what they gave is remembered
         new = 0
         for number, before in self.brought.items():
             now = brought.get(number, before)

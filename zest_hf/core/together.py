@@ -99,10 +99,11 @@ class Together:
         for decision in self.crowd.stops(now_s):
             self._decisions.append(decision)
             for assignment in self._gets[decision.fetch]:
+                running = self._assignments[assignment]
                 # One that has been stopped at its beginning only has to end.
-                if not self._assignments[assignment].pieces:
+                if not running.pieces or running.ends == 0:
                     continue
-                self._assignments[assignment].stop_at = 0
+                running.stop_at = 0
                 yield StopGet(assignment, 0)
 
     def choose(self, held: Ranges, room: int, now_s: float) -> Iterator[list[int]]:
