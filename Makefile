@@ -17,7 +17,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SYSTEM_PACKAGES := g++ cmake ninja-build pkg-config python3-dev python3-venv \
-    libtorrent-rasterbar-dev libboost-dev libssl-dev liblz4-dev librust-blake3-dev
+    libtorrent-rasterbar-dev libboost-dev libssl-dev libcurl4-openssl-dev liblz4-dev librust-blake3-dev
 # Programs that the tests run, and would be skipped without.
 TEST_PACKAGES := opentracker iproute2 chromium libfaketime
 LINT_PACKAGES := clang-format

@@ -1,6 +1,6 @@
 """Writes the C source of the extension module from the public headers (cffi, out-of-line API mode).
 
-    build_shim.py OUTPUT.c HEADER.h [HEADER.h ...]
+    build_shim.py MODULE OUTPUT.c HEADER.h [HEADER.h ...]
 
 The headers are the definition: preprocessor lines, and what is meant for C++ only, are dropped, and
 the rest goes to ``FFI.cdef``. So a header and its Python side cannot drift apart: the compiler checks
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-MODULE = "zest_hf._native._zest"
+PACKAGE = "zest_hf._native"
 
 
 def declarations(header: str) -> str:
@@ -36,14 +36,16 @@ def declarations(header: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) < 2:
-        sys.stderr.write("usage: build_shim.py OUTPUT.c HEADER.h ...\n")
+    if len(arguments) < 3:
+        sys.stderr.write("usage: build_shim.py MODULE OUTPUT.c HEADER.h ...\n")
         return 2
-    output, *headers = (Path(argument) for argument in arguments)
+    module, *paths = arguments
+    output, *headers = map(Path, paths)
     ffi = FFI()
     for header in headers:
         ffi.cdef(declarations(header.read_text(encoding="utf-8")))
-    ffi.set_source(MODULE, "".join(f'#include "{header.name}"\n' for header in headers), py_limited_api=True)
+    includes = "".join(f'#include "{header.name}"\n' for header in headers)
+    ffi.set_source(f"{PACKAGE}.{module}", includes, py_limited_api=True)
     ffi.emit_c_code(str(output))
     return 0
 

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-import requests
-
 from zest_hf.core.ids import XetHash, hash_to_text
 from zest_hf.core.reconstruction import FetchRange, Reconstruction, parse_v1, parse_v2
 from zest_hf.core.retry import RetryPolicy
@@ -32,7 +30,7 @@ from zest_hf.errors import (
     UrlExpired,
 )
 from zest_hf.http_body import RangeBody, ranged_body, read_limited
-from zest_hf.transport import Transport, place, retry_after_s
+from zest_hf.transport import Answer, Transport, place, retry_after_s
 
 __all__ = ["CasClient", "CasToken", "RangeBody", "TokenProvider"]
 
@@ -142,7 +140,7 @@ class CasClient:
         """
         headers = {"Range": f"bytes={fetch.byte_start}-{fetch.byte_end - 1}", "Accept-Encoding": "identity"}
         self._check_open()
-        response = self._transport.get(fetch.url, headers)
+        response = self._transport.get_bulk(fetch.url, headers)
         if response.status_code in {200, 206}:
             return ranged_body(response, fetch.byte_start, fetch.byte_end)
         with response:
@@ -201,7 +199,7 @@ class CasClient:
         except (ValueError, RecursionError) as error:
             raise ReconstructionError(f"{place(url)}: the reconstruction is not JSON: {error}") from None
 
-    def _refusal(self, response: requests.Response) -> CasError:
+    def _refusal(self, response: Answer) -> CasError:
         status = response.status_code
         message = f"{place(response.url)}: HTTP {status} {(response.reason or '')[:80]}"
         if status == 401:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final
@@ -13,22 +11,7 @@ import requests
 import urllib3
 
 from zest_hf.errors import CasError, CasUnavailable
-from zest_hf.transport import failure, place
-
-MAX_STEP_BYTES: Final = 256 * 1024
-"""At most so many bytes per read of a body.
-
-urllib3's public `readinto` receives into a fresh bytes object and copies that into the caller's buffer.
-Measured over loopback against http.client's direct readinto: 0.119 s of CPU a gigabyte against 0.116 in
-steps of 256 KiB, where the copy stays within the cache, but 0.176 against 0.099 at 1 MiB and 0.232 against
-0.101 at 4 MiB. `read1` returns what one receive brought, which made 3.4 times as many calls of it (0.149).
-"""
-
-MIN_STEP_BYTES: Final = 16 * 1024
-"""The step on a slow line. A read returns when its step is full, and a caller wants to see progress."""
-
-_FAST_STEP_S: Final = 0.05
-_SLOW_STEP_S: Final = 0.25
+from zest_hf.transport import BulkAnswer, failure, place
 
 _JSON_STEP_BYTES: Final = 64 * 1024
 
@@ -39,56 +22,41 @@ _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 class RangeBody:
     """The bytes of one range, as they come. A context manager; used by one thread, except for `abort`."""
 
-    def __init__(
-        self,
-        response: requests.Response,
-        size_bytes: int,
-        where: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, answer: BulkAnswer, size_bytes: int, where: str) -> None:
         self.size_bytes = size_bytes
         """How many bytes the whole range has."""
         self.received_bytes = 0
         """How many of them `readinto` has handed out."""
-        self._response = response
-        self._raw: urllib3.HTTPResponse = response.raw
+        self._answer = answer
         self._where = where
-        self._clock = clock
-        self._step = 4 * MIN_STEP_BYTES
 
     def readinto(self, buffer: memoryview) -> int:
-        """Put the next bytes into `buffer` and return their number, at most MAX_STEP_BYTES; 0 at the end.
+        """Put the next bytes into `buffer` and return their number; 0 at the end.
 
-        Raises CasUnavailable (retryable) when the body ends early, stalls, or the connection breaks.
+        Waits until it is full, but not for long once something has come. Raises CasUnavailable (retryable) when the body
+        ends early, stalls, or the connection breaks.
         """
-        wanted = min(len(buffer), self.size_bytes - self.received_bytes, self._step)
+        wanted = min(len(buffer), self.size_bytes - self.received_bytes)
         if wanted == 0:
             return 0
-        began = self._clock()
+        why = "end of body"
         try:
-            count = self._raw.readinto(buffer[:wanted])
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: closed meanwhile
-            raise self._broken(type(error).__name__) from error
+            count = self._answer.readinto(buffer[:wanted])
+        except CasUnavailable as error:
+            count, why = 0, str(error)
         if count == 0:
-            raise self._broken("end of body")
+            got = f"{self.received_bytes} of {self.size_bytes} bytes"
+            raise CasUnavailable(f"{self._where}: {got} received, then {why}", retryable=True)
         self.received_bytes += count
-        took_s = self._clock() - began
-        if took_s < _FAST_STEP_S:
-            self._step = min(self._step * 2, MAX_STEP_BYTES)
-        elif took_s > _SLOW_STEP_S:
-            self._step = max(self._step // 2, MIN_STEP_BYTES)
         return count
 
     def abort(self) -> None:
         """Make a readinto that waits in another thread fail now. Any thread; harmless afterwards."""
-        shutdown = getattr(self._raw, "shutdown", None)  # urllib3 >= 2.3; before, the read timeout has to do
-        if shutdown is not None:
-            with contextlib.suppress(ValueError, RuntimeError, OSError):
-                shutdown()
+        self._answer.abort()
 
     def close(self) -> None:
-        """End the request. The connection is in the pool already if the body was read to its end."""
-        self._response.close()
+        """End the request. The connection is used again if the body was read to its end."""
+        self._answer.close()
 
     def __enter__(self) -> RangeBody:
         return self
@@ -98,12 +66,8 @@ class RangeBody:
     ) -> None:
         self.close()
 
-    def _broken(self, why: str) -> CasUnavailable:
-        got = f"{self.received_bytes} of {self.size_bytes} bytes"
-        return CasUnavailable(f"{self._where}: {got} received, then {why}", retryable=True)
 
-
-def ranged_body(response: requests.Response, byte_start: int, byte_end: int) -> RangeBody:
+def ranged_body(response: BulkAnswer, byte_start: int, byte_end: int) -> RangeBody:
     """Check that a 200 or 206 carries the bytes byte_start..byte_end (half-open) and wrap its body.
 
     Raises CasUnavailable when it carries something else; asking again would not help, so it is not retryable.

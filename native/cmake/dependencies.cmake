@@ -70,6 +70,11 @@ if(NOT LibtorrentRasterbar_FOUND)
   zest_missing("libtorrent-rasterbar" "libtorrent-rasterbar-dev")
 endif()
 
+find_package(CURL 7.80 QUIET)
+if(NOT CURL_FOUND)
+  zest_missing("libcurl 7.80 or later" "libcurl4-openssl-dev")
+endif()
+
 find_package(Python 3.10 COMPONENTS Interpreter Development.Module QUIET)
 if(NOT Python_FOUND)
   zest_missing("Python 3.10 headers" "python3-dev")
