@@ -113,7 +113,7 @@ class CasClient:
         past the end), CasUnavailable (after retries within the deadline), ReconstructionError, and what
         the token provider raises.
         """
-        headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
+        headers = {"Accept": "application/json"}
         if byte_range is not None:
             first, end = byte_range
             if not 0 <= first < end:
@@ -140,7 +140,7 @@ class CasClient:
         """
         headers = {"Range": f"bytes={fetch.byte_start}-{fetch.byte_end - 1}", "Accept-Encoding": "identity"}
         self._check_open()
-        response = self._transport.get_bulk(fetch.url, headers)
+        response = self._transport.get(fetch.url, headers)
         if response.status_code in {200, 206}:
             return ranged_body(response, fetch.byte_start, fetch.byte_end)
         with response:
@@ -189,7 +189,7 @@ class CasClient:
                 self._sleep(delay)
 
     def _attempt(self, url: str, headers: dict[str, str], token: CasToken, until_s: float) -> object:
-        response = self._transport.get(url, headers, bearer=token.token)
+        response = self._transport.get(url, headers, bearer=token.token, takes_gzip=True)
         if response.status_code not in {200, 206}:
             with response:
                 raise self._refusal(response)

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-import requests
-
 from zest_hf.cas import CasClient, CasToken
 from zest_hf.core.ids import XetHash, hash_to_text
 from zest_hf.core.shard import Shard, parse_shard
 from zest_hf.errors import CasError, CasUnavailable, ProtocolError
 from zest_hf.http_body import read_limited
-from zest_hf.transport import place
+from zest_hf.transport import Answer, place
 
 MAX_SHARD_BYTES: Final = 96 << 20
 """An answer to a deduplication query; uploads stop at 64 MiB."""
@@ -73,31 +71,32 @@ class CasUploader(CasClient):
 
         self._retrying(send)
 
-    def _post(self, token: CasToken, path: str, data: bytes) -> requests.Response:
+    def _post(self, token: CasToken, path: str, data: bytes) -> Answer:
         return self._transport.post(token.url.rstrip("/") + path, _BINARY, data, bearer=token.token)
 
-    def _body(self, response: requests.Response, limit: int, until_s: float) -> bytes:
+    def _body(self, response: Answer, limit: int, until_s: float) -> bytes:
         if response.status_code not in {200, 201}:
             with response:
                 raise self._explained(response)
         return bytes(read_limited(response, limit, until_s=until_s, clock=self._clock))
 
-    def _explained(self, response: requests.Response) -> CasError:
+    def _explained(self, response: Answer) -> CasError:
         """The refusal, with the server's reason: unlike a download, an upload can be wrong by itself."""
         error = self._refusal(response)
         try:
-            said = json.loads(response.raw.read(4096, decode_content=True)).get("error", "")
+            buffer = memoryview(bytearray(4096))
+            said = json.loads(bytes(buffer[: response.readinto(buffer)])).get("error", "")
         except Exception:  # the reason is a courtesy
             said = ""
         if isinstance(said, str) and said:
             error.args = (f"{error}: {said[:300]}",)
         return error
 
-    def _answer(self, response: requests.Response, until_s: float) -> dict[str, Any]:
+    def _answer(self, response: Answer, until_s: float) -> dict[str, Any]:
         where = place(response.url)
         return _object(self._body(response, MAX_ANSWER_BYTES, until_s), where)
 
-    def _read_events(self, response: requests.Response, until_s: float) -> None:
+    def _read_events(self, response: Answer, until_s: float) -> None:
         """Lines of JSON, of which the last one says how it went."""
         where = place(response.url)
         for line in self._body(response, MAX_ANSWER_BYTES, until_s).splitlines():

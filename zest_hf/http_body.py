@@ -7,13 +7,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-import requests
-import urllib3
-
 from zest_hf.errors import CasError, CasUnavailable
-from zest_hf.transport import BulkAnswer, failure, place
+from zest_hf.transport import Answer, place
 
-_JSON_STEP_BYTES: Final = 64 * 1024
+_STEP_BYTES: Final = 64 * 1024
 
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.IGNORECASE)
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
@@ -22,7 +19,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 class RangeBody:
     """The bytes of one range, as they come. A context manager; used by one thread, except for `abort`."""
 
-    def __init__(self, answer: BulkAnswer, size_bytes: int, where: str) -> None:
+    def __init__(self, answer: Answer, size_bytes: int, where: str) -> None:
         self.size_bytes = size_bytes
         """How many bytes the whole range has."""
         self.received_bytes = 0
@@ -67,23 +64,23 @@ class RangeBody:
         self.close()
 
 
-def ranged_body(response: BulkAnswer, byte_start: int, byte_end: int) -> RangeBody:
+def ranged_body(answer: Answer, byte_start: int, byte_end: int) -> RangeBody:
     """Check that a 200 or 206 carries the bytes byte_start..byte_end (half-open) and wrap its body.
 
     Raises CasUnavailable when it carries something else; asking again would not help, so it is not retryable.
     """
     size = byte_end - byte_start
-    where = place(response.url)
-    headers = response.headers
-    length_text = headers.get("Content-Length", "")
+    where = place(answer.url)
+    headers = answer.headers
+    length_text = headers.get("content-length", "")
     length = int(length_text) if _DIGITS.fullmatch(length_text) else None
     problem = None
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
+    if headers.get("content-encoding", "identity").lower() != "identity":
         problem = "it is encoded, although identity was asked for"
-    elif headers.get("Content-Type", "").lower().startswith("multipart/"):
+    elif headers.get("content-type", "").lower().startswith("multipart/"):
         problem = "it has several parts, although one range was asked for"
-    elif response.status_code == 206:
-        content_range = headers.get("Content-Range")
+    elif answer.status_code == 206:
+        content_range = headers.get("content-range")
         match = _CONTENT_RANGE.fullmatch(content_range.strip()) if content_range is not None else None
         if content_range is not None and (
             match is None or (int(match[1]), int(match[2]) + 1) != (byte_start, byte_end)
@@ -96,41 +93,31 @@ def ranged_body(response: BulkAnswer, byte_start: int, byte_end: int) -> RangeBo
     elif length is not None and length < size:
         problem = f"Content-Length is {length}"
     if problem is not None:
-        response.close()
+        answer.close()
         raise CasUnavailable(
             f"{where}: wrong answer to a request for bytes {byte_start}..{byte_end}: {problem}",
-            status=response.status_code,
+            status=answer.status_code,
         )
-    return RangeBody(response, size, where)
+    return RangeBody(answer, size, where)
 
 
-def read_limited(
-    response: requests.Response, limit_bytes: int, *, until_s: float, clock: Callable[[], float]
-) -> bytes:
-    """The decoded body, at most `limit_bytes` of it, read until `clock()` says `until_s` at the latest.
+def read_limited(answer: Answer, limit_bytes: int, *, until_s: float, clock: Callable[[], float]) -> bytes:
+    """The unpacked body, at most `limit_bytes` of it, read until `clock()` says `until_s` at the latest.
 
     Raises CasError when there is more, CasUnavailable (retryable) when it ends early or takes too long.
     """
-    where = place(response.url)
-    announced = response.headers.get("Content-Length", "")
+    where = place(answer.url)
+    announced = answer.headers.get("content-length", "")
     size = int(announced) if _DIGITS.fullmatch(announced) else None
-    # read1 returns after one receive: a body that trickles in cannot hold us beyond the time.
-    read: Callable[..., bytes] = getattr(response.raw, "read1", response.raw.read)
-    parts: list[bytes] = []
-    total = 0
-    with response:
+    data = bytearray()
+    buffer = memoryview(bytearray(_STEP_BYTES))
+    with answer:
         if size is not None and size > limit_bytes:
             raise CasError(f"{where}: answer of {size} bytes, at most {limit_bytes} are accepted")
-        try:
-            while part := read(_JSON_STEP_BYTES, decode_content=True):
-                parts.append(part)
-                total += len(part)
-                if total > limit_bytes:
-                    raise CasError(f"{where}: answer of more than {limit_bytes} bytes")
-                if clock() > until_s:
-                    raise CasUnavailable(f"{where}: the answer takes too long", retryable=True)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise failure(where, error) from error
-    if size is not None and total < size and "Content-Encoding" not in response.headers:
-        raise CasUnavailable(f"{where}: {total} of {size} bytes received", retryable=True)
-    return b"".join(parts)
+        while count := answer.readinto(buffer):
+            data += buffer[:count]
+            if len(data) > limit_bytes:
+                raise CasError(f"{where}: answer of more than {limit_bytes} bytes")
+            if clock() > until_s:
+                raise CasUnavailable(f"{where}: the answer takes too long", retryable=True)
+    return bytes(data)

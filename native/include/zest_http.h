@@ -1,11 +1,11 @@
-/* Bodies of HTTP answers in bulk: GETs whose bytes are received, and decrypted, without the interpreter's lock.
+/* HTTP requests, whose answers are received and decrypted without the interpreter's lock.
  *
  * This header is also the cffi definition of the Python side, so that it holds plain C declarations only.
  *
  * Conventions
  *  - No function throws. Functions that can fail return a zest_http_status and fill *err (never NULL) when the result
  *    is not ZEST_HTTP_OK; functions that make an object return NULL instead.
- *  - A client may be used by several threads at the same time, a GET by one, but for zest_http_get_abort.
+ *  - A client may be used by several threads at the same time, a GET (or POST) by one, but for zest_http_get_abort.
  *  - Texts are UTF-8 and end with a zero; what was given is copied.
  */
 #ifndef ZEST_HTTP_H
@@ -56,11 +56,14 @@ void zest_http_client_free(zest_http_client *client); /* NULL is allowed; its GE
 void zest_http_client_close(zest_http_client *client);
 
 /* Asks for `url` by HTTP/1.1. Redirects are not followed, and nothing is taken from the environment.
- *  headers  "Name: value" lines, each ended with '\n'
- *  proxy    of libcurl's forms, "" for none
- *  trusted  certificates: a file or a directory
- * NULL on ZEST_HTTP_BAD_REQUEST. Free with zest_http_get_free. */
-zest_http_get *zest_http_get_new(zest_http_client *client, const char *url, const char *headers, const char *proxy,
+ *  headers      "Name: value" lines, each ended with '\n'
+ *  body         NULL for a GET, else what is sent by POST; borrowed until zest_http_get_free
+ *  takes_gzip   1: says so, and the body that comes is unpacked
+ *  proxy        of libcurl's forms, "" for none; but for the hosts of no_proxy, a list with commas
+ *  trusted      certificates: a file or a directory
+ * NULL on ZEST_HTTP_BAD_REQUEST and ZEST_HTTP_UNTRUSTED (no certificates there). Free with zest_http_get_free. */
+zest_http_get *zest_http_get_new(zest_http_client *client, const char *url, const char *headers, const uint8_t *body,
+                                 size_t body_size, int32_t takes_gzip, const char *proxy, const char *no_proxy,
                                  const char *trusted, zest_http_error *err);
 
 /* Waits for the head of the answer: its status line and its fields as they came, *size bytes without a zero at the

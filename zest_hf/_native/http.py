@@ -1,12 +1,13 @@
-"""GETs whose bodies are received, and decrypted, without the interpreter's lock: libcurl.
+"""HTTP requests whose answers are received, and decrypted, without the interpreter's lock: libcurl.
 
-Typed over ``native/include/zest_http.h``. Loaded when the first one is made, by itself: libcurl brings thirty libraries,
-which who gets everything from peers does not need.
+Typed over ``native/include/zest_http.h``. A compiled module of its own: libcurl brings thirty libraries, which a seeder
+does not need.
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import threading
 from collections.abc import Mapping
 from importlib import import_module
@@ -73,23 +74,44 @@ class HttpClient:
             raise _failed(err)
         self._client: Any = ffi.gc(made, lib.zest_http_client_free)
 
-    def get(self, url: str, headers: Mapping[str, str], *, proxy: str = "", trusted: str) -> HttpGet:
-        """Ask for `url` by HTTP/1.1; no redirect is followed. `proxy` is an url, "" for none; `trusted` names a file or a
-        directory of certificates.
+    def ask(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        takes_gzip: bool = False,
+        proxy: str = "",
+        no_proxy: str = "",
+        trusted: str,
+    ) -> HttpGet:
+        """Ask for `url` by HTTP/1.1, with a `body` by POST; no redirect is followed. With `takes_gzip` the answer says so
+        if it was packed, and is unpacked all the same.
 
-        Raises HttpFailed (BAD_REQUEST).
+        `proxy` is an url, "" for none, but for the hosts of `no_proxy`; `trusted` names a file or a directory of
+        certificates. Raises HttpFailed (BAD_REQUEST, or UNTRUSTED if there are no certificates).
         """
         texts = [url, *headers, *headers.values()]
         if any(ord(letter) < 32 or letter == "\x7f" for text in texts for letter in text):
             raise HttpFailed(Kind.BAD_REQUEST, "a control character in an url or a header")
         lines = "".join(f"{name}: {value}\n" for name, value in headers.items())
         err = ffi.new("zest_http_error *")
+        data = ffi.NULL if body is None else ffi.from_buffer("uint8_t[]", body)
         made = lib.zest_http_get_new(
-            self._client, url.encode(), lines.encode(), proxy.encode(), trusted.encode(), err
+            self._client,
+            url.encode(),
+            lines.encode(),
+            data,
+            0 if body is None else len(body),
+            takes_gzip,
+            proxy.encode(),
+            no_proxy.encode(),
+            os.fsencode(trusted),
+            err,
         )
         if made == ffi.NULL:
             raise _failed(err)
-        return HttpGet(made)
+        return HttpGet(made, data)
 
     def close(self) -> None:
         """Close what is idle. No connection is kept from now on; GETs go on."""
@@ -97,11 +119,12 @@ class HttpClient:
 
 
 class HttpGet:
-    """One GET; used by one thread, except for `abort`."""
+    """One request and its answer; used by one thread, except for `abort`."""
 
-    __slots__ = ("_err", "_get", "_lock", "is_closed")
+    __slots__ = ("_body", "_err", "_get", "_lock", "is_closed")
 
-    def __init__(self, made: Any) -> None:
+    def __init__(self, made: Any, body: Any) -> None:
+        self._body = body
         self._get = ffi.gc(made, lib.zest_http_get_free)
         self._err = ffi.new("zest_http_error *")
         self._lock = threading.Lock()

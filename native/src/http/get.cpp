@@ -1,5 +1,6 @@
-// GETs by libcurl, each with a multi handle of its own: it runs on the thread that asks, which may be woken up.
+// Requests by libcurl, each with a multi handle of its own: it runs on the thread that asks, which may be woken up.
 #include <curl/curl.h>
+#include <openssl/ssl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -8,10 +9,12 @@
 #include <cstring>
 #include <iterator>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "zest_http.h"
@@ -122,16 +125,46 @@ private:
     std::list<Kept> kept_;  // the latest at the end
 };
 
+// Certificates that are trusted, read once for all connections: that takes as long as ten requests.
+class Trusted {
+public:
+    // Null if there are none at this place.
+    X509_STORE *at(const std::string &path) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        std::unique_ptr<X509_STORE, StoreFree> &store = stores_[path];
+        if (!store) {
+            store.reset(X509_STORE_new());
+            if (!store) throw std::bad_alloc();
+            const char *file = is_directory(path.c_str()) ? nullptr : path.c_str();
+            if (X509_STORE_load_locations(store.get(), file, file == nullptr ? path.c_str() : nullptr) != 1) {
+                stores_.erase(path);
+                return nullptr;
+            }
+            // Whatever is listed is trusted, also where it is not the root of a chain.
+            X509_STORE_set_flags(store.get(), X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
+        }
+        return store.get();
+    }
+
+private:
+    struct StoreFree {
+        void operator()(X509_STORE *store) const { X509_STORE_free(store); }
+    };
+
+    static bool is_directory(const char *path) {
+        struct stat found {};
+        return ::stat(path, &found) == 0 && S_ISDIR(found.st_mode);
+    }
+
+    std::mutex mutex_;
+    std::map<std::string, std::unique_ptr<X509_STORE, StoreFree>> stores_;
+};
+
 // Scheme and authority: what an url has before its path. A connection is not to be looked for anywhere else.
-std::string origin_of(const std::string &url, const char *proxy, const char *trusted) {
+std::string origin_of(const std::string &url, const std::string &proxy, const char *trusted) {
     const size_t scheme = url.find("://");
     const size_t path = scheme == std::string::npos ? 0 : url.find_first_of("/?#", scheme + 3);
     return url.substr(0, path) + '\n' + proxy + '\n' + trusted;
-}
-
-bool is_directory(const char *path) {
-    struct stat found {};
-    return ::stat(path, &found) == 0 && S_ISDIR(found.st_mode);
 }
 
 }  // namespace
@@ -141,14 +174,24 @@ struct zest_http_client {
     uint32_t connect_timeout_ms;
     uint32_t read_timeout_ms;
     std::shared_ptr<Idle> idle;
+    std::shared_ptr<Trusted> trusted = std::make_shared<Trusted>();
 };
 
 struct zest_http_get {
 public:
-    zest_http_get(const zest_http_client &client, const char *url, const char *headers, const char *proxy,
-                  const char *trusted)
-        : idle_(client.idle), origin_(origin_of(url, proxy, trusted)), read_timeout_(client.read_timeout_ms) {
+    zest_http_get(const zest_http_client &client, const char *url, const char *headers, const uint8_t *body,
+                  size_t body_size, bool takes_gzip, const char *proxy, const char *no_proxy, const char *trusted)
+        : idle_(client.idle),
+          trusted_(client.trusted),
+          origin_(origin_of(url, std::string(proxy) + '\n' + no_proxy, trusted)),
+          read_timeout_(client.read_timeout_ms),
+          has_body_(body != nullptr) {
         head_.reserve(1024);
+        // Not for http alone: that may go through a proxy over TLS.
+        if (origin_.compare(0, 6, "https:") == 0 || *proxy != 0) {
+            store_ = trusted_->at(trusted);
+            if (store_ == nullptr) throw CURLE_SSL_CACERT_BADFILE;
+        }
         for (const char *line = headers; *line != 0;) {
             const char *end = std::strchr(line, '\n');
             const std::string text(line, end == nullptr ? std::strlen(line) : static_cast<size_t>(end - line));
@@ -173,10 +216,20 @@ public:
         set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
         set(CURLOPT_HTTPHEADER, lines_.get());
         set(CURLOPT_USERAGENT, client.user_agent.c_str());
+        if (has_body_) {
+            set(CURLOPT_POST, 1L);
+            set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body_size));
+            set(CURLOPT_POSTFIELDS, reinterpret_cast<const char *>(body));
+        }
+        if (takes_gzip) set(CURLOPT_ACCEPT_ENCODING, "gzip");
         set(CURLOPT_PROXY, proxy);
-        set(CURLOPT_NOPROXY, "");
+        set(CURLOPT_NOPROXY, no_proxy);
         set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-        set(is_directory(trusted) ? CURLOPT_CAPATH : CURLOPT_CAINFO, trusted);
+        for (const CURLoption own : {CURLOPT_CAINFO, CURLOPT_CAPATH, CURLOPT_PROXY_CAINFO, CURLOPT_PROXY_CAPATH}) {
+            set(own, static_cast<const char *>(nullptr));
+        }
+        set(CURLOPT_SSL_CTX_FUNCTION, static_cast<curl_ssl_ctx_callback>(&zest_http_get::on_tls));
+        set(CURLOPT_SSL_CTX_DATA, this);
         set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(client.connect_timeout_ms));
         set(CURLOPT_NOSIGNAL, 1L);
         set(CURLOPT_BUFFERSIZE, receive_size);
@@ -267,6 +320,12 @@ private:
             return true;
         }
         const Clock::time_point now = Clock::now();
+        if (has_body_) {
+            curl_off_t uploaded = 0;
+            curl_easy_getinfo(handles_.easy.get(), CURLINFO_SIZE_UPLOAD_T, &uploaded);
+            if (uploaded != uploaded_) latest_ = now;
+            uploaded_ = uploaded;
+        }
         Clock::time_point wake = std::min(until, now + milliseconds(1000));
         // Until it is sent libcurl looks at the time.
         if (was_sent_) {
@@ -301,9 +360,16 @@ private:
         if (is_aborted_) return fail(err, ZEST_HTTP_BROKEN, "aborted");
         if (is_stalled_) return fail(err, ZEST_HTTP_STALLED, "no byte in time");
         if (is_done_ && result_ == CURLE_OK) return fail(err, ZEST_HTTP_BROKEN, "the answer has no head");
-        // What libcurl says of a proxy may hold all of its url, and so a password.
-        const bool is_short = message_[0] == 0 || std::strstr(message_, "://") != nullptr;
-        return fail(err, status_of(result_, was_sent_), is_short ? curl_easy_strerror(result_) : message_);
+        long number = 0;
+        curl_easy_getinfo(handles_.easy.get(), CURLINFO_OS_ERRNO, &number);
+        std::string text = message_;
+        if (result_ == CURLE_COULDNT_CONNECT && number != 0) {
+            text = "cannot connect: " + std::system_category().message(static_cast<int>(number));
+        } else if (text.empty() || text.find("://") != std::string::npos) {
+            // What libcurl says of a proxy may hold all of its url, and so a password.
+            text = curl_easy_strerror(result_);
+        }
+        return fail(err, status_of(result_, was_sent_), text.c_str());
     }
 
     static size_t on_head(char *data, size_t, size_t size, void *self) {
@@ -311,6 +377,10 @@ private:
     }
     static size_t on_body(char *data, size_t, size_t size, void *self) {
         return static_cast<zest_http_get *>(self)->take_body(data, size);
+    }
+    static CURLcode on_tls(CURL *, void *context, void *self) {
+        SSL_CTX_set1_cert_store(static_cast<SSL_CTX *>(context), static_cast<zest_http_get *>(self)->store_);
+        return CURLE_OK;
     }
     static int on_sending(void *self, char *, char *, int, int) {
         auto *get = static_cast<zest_http_get *>(self);
@@ -362,8 +432,12 @@ private:
     }
 
     const std::shared_ptr<Idle> idle_;
+    const std::shared_ptr<Trusted> trusted_;
+    X509_STORE *store_ = nullptr;
     std::string origin_;
     const milliseconds read_timeout_;
+    const bool has_body_;
+    curl_off_t uploaded_ = 0;
     std::unique_ptr<curl_slist, LinesFree> lines_;
     char message_[CURL_ERROR_SIZE] = {};
     Handles handles_;
@@ -392,6 +466,11 @@ zest_http_client *zest_http_client_new(const char *user_agent, uint32_t connect_
                                        uint32_t idle_max, zest_http_error *err) {
     // Counted by libcurl, so that others in the process may use it too. It is never undone: GETs may outlive us.
     static const CURLcode is_ready = curl_global_init(CURL_GLOBAL_DEFAULT);
+    const char *tls = curl_version_info(CURLVERSION_NOW)->ssl_version;
+    if (tls == nullptr || std::strstr(tls, "OpenSSL") == nullptr) {
+        fail(err, ZEST_HTTP_BAD_REQUEST, "libcurl was built without OpenSSL");
+        return nullptr;
+    }
     if (is_ready != CURLE_OK) {
         fail(err, ZEST_HTTP_BAD_REQUEST, curl_easy_strerror(is_ready));
         return nullptr;
@@ -408,12 +487,14 @@ void zest_http_client_free(zest_http_client *client) { delete client; }
 
 void zest_http_client_close(zest_http_client *client) { client->idle->close(); }
 
-zest_http_get *zest_http_get_new(zest_http_client *client, const char *url, const char *headers, const char *proxy,
+zest_http_get *zest_http_get_new(zest_http_client *client, const char *url, const char *headers, const uint8_t *body,
+                                 size_t body_size, int32_t takes_gzip, const char *proxy, const char *no_proxy,
                                  const char *trusted, zest_http_error *err) {
     try {
-        return new zest_http_get(*client, url, headers, proxy, trusted);
+        return new zest_http_get(*client, url, headers, body, body_size, takes_gzip != 0, proxy, no_proxy, trusted);
     } catch (const CURLcode code) {
-        fail(err, ZEST_HTTP_BAD_REQUEST, curl_easy_strerror(code));
+        const bool is_untrusted = code == CURLE_SSL_CACERT_BADFILE;
+        fail(err, is_untrusted ? ZEST_HTTP_UNTRUSTED : ZEST_HTTP_BAD_REQUEST, curl_easy_strerror(code));
     } catch (const std::bad_alloc &) {
         fail(err, ZEST_HTTP_BAD_REQUEST, "out of memory");
     }
