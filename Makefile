@@ -146,7 +146,7 @@ sanitized: build .make/test
 	rm -rf $(SANITIZED)
 	mkdir -p $(SANITIZED)
 	cp -r zest_hf $(SANITIZED)/
-	cp build/sanitize/_zest.abi3.so $(SANITIZED)/zest_hf/_native/
+	cp build/sanitize/_zest.abi3.so build/sanitize/_zest_http.abi3.so $(SANITIZED)/zest_hf/_native/
 
 # A Python that has it, to be run in $(SANITIZED).
 SANITIZED_PY = env LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \

@@ -30,8 +30,8 @@ class RangeBody:
     def readinto(self, buffer: memoryview) -> int:
         """Put the next bytes into `buffer` and return their number; 0 at the end.
 
-        Waits until it is full, but not for long once something has come. Raises CasUnavailable (retryable) when the body
-        ends early, stalls, or the connection breaks.
+        Waits until it is full, but not for long once something has come. Raises CasUnavailable (retryable) when the
+        body ends early, stalls, or the connection breaks.
         """
         wanted = min(len(buffer), self.size_bytes - self.received_bytes)
         if wanted == 0:

@@ -1,15 +1,16 @@
 """HTTP for the CAS and the CDN: pooled connections, typed errors, credentials only where they belong.
 
-By libcurl, not by requests. Python's `ssl` hands out records of 16 KiB and takes the interpreter's lock for each of them,
-so that eight connections spend their time with waiting for it: 1 GB over TLS and loopback took 1.5 times as long as with
-hf_xet, and a processor was idle. And requests takes 50 ms of a process's first download, to be loaded and to read the
-certificates.
+By libcurl, not by requests. Python's `ssl` hands out records of 16 KiB and takes the interpreter's lock for each of
+them, so that eight connections spend their time with waiting for it: 1 GB over TLS and loopback took 1.5 times as long
+as with hf_xet, while a processor was idle. And requests takes 50 ms of a process's first download, to be loaded and to
+read the certificates.
 """
 
 from __future__ import annotations
 
 import email.utils
 import os
+import re
 import urllib.request
 from collections.abc import Mapping
 from typing import Final
@@ -23,6 +24,8 @@ from zest_hf.errors import CasError, CasUnavailable
 MAX_REDIRECTS: Final = 5
 MAX_LOCATION_BYTES: Final = 16384
 
+_STATUS: Final = re.compile(r"HTTP/[0-9.]+ +([0-9]{3})(?![0-9])(.*)")
+
 _CA_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Variables that name the certificates to be trusted, the first that is set counts."""
 
@@ -34,10 +37,12 @@ class Answer:
         """Waits for the head. Raises HttpFailed."""
         self.url = url
         self._get = get
-        status, _, fields = get.head().partition("\n")
-        words = status.split(None, 2)
-        self.status_code = int(words[1])
-        self.reason = words[2].strip() if len(words) > 2 else ""
+        first, _, fields = get.head().partition("\n")
+        status = _STATUS.match(first)
+        if status is None:
+            raise HttpFailed(Kind.BROKEN, "the answer does not begin with a status")
+        self.status_code = int(status[1])
+        self.reason = status[2].strip()
         self.headers: dict[str, str] = {}
         """Names in lower case."""
         for line in fields.splitlines():

@@ -147,6 +147,39 @@ def test_a_wrong_chunk_is_not_written(target: tuple[int, Path]) -> None:
     assert unpacker.chunks() == (codec.chunk_hash(b"good"), array("I", [4]))
 
 
+@given(
+    sizes=st.lists(st.sampled_from([1, 5_000, 65_536, 131_072]), min_size=2, max_size=30),
+    scheme=st.sampled_from([codec.SCHEME_NONE, codec.SCHEME_LZ4, codec.SCHEME_BG4_LZ4]),
+    data=st.data(),
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_what_is_before_a_wrong_chunk_is_written(
+    target: tuple[int, Path], sizes: list[int], scheme: int, data: st.DataObject
+) -> None:
+    """In one feed, so that chunks are written together; into two places that begin and end somewhere."""
+    fd, path = target
+    os.ftruncate(fd, 0)
+    plain = [bytes([i + 1]) * size for i, size in enumerate(sizes)]
+    wrong = data.draw(st.integers(0, len(plain) - 1))
+    starts = [data.draw(st.integers(0, len(plain) - 1)) for _ in range(2)]
+    ends = [data.draw(st.integers(start + 1, len(plain))) for start in starts]
+    room = sum(sizes)
+    places = [(start, end, at * room) for at, (start, end) in enumerate(zip(starts, ends, strict=True))]
+    hashes = [codec.chunk_hash(chunk) for chunk in plain]
+    hashes[wrong] = bytes(32)
+    unpacker = codec.Unpacker(fd, 0, len(plain), places, b"".join(hashes))
+    with pytest.raises(ProofError):
+        unpacker.feed(codec.pack_xorb(plain, scheme))
+    assert unpacker.chunks_done == wrong
+    assert list(unpacker.chunks().lengths) == sizes[:wrong]
+    written = [b"".join(plain[start : min(end, wrong)]) for start, end, _ in places]
+    assert unpacker.bytes_written == sum(map(len, written))
+    found = path.read_bytes()
+    for (_, _, at), expected in zip(places, written, strict=True):
+        assert found[at : at + len(expected)] == expected
+        assert not found[at + len(expected) : at + room].strip(b"\0")
+
+
 @given(st.integers(0, 6), st.integers(0, 7), st.integers(1, 200))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_limit(target: tuple[int, Path], fed: int, end: int, step: int) -> None:

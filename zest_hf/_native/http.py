@@ -85,8 +85,8 @@ class HttpClient:
         no_proxy: str = "",
         trusted: str,
     ) -> HttpGet:
-        """Ask for `url` by HTTP/1.1, with a `body` by POST; no redirect is followed. With `takes_gzip` the answer says so
-        if it was packed, and is unpacked all the same.
+        """Ask for `url` by HTTP/1.1, with a `body` by POST; no redirect is followed. With `takes_gzip` the body of the
+        answer may come packed, and is unpacked.
 
         `proxy` is an url, "" for none, but for the hosts of `no_proxy`; `trusted` names a file or a directory of
         certificates. Raises HttpFailed (BAD_REQUEST, or UNTRUSTED if there are no certificates).

@@ -1,6 +1,7 @@
 // Requests by libcurl, each with a multi handle of its own: it runs on the thread that asks, which may be woken up.
 #include <curl/curl.h>
 #include <openssl/ssl.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -187,8 +188,7 @@ public:
           read_timeout_(client.read_timeout_ms),
           has_body_(body != nullptr) {
         head_.reserve(1024);
-        // Not for http alone: that may go through a proxy over TLS.
-        if (origin_.compare(0, 6, "https:") == 0 || *proxy != 0) {
+        if (strncasecmp(url, "https:", 6) == 0 || strncasecmp(proxy, "https:", 6) == 0) {
             store_ = trusted_->at(trusted);
             if (store_ == nullptr) throw CURLE_SSL_CACERT_BADFILE;
         }
@@ -363,7 +363,9 @@ private:
         long number = 0;
         curl_easy_getinfo(handles_.easy.get(), CURLINFO_OS_ERRNO, &number);
         std::string text = message_;
-        if (result_ == CURLE_COULDNT_CONNECT && number != 0) {
+        if (is_head_too_long_) {
+            text = "the head of the answer is too long";
+        } else if (result_ == CURLE_COULDNT_CONNECT && number != 0) {
             text = "cannot connect: " + std::system_category().message(static_cast<int>(number));
         } else if (text.empty() || text.find("://") != std::string::npos) {
             // What libcurl says of a proxy may hold all of its url, and so a password.
@@ -379,7 +381,9 @@ private:
         return static_cast<zest_http_get *>(self)->take_body(data, size);
     }
     static CURLcode on_tls(CURL *, void *context, void *self) {
-        SSL_CTX_set1_cert_store(static_cast<SSL_CTX *>(context), static_cast<zest_http_get *>(self)->store_);
+        X509_STORE *store = static_cast<zest_http_get *>(self)->store_;
+        if (store == nullptr) return CURLE_SSL_CACERT_BADFILE;
+        SSL_CTX_set1_cert_store(static_cast<SSL_CTX *>(context), store);
         return CURLE_OK;
     }
     static int on_sending(void *self, char *, char *, int, int) {
@@ -395,7 +399,7 @@ private:
         const bool is_first = size >= 5 && std::memcmp(data, "HTTP/", 5) == 0;
         if (is_first) head_.clear();
         if (head_.size() + size > ZEST_HTTP_HEAD_MAX) {
-            std::strncpy(message_, "the head of the answer is too long", sizeof message_ - 1);
+            is_head_too_long_ = true;
             return 0;
         }
         try {
@@ -452,6 +456,7 @@ private:
     bool is_paused_ = false;
     bool has_moved_ = false;
     bool is_stalled_ = false;
+    bool is_head_too_long_ = false;
     bool is_done_ = false;
     CURLcode result_ = CURLE_OK;
     Clock::time_point latest_{};
