@@ -277,7 +277,7 @@ public:
         wanted_ = size;
         have_ = 0;
         const size_t left = std::min(size, spill_.size() - spilt_);
-        std::memcpy(out, spill_.data() + spilt_, left);
+        if (left != 0) std::memcpy(out, spill_.data() + spilt_, left);
         have_ = left;
         spilt_ += left;
         if (is_paused_ && have_ < size && !is_done_) {
