@@ -534,7 +534,7 @@ class _Job:
         if source.size_bytes == 0:
             return
         self._check_running()
-        buffer = memoryview(bytearray(BUFFER_BYTES))
+        buffer = _buffer()
         with self._cas.open_range(source) as body:
             self._body = body
             self.is_answered = True
@@ -562,6 +562,17 @@ class _Job:
     def _check_running(self) -> None:
         if self._stop.is_set():
             raise _Stopped
+
+
+_of_thread = threading.local()
+
+
+def _buffer() -> memoryview:
+    """Of BUFFER_BYTES, the same one for all that a thread receives."""
+    if not hasattr(_of_thread, "buffer"):
+        _of_thread.buffer = memoryview(bytearray(BUFFER_BYTES))
+    found: memoryview = _of_thread.buffer
+    return found
 
 
 def _check_in_place(fetch: Fetch, unpacker: Unpacker) -> None:

@@ -194,9 +194,11 @@ private:
         if (run_count_ == run_chunks_max) write_run();
         if (header_.scheme == ZEST_SCHEME_NONE) return payload;
         if (run_used_ + header_.unpacked_size > run_size) write_run();
-        // Not value-initialised: it is always filled before it is read.
-        if (!run_) run_.reset(new uint8_t[run_size]);
-        uint8_t *out = run_.get() + run_used_;
+        // Not value-initialised: it is always filled before it is read. No feed leaves anything in it, so that one is
+        // enough for all that a thread decodes: small files would spend their time with getting new memory.
+        thread_local const std::unique_ptr<uint8_t[]> run(new uint8_t[run_size]);
+        run_ = run.get();
+        uint8_t *out = run_ + run_used_;
         decoder_.decode_into(header_, payload, index(), out);
         return out;
     }
@@ -206,8 +208,7 @@ private:
         piece.iov_base = const_cast<uint8_t *>(content);  // never written to
         piece.iov_len = header_.unpacked_size;
         run_bytes_ += header_.unpacked_size;
-        const uint8_t *begin = run_.get();
-        if (begin != nullptr && content == begin + run_used_) run_used_ += header_.unpacked_size;
+        if (header_.scheme != ZEST_SCHEME_NONE) run_used_ += header_.unpacked_size;
     }
 
     // Some placement ends before this chunk.
@@ -268,7 +269,7 @@ private:
     std::array<iovec, run_chunks_max> pieces_{};
     size_t run_count_ = 0;
     size_t run_bytes_ = 0;
-    std::unique_ptr<uint8_t[]> run_;  // where they are, but for those that came as they are
+    uint8_t *run_ = nullptr;  // where they are, but for those that came as they are
     size_t run_used_ = 0;
     bool failed_to_write_ = false;
     zest::ChunkDecoder decoder_;
