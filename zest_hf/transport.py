@@ -26,9 +26,6 @@ MAX_LOCATION_BYTES: Final = 16384
 
 _STATUS: Final = re.compile(r"HTTP/[0-9.]+ +([0-9]{3})(?![0-9])(.*)")
 
-_CA_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Variables that name the certificates to be trusted, the first that is set counts."""
-
 
 class Answer:
     """An answer, its body still unread. A context manager; used by one thread, except for `abort`."""
@@ -77,9 +74,9 @@ class Answer:
 
 
 class Transport:
-    """A pool of connections; proxies and CA bundles of the environment are honoured. Thread-safe.
+    """A pool of connections; the environment's proxies are honoured. Thread-safe.
 
-    `ca_bundle` takes the place of the built-in certificates. Both timeouts count for every single request:
+    `ca_bundle` takes the place of certifi's certificates. Both timeouts count for every single request:
     no connection within `connect_timeout_s`, or no byte for `read_timeout_s`, ends in CasUnavailable.
     """
 
@@ -163,8 +160,7 @@ class Transport:
             raise CasError(f"{where}: {error}") from error
 
     def _trusted(self) -> str:
-        named = (found for found in map(os.environ.get, _CA_BUNDLES) if found)
-        return self._ca_bundle or next(named, None) or certifi.where()
+        return self._ca_bundle or certifi.where()
 
 
 def _proxy_of(url: str) -> tuple[str, str]:

@@ -207,10 +207,17 @@ def _upload(args: argparse.Namespace) -> int:
 
 def _store(repo: Any, paths: list[Path], parallel: int) -> tuple[list[UploadedFile], UploadTotals]:
     from zest_hf.cas_upload import CasUploader
+    from zest_hf.config import load_settings
     from zest_hf.upload import Upload
 
-    # A xorb over a slow line takes minutes, and the CAS checks a large shard before it answers.
-    cas = CasUploader(repo.token, user_agent=repo.user_agent, read_timeout_s=300.0, deadline_s=900.0)
+    cas = CasUploader(
+        repo.token,
+        user_agent=repo.user_agent,
+        # A xorb over a slow line takes minutes, and the CAS checks a large shard before it answers.
+        read_timeout_s=300.0,
+        deadline_s=900.0,
+        ca_bundle=load_settings().ca_bundle,
+    )
     try:
         with Upload(cas, parallel=parallel) as upload:
             return [upload.add(path) for path in paths], upload.finish()
