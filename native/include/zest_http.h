@@ -50,7 +50,7 @@ int32_t zest_http_abi(void);
  * NULL when libcurl cannot be set up. */
 zest_http_client *zest_http_client_new(const char *user_agent, uint32_t connect_timeout_ms, uint32_t read_timeout_ms,
                                        uint32_t idle_max, zest_http_error *err);
-void zest_http_client_free(zest_http_client *client); /* NULL is allowed; its GETs go on */
+void zest_http_client_free(zest_http_client *client); /* NULL is allowed; its GETs go on; nothing in a forked child */
 
 /* Closes what is idle. No connection is kept from now on; GETs go on. */
 void zest_http_client_close(zest_http_client *client);
@@ -79,7 +79,7 @@ zest_http_status zest_http_get_read(zest_http_get *get, uint8_t *out, size_t siz
 void zest_http_get_abort(zest_http_get *get);
 
 /* The connection is kept if the body has been read to its end. No other call may be under way. */
-void zest_http_get_free(zest_http_get *get); /* NULL is allowed */
+void zest_http_get_free(zest_http_get *get); /* NULL is allowed; nothing in a forked child */
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import ssl
 import subprocess
@@ -312,6 +313,35 @@ def test_certificates(tmp_path: Path, client: HttpClient, form: str) -> None:
         with pytest.raises(HttpFailed) as caught:
             client.ask(server.url + "/x", {}, trusted=str(tmp_path / "none"))
         assert caught.value.kind is Kind.UNTRUSTED
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_ends_nothing_of_its_parents(tmp_path: Path) -> None:
+    """Over TLS whoever closes a connection says so to the server."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    trusted = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    client = HttpClient(user_agent="a/1", connect_timeout_s=5.0, read_timeout_s=5.0, idle_max=4)
+    with running(tls) as server:
+        server.on("/x", answer(200, CONTENT))
+        idle, busy = (client.ask(server.url + "/x", {}, trusted=str(trusted)) for _ in range(2))
+        assert idle.head() and busy.head() and whole(idle) == CONTENT
+        idle.close()
+        child = os.fork()
+        if child == 0:
+            busy.close()
+            del busy, idle, client
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert whole(busy) == CONTENT
+        busy.close()
+        again = client.ask(server.url + "/x", {}, trusted=str(trusted))
+        assert again.head() and whole(again) == CONTENT
+        again.close()
+        assert len({request.client_port for request in server.requests}) == 2
+        client.close()
 
 
 def test_a_proxy_and_who_is_asked_without_it(server: LoopbackServer, client: HttpClient) -> None:

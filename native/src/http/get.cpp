@@ -3,6 +3,7 @@
 #include <openssl/ssl.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -168,9 +169,20 @@ std::string origin_of(const std::string &url, const std::string &proxy, const ch
     return url.substr(0, path) + '\n' + proxy + '\n' + trusted;
 }
 
+// A forked child has copies of everything, and the same sockets: to end a connection there would tell the server that
+// the parent has ended it. What belongs to the parent is left as it is.
+class Owner {
+public:
+    bool is_here() const { return ::getpid() == pid_; }
+
+private:
+    pid_t pid_ = ::getpid();
+};
+
 }  // namespace
 
 struct zest_http_client {
+    Owner owner;
     std::string user_agent;
     uint32_t connect_timeout_ms;
     uint32_t read_timeout_ms;
@@ -180,6 +192,8 @@ struct zest_http_client {
 
 struct zest_http_get {
 public:
+    const Owner owner;
+
     zest_http_get(const zest_http_client &client, const char *url, const char *headers, const uint8_t *body,
                   size_t body_size, bool takes_gzip, const char *proxy, const char *no_proxy, const char *trusted)
         : idle_(client.idle),
@@ -481,14 +495,17 @@ zest_http_client *zest_http_client_new(const char *user_agent, uint32_t connect_
         return nullptr;
     }
     try {
-        return new zest_http_client{user_agent, connect_timeout_ms, read_timeout_ms, std::make_shared<Idle>(idle_max)};
+        return new zest_http_client{
+            {}, user_agent, connect_timeout_ms, read_timeout_ms, std::make_shared<Idle>(idle_max)};
     } catch (const std::bad_alloc &) {
         fail(err, ZEST_HTTP_BAD_REQUEST, "out of memory");
         return nullptr;
     }
 }
 
-void zest_http_client_free(zest_http_client *client) { delete client; }
+void zest_http_client_free(zest_http_client *client) {
+    if (client != nullptr && client->owner.is_here()) delete client;
+}
 
 void zest_http_client_close(zest_http_client *client) { client->idle->close(); }
 
@@ -517,5 +534,7 @@ zest_http_status zest_http_get_read(zest_http_get *get, uint8_t *out, size_t siz
 
 void zest_http_get_abort(zest_http_get *get) { get->abort(); }
 
-void zest_http_get_free(zest_http_get *get) { delete get; }
+void zest_http_get_free(zest_http_get *get) {
+    if (get != nullptr && get->owner.is_here()) delete get;
+}
 }
