@@ -81,7 +81,9 @@ private:
     Bucket announcements_{20, 50};
     std::set<std::pair<std::int64_t, InfoHash>> files_;  // what is due in the DHT, and when
     std::set<std::pair<std::int64_t, InfoHash>> xorbs_;
-    Bucket lookups_{20, 20};
+    // Few at once: in a network without delay all answers are there at the same time, and twenty lookups' do not fit
+    // into the socket's receive buffer (one that is lost holds its lookup up for 15 s).
+    Bucket lookups_{4, 20};
     std::map<lt::udp::endpoint, std::uint32_t> nodes_;  // of the DHT, by our own address
     std::int64_t dht_since_ms_ = 0;
     std::int64_t ask_nodes_ms_ = 0;
