@@ -36,9 +36,9 @@ Outcome unpack(const uint8_t *data, size_t size, size_t piece, uint32_t count) {
     }
     if (outcome.status == ZEST_OK) outcome.status = zest_unpacker_finish(unpacker, &err);
     require(outcome.status == ZEST_OK || std::memchr(err.message, 0, sizeof err.message) != nullptr);
-    outcome.chunks = zest_unpacker_chunks_done(unpacker);
-    const uint8_t *hashes = zest_unpacker_hashes(unpacker);
-    outcome.hashes.assign(hashes, hashes + size_t{outcome.chunks} * ZEST_HASH_SIZE);
+    const zest_unpacked *unpacked = zest_unpacker_unpacked(unpacker);
+    outcome.chunks = unpacked->chunks_done;
+    outcome.hashes.assign(unpacked->hashes, unpacked->hashes + size_t{outcome.chunks} * ZEST_HASH_SIZE);
     zest_unpacker_free(unpacker);
     return outcome;
 }

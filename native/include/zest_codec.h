@@ -23,7 +23,7 @@ extern "C" {
 #endif
 
 /* Version of this interface; the Python side refuses a module that was built from another one. */
-enum { ZEST_CODEC_ABI = 3 };
+enum { ZEST_CODEC_ABI = 4 };
 
 /* Limits of the format. Anything beyond them is malformed and is refused before memory is reserved. */
 enum {
@@ -123,7 +123,7 @@ void zest_unpacker_free(zest_unpacker *unpacker); /* NULL is allowed */
 
 /* Takes the next `size` bytes (any split is allowed), decodes, hashes, compares and writes every chunk that they
  * complete. ZEST_MALFORMED, ZEST_MISMATCH, ZEST_SYSTEM, ZEST_NO_MEMORY. A mismatching chunk is not
- * written. After a failure the object only answers the queries below and repeats the failure. */
+ * written. After a failure nothing changes any more, and the failure is repeated. */
 zest_status zest_unpacker_feed(zest_unpacker *unpacker, const uint8_t *data, size_t size, zest_error *err);
 
 /* From now on chunks from `end` on, or from the first that is not done yet if that comes later, are not wanted: they
@@ -133,13 +133,15 @@ uint32_t zest_unpacker_limit(zest_unpacker *unpacker, uint32_t end);
 /* Says that the input is over: ZEST_MALFORMED when chunks are missing or bytes other than a footer follow them. */
 zest_status zest_unpacker_finish(zest_unpacker *unpacker, zest_error *err);
 
-/* Chunks decoded, proved (where a hash was expected) and written so far; bytes handed to pwrite so far. */
-uint32_t zest_unpacker_chunks_done(const zest_unpacker *unpacker);
-uint64_t zest_unpacker_bytes_written(const zest_unpacker *unpacker);
-
-/* Hashes (32 * chunks_done bytes) and unpacked lengths of the chunks done, valid until the next call. */
-const uint8_t *zest_unpacker_hashes(const zest_unpacker *unpacker);
-const uint32_t *zest_unpacker_lengths(const zest_unpacker *unpacker);
+/* What has come of it. Only zest_unpacker_feed changes it; valid as long as the unpacker. A struct, not calls: each
+ * call from Python gives the interpreter's lock away, and has to get it back from all other threads. */
+typedef struct {
+    uint64_t bytes_written;  /* handed to pwrite so far, over all placements */
+    uint32_t chunks_done;    /* decoded, proved (where a hash was expected) and written so far */
+    const uint8_t *hashes;   /* 32 * chunks_done bytes */
+    const uint32_t *lengths; /* unpacked, of the chunks done */
+} zest_unpacked;
+const zest_unpacked *zest_unpacker_unpacked(const zest_unpacker *unpacker);
 
 /* ---- a whole xorb in memory ---- */
 

@@ -145,7 +145,7 @@ class Unpacker:
     Raises ZestError for ranges that are empty or outside each other.
     """
 
-    __slots__ = ("_count", "_err", "_unpacker")
+    __slots__ = ("_count", "_err", "_state", "_unpacker")
 
     def __init__(
         self,
@@ -174,6 +174,7 @@ class Unpacker:
         if made == ffi.NULL:
             raise exception_for(self._err)
         self._unpacker = ffi.gc(made, lib.zest_unpacker_free)
+        self._state = lib.zest_unpacker_unpacked(made)
 
     def feed(self, data: Buffer) -> None:
         """Takes the next bytes, split anywhere.
@@ -205,22 +206,22 @@ class Unpacker:
         """Hashes and lengths of the chunks done so far, from the ``first`` of them on."""
         if first < 0:
             raise ZestError(f"there is no chunk {first}")
-        count = max(0, self.chunks_done - first)
-        hashes = lib.zest_unpacker_hashes(self._unpacker) + first * HASH_SIZE
+        state = self._state
+        count = max(0, int(state.chunks_done) - first)
         return ChunkList(
-            bytes(ffi.buffer(hashes, count * HASH_SIZE)),
-            _array("I", lib.zest_unpacker_lengths(self._unpacker) + first, count),
+            bytes(ffi.buffer(state.hashes + first * HASH_SIZE, count * HASH_SIZE)),
+            _array("I", state.lengths + first, count),
         )
 
     @property
     def chunks_done(self) -> int:
         """Chunks decoded, proved and written so far."""
-        return int(lib.zest_unpacker_chunks_done(self._unpacker))
+        return int(self._state.chunks_done)
 
     @property
     def bytes_written(self) -> int:
         """Bytes written so far, over all placements."""
-        return int(lib.zest_unpacker_bytes_written(self._unpacker))
+        return int(self._state.bytes_written)
 
 
 def inspect_xorb(data: Buffer) -> XorbLayout:

@@ -29,6 +29,8 @@ class Draft:
         """
         self._lock = threading.Lock()
         self._chunks = end - start
+        self.added = 0
+        """Chunks that `add` was given. A count of its own: who adds them asks before each."""
         view = ffi.from_buffer("uint8_t[]", xorb)
         self._handle: Any = lib.zest_draft_open(fd, offset_bytes, size_bytes, view, start, end)
         if self._handle == ffi.NULL:
@@ -49,6 +51,7 @@ class Draft:
             sizes = ffi.from_buffer("uint32_t[]", lengths) if len(lengths) else ffi.NULL
             if lib.zest_draft_add(draft, len(lengths), known, sizes) != 0:
                 raise SwarmError("the draft has no room for these chunks, or has ended")
+            self.added += len(lengths)
 
     def end(self) -> None:
         """Nothing more comes."""

@@ -10,7 +10,7 @@ from typing import Any
 from zest_hf.errors import NativeUnavailable, ProofError, StorageError, XorbError, ZestError
 
 # What native/include/*.h say; a module that was built from other headers is refused.
-CODEC_ABI = 3
+CODEC_ABI = 4
 
 
 def _load() -> tuple[Any, Any]:

@@ -70,7 +70,9 @@ class Drafts:
     @staticmethod
     def came(draft: Draft, unpacker: Unpacker) -> None:
         """The GET has decoded and written more."""
-        chunks = unpacker.chunks(draft.count)
+        chunks = unpacker.chunks(draft.added)
+        if not len(chunks.lengths):
+            return
         # What does not fit is wrong, as will be found out by who looks at it next.
         with contextlib.suppress(SwarmError):
             draft.add(chunks.hashes, chunks.lengths)

@@ -73,8 +73,11 @@ public:
         std::sort(waiting_.begin(), waiting_.end(),
                   [](const zest_placement &a, const zest_placement &b) { return a.start > b.start; });
         if (expected != nullptr) expected_.assign(expected, expected + count * ZEST_HASH_SIZE);
+        // None of it moves while it grows.
         hashes_.reserve(count * ZEST_HASH_SIZE);
         lengths_.reserve(count);
+        state_.hashes = hashes_.data();
+        state_.lengths = lengths_.data();
     }
 
     zest_status run(zest_error *err, const uint8_t *data, size_t size, bool finish) noexcept {
@@ -88,7 +91,7 @@ public:
     }
 
     uint32_t limit(uint32_t end) {
-        const uint32_t allowed = std::max(first_ + chunks_done(), end);
+        const uint32_t allowed = std::max(first_ + state_.chunks_done, end);
         if (allowed < end_) {
             end_ = allowed;
             limited_ = true;
@@ -96,10 +99,7 @@ public:
         return end_;
     }
 
-    uint32_t chunks_done() const { return done_; }
-    uint64_t bytes_written() const { return bytes_written_; }
-    const uint8_t *hashes() const { return hashes_.data(); }
-    const uint32_t *lengths() const { return lengths_.data(); }
+    const zest_unpacked &unpacked() const { return state_; }
 
 private:
     // The next chunk to be decoded. Between calls all that was decoded is written.
@@ -224,14 +224,14 @@ private:
                 failed_to_write_ = true;
                 write_all(fd_, pieces.data(), run_count_, target.file_offset);
                 failed_to_write_ = false;
-                bytes_written_ += run_bytes_;
+                state_.bytes_written += run_bytes_;
             }
             target.file_offset += run_bytes_;
         }
         active_.erase(std::remove_if(active_.begin(), active_.end(),
                                      [&](const zest_placement &one) { return one.end <= index(); }),
                       active_.end());
-        done_ += static_cast<uint32_t>(run_count_);
+        state_.chunks_done += static_cast<uint32_t>(run_count_);
         run_count_ = run_used_ = run_bytes_ = 0;
     }
 
@@ -244,8 +244,8 @@ private:
 
     void check_end() const {
         if (!done()) {
-            throw zest::Failure(
-                zest::make_error(ZEST_MALFORMED, "the bytes end after %u of %u chunks", chunks_done(), end_ - first_));
+            throw zest::Failure(zest::make_error(ZEST_MALFORMED, "the bytes end after %u of %u chunks",
+                                                 state_.chunks_done, end_ - first_));
         }
         // What follows a limit are the chunks that are not wanted any more.
         if (!limited_ && trailer_size_ != 0 && !zest::begins_footer(trailer_, trailer_size_)) {
@@ -263,8 +263,7 @@ private:
     std::vector<uint8_t> expected_;
     std::vector<uint8_t> hashes_;
     std::vector<uint32_t> lengths_;
-    uint64_t bytes_written_ = 0;
-    uint32_t done_ = 0;  // chunks that are written as well
+    zest_unpacked state_{};
     // Chunks that are decoded and proved, but not written.
     std::array<iovec, run_chunks_max> pieces_{};
     size_t run_count_ = 0;
@@ -302,8 +301,5 @@ zest_status zest_unpacker_finish(zest_unpacker *unpacker, zest_error *err) {
 
 uint32_t zest_unpacker_limit(zest_unpacker *unpacker, uint32_t end) { return unpacker->limit(end); }
 
-uint32_t zest_unpacker_chunks_done(const zest_unpacker *unpacker) { return unpacker->chunks_done(); }
-uint64_t zest_unpacker_bytes_written(const zest_unpacker *unpacker) { return unpacker->bytes_written(); }
-const uint8_t *zest_unpacker_hashes(const zest_unpacker *unpacker) { return unpacker->hashes(); }
-const uint32_t *zest_unpacker_lengths(const zest_unpacker *unpacker) { return unpacker->lengths(); }
+const zest_unpacked *zest_unpacker_unpacked(const zest_unpacker *unpacker) { return &unpacker->unpacked(); }
 }
