@@ -185,7 +185,7 @@ class FinishedFiles:
         public = [remembered[one.repo] if one.public is None else one.public for one in some]
         for is_known in (True, False):
             files = [
-                replace(one.file, public=bool(is_public))
+                one.file if one.file.public is bool(is_public) else replace(one.file, public=bool(is_public))
                 for one, is_public in zip(some, public, strict=True)
                 if (is_public is not None) is is_known
             ]
@@ -226,9 +226,10 @@ class FinishedFiles:
         if swarm is None:
             return
         item = file.path, file.file_hash
+        is_untimed = False
         if not self._keyed:
             # Noted before it is offered: whoever withdraws the repository meanwhile must find it.
-            self._shared.add(repo, item, ask, self._next_question_s(repo))
+            is_untimed = self._shared.add(repo, item, ask)
         try:
             swarm.share(file)
         except SwarmError as error:
@@ -238,7 +239,8 @@ class FinishedFiles:
             return
         if not self._shared.holds(repo, item):
             swarm.unshare(os.fspath(file.path), file.file_hash)
-        elif ask is not None:
+        elif is_untimed:
+            self._shared.postpone(repo, self._next_question_s(repo))
             self._questions.submit(lambda: None)  # it may be sleeping for longer
 
     def _next_question_s(self, repo: RepoRef) -> float:

@@ -198,8 +198,9 @@ class Index:
                 raise StorageError(f"cannot index {file.path}: size, manifest and terms contradict each other")
 
         def work(db: sqlite3.Connection) -> None:
-            for file in files:
-                _add(db, file, visibility_known)
+            # Not any(...) over them: all are to be added.
+            if any([_add(db, file, visibility_known) for file in files]):
+                _count(db)
 
         self._database.write(work)
 
@@ -507,7 +508,8 @@ class Index:
         return None
 
 
-def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> None:
+def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> bool:
+    """Whether anything has changed. As few statements as can be: each gives up the interpreter, and waits for it."""
     path = os.fsencode(file.path)
     manifest, terms = file.manifest.to_bytes(), _pack_terms(file.terms)
     repo = (file.endpoint, file.repo_type, file.repo_id)
@@ -524,14 +526,13 @@ def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> N
         _name_spans(db, content, file.terms)
     elif changed:
         _set_terms(db, content, file.terms)
-    gone = {row[0] for row in db.execute("SELECT content FROM copies WHERE path = ? AND content <> ?", (path, content))}
+    there = db.execute(
+        "SELECT content, endpoint, repo_type, repo_id, mtime_ns, public FROM copies WHERE path = ?", (path,)
+    ).fetchall()
+    gone = {row[0] for row in there} - {content}
     if gone:
         db.execute("DELETE FROM copies WHERE path = ? AND content <> ?", (path, content))
-    known = db.execute(
-        """SELECT mtime_ns, public FROM copies
-        WHERE path = ? AND endpoint = ? AND repo_type = ? AND repo_id = ?""",
-        (path, *repo),
-    ).fetchone()
+    known = next((row[4:] for row in there if row[:4] == (content, *repo)), None)
     public = int(file.public) if visibility_known or known is None else known[1]
     state = (file.mtime_ns, public)
     if known != state:
@@ -543,8 +544,7 @@ def _add(db: sqlite3.Connection, file: IndexedFile, visibility_known: bool) -> N
         )
         changed = True
     _prune(db, gone)
-    if changed or gone:
-        _count(db)
+    return changed or bool(gone)
 
 
 def _set_terms(db: sqlite3.Connection, content: int, terms: Sequence[Term]) -> None:

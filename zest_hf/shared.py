@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -19,7 +20,8 @@ Item = tuple[Path, XetHash]
 class _Offer:
     ask: Callable[[], bool] | None = None
     """Whether everyone may see the repository; False also when that cannot be found out."""
-    due_s: float = 0.0
+    due_s: float = math.inf
+    """When it is to be asked; infinite: that is not known yet."""
     items: set[Item] = field(default_factory=set)
 
 
@@ -30,13 +32,14 @@ class Shared(Generic[Repo]):
         self._lock = threading.Lock()
         self._offers: dict[Repo, _Offer] = {}
 
-    def add(self, repo: Repo, item: Item, ask: Callable[[], bool] | None, due_s: float) -> None:
-        """A file is offered; ``ask`` is to be called at ``due_s``."""
+    def add(self, repo: Repo, item: Item, ask: Callable[[], bool] | None) -> bool:
+        """A file is offered. True: there is a question about its repository, but no time for it (`postpone`)."""
         with self._lock:
             offer = self._offers.setdefault(repo, _Offer())
             offer.items.add(item)
-            # The newest question: its token is good for longest.
-            offer.ask, offer.due_s = ask or offer.ask, due_s
+            # The newest one: its token is good for longest.
+            offer.ask = ask or offer.ask
+            return offer.ask is not None and offer.due_s == math.inf
 
     def holds(self, repo: Repo, item: Item) -> bool:
         """Whether it is offered for a repository, which was not withdrawn meanwhile."""
@@ -68,4 +71,5 @@ class Shared(Generic[Repo]):
         """Seconds until the next question; None if there is none."""
         with self._lock:
             times = [one.due_s for one in self._offers.values() if one.ask is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        first_s = min(times, default=math.inf)
+        return max(0.0, first_s - time.monotonic()) if first_s < math.inf else None
