@@ -24,6 +24,9 @@ from zest_hf.errors import CasError, CasUnavailable
 MAX_REDIRECTS: Final = 5
 MAX_LOCATION_BYTES: Final = 16384
 
+_PROXY_VARIABLES: Final = tuple(
+    spelt for kind in ("http", "https", "all", "no") for spelt in (f"{kind}_proxy", f"{kind}_PROXY".upper())
+)
 _STATUS: Final = re.compile(r"HTTP/[0-9.]+ +([0-9]{3})(?![0-9])(.*)")
 
 
@@ -96,6 +99,8 @@ class Transport:
             read_timeout_s=read_timeout_s,
             idle_max=pool_size,
         )
+        self._proxies: tuple[tuple[str | None, ...] | None, dict[str, str]] = None, {}
+        """By what the environment says of them."""
 
     def get(
         self, url: str, headers: Mapping[str, str], *, bearer: str | None = None, takes_gzip: bool = False
@@ -137,9 +142,8 @@ class Transport:
     ) -> Answer:
         if bearer is not None:
             headers = {**headers, "Authorization": f"Bearer {bearer}"}
-        where = place(url)
         try:
-            proxy, no_proxy = _proxy_of(url)
+            proxy, no_proxy = self._proxy_of(url)
             get = self._client.ask(
                 url,
                 headers,
@@ -155,19 +159,23 @@ class Transport:
                 get.close()
                 raise
         except HttpFailed as error:
-            raise _failure(where, error, self._trusted()) from error
+            raise _failure(place(url), error, self._trusted()) from error
         except ValueError as error:
-            raise CasError(f"{where}: {error}") from error
+            raise CasError(f"{place(url)}: {error}") from error
 
     def _trusted(self) -> str:
         return self._ca_bundle or certifi.where()
 
-
-def _proxy_of(url: str) -> tuple[str, str]:
-    """A proxy, "" for none, and the hosts that are asked without it."""
-    proxies = urllib.request.getproxies()
-    scheme = url.partition(":")[0].lower()
-    return proxies.get(scheme) or proxies.get("all") or "", proxies.get("no") or ""
+    def _proxy_of(self, url: str) -> tuple[str, str]:
+        """A proxy, "" for none, and the hosts that are asked without it."""
+        named, proxies = self._proxies
+        now_named = tuple(map(os.environ.get, _PROXY_VARIABLES))
+        if named != now_named:
+            # Goes through the whole environment, and may ask the system: not for each of many small files.
+            proxies = urllib.request.getproxies()
+            self._proxies = now_named, proxies
+        scheme = url.partition(":")[0].lower()
+        return proxies.get(scheme) or proxies.get("all") or "", proxies.get("no") or ""
 
 
 def retry_after_s(answer: Answer, now_s: float) -> float | None:

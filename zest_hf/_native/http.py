@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import threading
 from collections.abc import Mapping
 from importlib import import_module
@@ -16,6 +17,8 @@ from typing import Any
 from zest_hf.errors import NativeUnavailable
 
 HTTP_ABI = 1
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _MOST_MS = 100
 """A read hands out what it has after so long: on a slow line a caller wants to see progress."""
@@ -91,8 +94,7 @@ class HttpClient:
         `proxy` is an url, "" for none, but for the hosts of `no_proxy`; `trusted` names a file or a directory of
         certificates. Raises HttpFailed (BAD_REQUEST, or UNTRUSTED if there are no certificates).
         """
-        texts = [url, *headers, *headers.values()]
-        if any(ord(letter) < 32 or letter == "\x7f" for text in texts for letter in text):
+        if any(_CONTROL.search(text) for text in (url, *headers, *headers.values())):
             raise HttpFailed(Kind.BAD_REQUEST, "a control character in an url or a header")
         lines = "".join(f"{name}: {value}\n" for name, value in headers.items())
         err = ffi.new("zest_http_error *")
