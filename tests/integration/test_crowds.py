@@ -165,7 +165,8 @@ def test_a_slow_one_among_others(site: Site) -> None:
 
 def test_a_slow_one_holds_up_nobody(site: Site) -> None:
     *fast, slow = site.machines(4)
-    slow.host.limit(SLOW_MBIT)
+    # So slow that the others are done long before, on however busy a machine this runs.
+    slow.host.limit(SLOW_MBIT // 4)
     before = slow.host.received_bytes()
     with consoles([*fast, slow], "org/many") as four:
         begin(four[3:], SNAPSHOT)
@@ -174,6 +175,7 @@ def test_a_slow_one_holds_up_nobody(site: Site) -> None:
         for machine in fast:
             site.assert_right(machine, "org/many")
         # Had they waited for what it has and they lack, it would have all of it by now.
+        print(f"the slow one has received {received} bytes")
         assert received < MANY_BYTES / 2
         assert copies(site, MANY_BYTES) <= 1.7
 
