@@ -25,7 +25,7 @@ MAX_REDIRECTS: Final = 5
 MAX_LOCATION_BYTES: Final = 16384
 
 _PROXY_VARIABLES: Final = tuple(
-    spelt for kind in ("http", "https", "all", "no") for spelt in (f"{kind}_proxy", f"{kind}_PROXY".upper())
+    name for kind in ("http", "https", "all", "no") for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY")
 )
 _STATUS: Final = re.compile(r"HTTP/[0-9.]+ +([0-9]{3})(?![0-9])(.*)")
 
